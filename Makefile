@@ -1,0 +1,58 @@
+# TaskHub. Needs only python3 (3.11 or newer), make and gcc; everything else goes into .venv.
+
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+CODE := taskhub broadcaster routes tests
+
+.PHONY: install help run test lint format lock clean
+
+install: .venv/.installed
+
+help:
+	@echo "make run      a development server with example tickets   ARGS=\"--port 9000\""
+	@echo "make test     every test                                  ARGS=\"-k replay\""
+	@echo "make lint     style, types and imports; make format mends the style"
+	@echo "make install  only .venv, where taskhub is .venv/bin/taskhub"
+	@echo "make lock     the lock files again                        UPGRADE=--upgrade"
+	@echo "make clean    .venv and caches away"
+
+# The locked environment, checked hash by hash, and this checkout in it (editable; its build backend is locked too).
+.venv/.installed: requirements-dev.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "TaskHub needs Python 3.11 or newer, and none was found; name one: make PYTHON=/path/to/python3"; exit 1; }
+	@test -x $(BIN)/python || echo "installing into .venv; the first time, that takes a minute"
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+# A development server with example tickets on the embedded database. ARGS="--port 9000" adds arguments.
+run: install
+	@exec $(BIN)/taskhub serve --demo $(ARGS)
+
+# Everything. ARGS="-k replay" narrows it. What is missing and cannot be installed is named, and its tests are skipped.
+test: install
+	$(BIN)/python -m tests.provision
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -rs $(ARGS)
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict $(CODE)
+	$(BIN)/lint-imports
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Writes the lock files again; UPGRADE=--upgrade takes the newest versions that pyproject.toml allows.
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --no-header $(UPGRADE)
+lock: install
+	$(LOCK) pyproject.toml -o requirements.lock
+	$(LOCK) pyproject.toml --constraint requirements.lock --group dev --group test -o requirements-dev.lock
+	$(LOCK) --constraint requirements-dev.lock --group build -o requirements-build.lock
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,218 @@
+"""Catching up: what a subscriber missed, from the ring or the log, until it can join the others at the head.
+
+One coroutine serves the replay of a new stream, the return of one that lagged, and the wait of one that came from an
+instance that is further than this one. It holds at most one page of the log, and writes only what the outlet passes on.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, TypeVar
+
+from broadcaster.errors import LogUnavailable, PositionExpired
+from broadcaster.event import Event
+from broadcaster.frames import Item
+from broadcaster.group import GroupKey, slices
+from broadcaster.hub import Hub
+from broadcaster.log import EventLog
+from broadcaster.statistics import Counters
+from broadcaster.stream import Reset
+from broadcaster.subscriber import Subscriber
+
+T = TypeVar("T")
+
+PAGE: Final = 500
+RETRY_S: Final = (0.25, 0.5, 1.0, 2.0)
+"""Waits between reads while the log does not answer; the last one repeats."""
+
+
+class CatchUp:
+    """Brings one subscriber to the head of its hub."""
+
+    def __init__(
+        self,
+        subscriber: Subscriber,
+        hub: Hub,
+        log: EventLog,
+        counters: Counters,
+        *,
+        clock: Callable[[], float],
+        timestamp: Callable[[], str],
+        buffer_bytes: int,
+        on_limit: Callable[[Subscriber], None],
+        ask_tail: Callable[[], None],
+    ) -> None:
+        self._subscriber = subscriber
+        self._hub = hub
+        self._log = log
+        self._counters = counters
+        self._clock = clock
+        self._timestamp = timestamp
+        self._buffer_bytes = buffer_bytes
+        self._on_limit = on_limit
+        self._ask_tail = ask_tail
+        self._replayed = 0
+
+    async def begin(self, hello: dict[str, object], retry_ms: int) -> None:
+        """The opening of a new stream: hello, snapshot or reset, replay, ready."""
+        subscriber, request, reset = self._subscriber, self._subscriber.request, self._subscriber.reset
+        snapshot_first = request.snapshot is not None and (request.start == "now" or reset is not None)
+        primed = None if snapshot_first else f"{self._hub.epoch}-{subscriber.cursor}"
+        self._write(request.format.control("hello", hello, position=primed, retry_ms=retry_ms))
+        if reset is not None:
+            await self._reset(reset)
+        elif snapshot_first:
+            await self._send_snapshot()
+        await self.resume(first=True)
+
+    async def restart(self, reset: Reset) -> None:
+        """The log was replaced under an open stream: say so, and go on from its head."""
+        self._subscriber.state = "replaying"
+        self._subscriber.cursor = self._hub.head
+        await self._reset(reset)
+        await self.resume(first=True)
+
+    async def resume(self, *, first: bool = False) -> None:
+        """Send what lies between the cursor and the head, then join. With `first`, `ready` marks the border."""
+        subscriber, hub = self._subscriber, self._hub
+        subscriber.state = "replaying" if first else "lagging"
+        while not subscriber.ended():
+            await subscriber.wait_drained()
+            if subscriber.ended():
+                return
+            if subscriber.cursor == hub.head:
+                # From here to the end without an await: no event can come between the last look and the joining.
+                if first:
+                    ready = {"position": hub.position, "replayed": self._replayed}
+                    self._write(subscriber.request.format.control("ready", ready, position=hub.position))
+                    first = False
+                    continue
+                hub.join(subscriber)
+                return
+            if subscriber.cursor > hub.head:
+                # It comes from a faster instance, or the log was already further than this one's tail.
+                await self._wait_for_tail()
+            else:
+                await self._send_page()
+
+    async def _wait_for_tail(self) -> None:
+        """The client has seen more than this instance's tail: wait outside the groups until it is there too."""
+        reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        closed = asyncio.ensure_future(self._subscriber.closed())
+
+        def wake() -> None:
+            if not reached.done():
+                reached.set_result(None)
+
+        self._hub.when_reached(self._subscriber.cursor, wake)
+        self._ask_tail()
+        try:
+            await asyncio.wait((reached, closed), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._hub.forget_waiter(wake)
+            closed.cancel()
+
+    async def _send_page(self) -> None:
+        subscriber = self._subscriber
+        epoch = self._hub.epoch
+        events: Sequence[Event] | None = self._hub.ring.after(subscriber.cursor, PAGE)
+        if events is None:
+            events = await self._read_log()
+            if events is None or self._hub.epoch != epoch:
+                return
+        if not events:
+            self._ask_tail()
+            await asyncio.sleep(RETRY_S[0])
+            return
+        matching = subscriber.request.filter.match
+        items: list[Item] = []
+        for event in events:
+            match = matching(event)
+            if match is not None:
+                items.append((event, match))
+        await self._send_items(items, events[-1].seq)
+
+    async def _send_items(self, items: list[Item], through: int) -> None:
+        subscriber = self._subscriber
+        parts = slices(
+            items,
+            GroupKey.of(subscriber.request),
+            self._timestamp,
+            buffer_bytes=self._buffer_bytes,
+            after=subscriber.cursor,
+            head=through,
+            limit=subscriber.remaining,
+        )
+        for part in parts:
+            now = self._clock()
+            self._counters.deliveries.add(part.events, now)
+            subscriber.write_raw(part.data, part.events, now)
+            subscriber.cursor = max(subscriber.cursor, part.through)
+            self._replayed += part.events
+            if subscriber.remaining == 0:
+                self._on_limit(subscriber)
+                return
+            await subscriber.wait_drained()
+            if subscriber.ended():
+                return
+        subscriber.cursor = max(subscriber.cursor, through)
+
+    async def _read_log(self) -> Sequence[Event] | None:
+        """A page from the log. None when the subscriber ended, or was reset because the page is gone."""
+        subscriber = self._subscriber
+        try:
+            return await self._patiently(lambda: self._log.read(subscriber.workspace, subscriber.cursor, PAGE))
+        except PositionExpired:
+            requested = f"{self._hub.epoch}-{subscriber.cursor}"
+            subscriber.cursor = self._hub.head
+            await self._reset(Reset("expired", requested))
+            return None
+
+    async def _patiently(self, read: Callable[[], Awaitable[T]]) -> T | None:
+        """What `read` answers, tried again while the log does not; None when the subscriber ended meanwhile."""
+        attempt = 0
+        while not self._subscriber.ended():
+            try:
+                return await read()
+            except LogUnavailable:
+                await asyncio.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
+                attempt += 1
+        return None
+
+    async def _send_snapshot(self) -> None:
+        """All matching tickets; only the last frame carries a position, so that a broken snapshot starts afresh."""
+        subscriber = self._subscriber
+        read = subscriber.request.snapshot
+        snapshot = None if read is None else await self._patiently(read)
+        if snapshot is None:
+            return
+        pages = snapshot.pages or (b"[]",)
+        for number, page in enumerate(pages, 1):
+            last = number == len(pages)
+            data = b'{"tickets":' + page + b',"more":' + (b"false" if last else b"true") + b"}"
+            position = str(snapshot.position) if last else None
+            self._write(subscriber.request.format.control("snapshot", data, position=position))
+            await subscriber.wait_drained()
+            if subscriber.ended():
+                return
+        subscriber.cursor = snapshot.position.seq
+
+    async def _reset(self, reset: Reset) -> None:
+        """Say that the client has to start afresh from the cursor, and send it the tickets if it asked for them."""
+        hub, request = self._hub, self._subscriber.request
+        position = f"{hub.epoch}-{self._subscriber.cursor}"
+        self._counters.resets[reset.reason] += 1
+        data = {
+            "reason": reset.reason,
+            "requested": reset.requested,
+            "oldest": f"{hub.epoch}-{hub.oldest - 1}",
+            "position": position,
+            "snapshot": request.snapshot_url,
+        }
+        # Who loses the connection before the snapshot's end must not come back with a position that is past it.
+        primed = position if request.snapshot is None else None
+        self._write(request.format.control("reset", data, position=primed))
+        if request.snapshot is not None:
+            await self._send_snapshot()
+
+    def _write(self, frame: bytes) -> None:
+        self._subscriber.write(frame, 0, self._clock())

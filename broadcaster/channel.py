@@ -1,0 +1,79 @@
+"""One workspace on this instance, from its first subscriber to its last: tail, hub, and what is wrong."""
+
+from collections.abc import Callable, Sequence
+
+from broadcaster.event import Event
+from broadcaster.hub import Hub
+from broadcaster.log import EventLog, LogBounds
+from broadcaster.subscriber import Subscriber
+from broadcaster.tail import Tail, TailRunner
+
+
+class Channel:
+    """Brings the tail's contiguous events into the hub. Start it before use; stop it when nobody listens."""
+
+    def __init__(
+        self,
+        workspace: str,
+        log: EventLog,
+        make_hub: Callable[[LogBounds], Hub],
+        *,
+        clock: Callable[[], float],
+        on_epoch: Callable[["Channel", str], None],
+        on_trouble: Callable[["Channel", str, bool], None],
+    ) -> None:
+        self.workspace = workspace
+        self.subscribers: dict[Subscriber, None] = {}
+        self.watchers = 0
+        """Others that listen to the hub's head, such as long polls."""
+        self.idle_since: float | None = None
+        self.troubles: set[str] = set()
+        """Why streams are degraded: `database`, `relay`."""
+        self._make_hub = make_hub
+        self._on_epoch = on_epoch
+        self._hub: Hub | None = None
+        self.runner = TailRunner(
+            workspace,
+            log,
+            Tail(),
+            deliver=self._deliver,
+            on_epoch=self._epoch_changed,
+            on_unavailable=lambda: on_trouble(self, "database", True),
+            on_available=lambda: on_trouble(self, "database", False),
+            clock=clock,
+        )
+
+    @property
+    def hub(self) -> Hub:
+        if self._hub is None:
+            raise RuntimeError("the channel was not started")
+        return self._hub
+
+    async def start(self) -> None:
+        """Read where the log stands and listen from there. Raises LogUnavailable."""
+        self._hub = self._make_hub(await self.runner.start())
+
+    async def stop(self) -> None:
+        await self.runner.stop()
+
+    @property
+    def in_use(self) -> bool:
+        return bool(self.subscribers) or self.watchers > 0
+
+    def observe(self, bounds: LogBounds) -> None:
+        """What a poll found."""
+        if self._hub is not None:
+            self._hub.oldest = bounds.oldest
+            self.runner.observe(bounds)
+
+    def _deliver(self, events: Sequence[Event]) -> None:
+        self.hub.publish(events)
+
+    def _epoch_changed(self, bounds: LogBounds) -> None:
+        hub = self.hub
+        hub.settle()
+        hub.ring.clear()
+        for subscriber in self.subscribers:
+            subscriber.cursor = hub.position_of(subscriber).seq
+        old_epoch, hub.epoch, hub.oldest, hub.head = hub.epoch, bounds.epoch, bounds.oldest, bounds.head
+        self._on_epoch(self, old_epoch)

@@ -1,0 +1,499 @@
+"""The broadcaster: every live stream of this instance, from admission to goodbye.
+
+It joins the parts: the log and the relay it is given, a channel (tail and hub) for each workspace somebody listens to,
+one timer for all heartbeats and ages, one poll for all workspaces.
+"""
+
+import asyncio
+import logging
+import random
+import secrets
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
+from uuid import uuid4
+
+from broadcaster.catchup import CatchUp
+from broadcaster.channel import Channel
+from broadcaster.channels import Channels
+from broadcaster.errors import LogUnavailable
+from broadcaster.event import Event, EventDraft, Position, wire_time
+from broadcaster.group import Group
+from broadcaster.hub import Hub, Scheduler
+from broadcaster.log import EventLog, LogBounds
+from broadcaster.options import BroadcastOptions
+from broadcaster.relay import Announcement, Relay, RelayState
+from broadcaster.report import BroadcastStatistics, report
+from broadcaster.ring import Ring
+from broadcaster.statistics import Counters
+from broadcaster.stream import FINAL_REASONS, EndReason, Reset, StreamRefused, StreamRequest
+from broadcaster.subscriber import Subscriber
+from broadcaster.timekeeper import TICK_S, Timekeeper
+
+logger = logging.getLogger(__name__)
+
+RELOAD_RETRY_MS: Final = 250
+
+
+class Broadcaster:
+    """Start it once; stop it once. All methods must be called on the event loop it was started on."""
+
+    def __init__(
+        self,
+        log: EventLog,
+        relay: Relay,
+        options: BroadcastOptions,
+        *,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._log = log
+        self._relay = relay
+        self.options = options
+        self._now = now
+        self.counters = Counters()
+        self._subscribers: dict[str, Subscriber] = {}
+        self._channels = Channels(log, relay, self._make_channel)
+        self._catching_up: dict[Subscriber, asyncio.Task[None]] = {}
+        self._timeouts: dict[Subscriber, asyncio.TimerHandle] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._draining = False
+        self._relay_down = False
+        self._all_closed = asyncio.Event()
+
+    # Life
+
+    async def start(self) -> None:
+        """Begin to listen to the relay and to poll."""
+        loop = asyncio.get_running_loop()
+        self._clock = loop.time
+        self._scheduler = Scheduler(loop.call_soon, loop.call_later, loop.time)
+        self._timekeeper = Timekeeper(
+            loop.time(),
+            write_timeout_s=self.options.write_timeout_s,
+            heartbeat=self._heartbeat,
+            rotate=lambda subscriber: self.end(subscriber, "rotate"),
+        )
+        await self._relay.start(self)
+        self._own(self._keep_ticking())
+        self._own(self._keep_polling())
+
+    async def drain(self, window_s: float, *, reload: bool = False) -> None:
+        """Say goodbye to every stream, wait up to `window_s` until all are closed, cut the rest. No more are admitted.
+
+        The retry of each goodbye is drawn over the window, so that clients do not all come back at once; with `reload`
+        a successor already listens, and the retry is short. What is committed later is still announced, until `stop`.
+        """
+        self._draining = True
+        leaving = list(self._subscribers.values())
+        random.shuffle(leaving)
+        for number, subscriber in enumerate(leaving):
+            retry_ms = RELOAD_RETRY_MS if reload else int(_spread(0.1, 1.0) * window_s * 1000)
+            self.end(subscriber, "shutdown", retry_ms=retry_ms)
+            if number % 250 == 249:
+                await asyncio.sleep(0)
+        if self._subscribers:
+            self._all_closed.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._all_closed.wait(), window_s)
+        for subscriber in list(self._subscribers.values()):
+            if subscriber.outlet is not None:
+                subscriber.outlet.abort()
+
+    async def stop(self) -> None:
+        """End the streams that are left, the tails and the timers, and flush the relay. Writers must have ended."""
+        if not self._draining:
+            await self.drain(0.0)
+        owned = list(self._tasks)
+        for task in owned:
+            task.cancel()
+        await asyncio.gather(*owned, return_exceptions=True)
+        await self._channels.stop()
+        await self._relay.stop()
+
+    def _own(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_ended)
+        return task
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("a task of the broadcaster died", exc_info=task.exception())
+
+    # Events come in
+
+    def committed(self, workspace: str, events: Sequence[Event]) -> None:
+        """Events that this process just committed, in order."""
+        if not events:
+            return
+        channel = self._channels.get(workspace)
+        if channel is not None:
+            channel.runner.offer(events)
+        first, last = events[0], events[-1]
+        self._relay.announce(Announcement(workspace, first.epoch, first.seq, last.seq, tuple(events)))
+
+    def publish_transient(self, workspace: str, draft: EventDraft) -> Event:
+        """Send an event that is not stored to who is live now, here and on the other instances."""
+        event = Event(
+            workspace=workspace,
+            epoch="",
+            seq=0,
+            id=str(uuid4()),
+            time=wire_time(self._now()),
+            type=draft.type,
+            subject=draft.subject,
+            actor=draft.actor,
+            origin=draft.origin,
+            ticket_version=draft.ticket_version,
+            data=draft.data,
+        )
+        channel = self._channels.get(workspace)
+        if channel is not None:
+            channel.hub.publish_transient([event])
+        self._relay.announce(Announcement(workspace, "", 0, 0, (event,)))
+        return event
+
+    def announced(self, announcements: Sequence[Announcement]) -> None:
+        """What other instances say (RelayListener)."""
+        for announcement in announcements:
+            channel = self._channels.get(announcement.workspace)
+            if channel is None:
+                continue
+            if announcement.transient:
+                channel.hub.publish_transient(announcement.events)
+            elif announcement.events:
+                channel.runner.offer(announcement.events)
+            else:
+                channel.runner.expect(announcement.epoch, announcement.last)
+
+    def relay_changed(self, up: bool) -> None:
+        """The relay went or came back (RelayListener). What was said meanwhile is in the log."""
+        self._relay_down = not up
+        for channel in self._channels:
+            self._trouble(channel, "relay", not up)
+            if up:
+                channel.runner.check()
+
+    # Streams come and go
+
+    async def admit(self, workspace: str, request: StreamRequest) -> Subscriber:
+        """A place for one stream. The caller writes the response head and calls `start` on what it gets, or
+        `disconnected` when that fails. Raises StreamRefused while draining, over a limit, or without a database."""
+        self.check_room()
+        try:
+            channel = await self._channels.open(workspace)
+            channel.watchers += 1  # or it might be closed as idle while the log is slow
+            try:
+                position, outcome, reset = await self._resolve_start(channel, request)
+            finally:
+                channel.watchers -= 1
+        except LogUnavailable as error:
+            raise StreamRefused("overloaded", "the event log cannot be read now", self._retry_ms()) from error
+        self.check_room()
+        now = self._clock()
+        jitter = 1 + self.options.max_age_jitter * _spread(-1, 1)
+        subscriber = Subscriber(
+            self,
+            f"st_{secrets.token_hex(8)}",
+            workspace,
+            request,
+            position,
+            outcome,
+            reset,
+            now,
+            now + self.options.max_age_s * jitter,
+        )
+        self._subscribers[subscriber.id] = subscriber
+        channel.subscribers[subscriber] = None
+        self.counters.streams_opened += 1
+        return subscriber
+
+    def check_room(self) -> None:
+        """Raise StreamRefused while draining, or when all streams are taken."""
+        if self._draining:
+            raise StreamRefused("shutdown", "this instance is shutting down", self._drain_retry_ms())
+        if self.options.max_streams and len(self._subscribers) >= self.options.max_streams:
+            raise StreamRefused("limit", f"all {self.options.max_streams} streams are taken", self._retry_ms())
+
+    async def position(self, workspace: str) -> Position:
+        """Where the log stands, read afresh. Raises LogUnavailable."""
+        bounds = await self._log.bounds(workspace)
+        return Position(bounds.epoch, bounds.head)
+
+    async def wait_beyond(self, workspace: str, seq: int, timeout_s: float) -> bool:
+        """Wait until the workspace's head is past `seq`; False after `timeout_s`. Raises LogUnavailable."""
+        channel = await self._channels.open(workspace)
+        reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def wake() -> None:
+            if not reached.done():
+                reached.set_result(None)
+
+        channel.watchers += 1
+        channel.hub.when_reached(seq + 1, wake)
+        try:
+            await asyncio.wait_for(reached, timeout_s)
+        except TimeoutError:
+            return False
+        finally:
+            channel.hub.forget_waiter(wake)
+            channel.watchers -= 1
+        return True
+
+    def position_of(self, subscriber: Subscriber) -> Position:
+        """Up to where this stream has everything it asked for."""
+        return self._channels[subscriber.workspace].hub.position_of(subscriber)
+
+    def find(self, stream_id: str) -> Subscriber | None:
+        """The stream of that id on this instance."""
+        return self._subscribers.get(stream_id)
+
+    def end(self, subscriber: Subscriber, reason: EndReason, *, retry_ms: int | None = None) -> None:
+        """Send what waits for it, a goodbye, and close. Does nothing when it has ended already."""
+        if subscriber.ended():
+            return
+        channel = self._channels[subscriber.workspace]
+        if isinstance(subscriber.group, Group):
+            channel.hub.settle(subscriber.group)
+        retry = self._retry_ms() if retry_ms is None else retry_ms
+        goodbye = {
+            "reason": reason,
+            "reconnect": reason not in FINAL_REASONS,
+            "retry_ms": retry,
+            "position": str(self.position_of(subscriber)),
+        }
+        channel.hub.leave(subscriber)
+        outlet = subscriber.outlet
+        if outlet is not None:
+            subscriber.write(subscriber.request.format.control("goodbye", goodbye, retry_ms=retry), 0, self._clock())
+        subscriber.mark_ended(reason)
+        if outlet is not None:
+            outlet.close()
+
+    # What subscribers tell of themselves (Owner)
+
+    def start_stream(self, subscriber: Subscriber) -> None:
+        hub = self._channels[subscriber.workspace].hub
+        request = subscriber.request
+        hello: dict[str, object] = {
+            "stream": subscriber.id,
+            "position": f"{hub.epoch}-{subscriber.cursor}",
+            "resume": subscriber.resume_outcome,
+            "filter": request.filter.describe(),
+            "heartbeat_s": request.heartbeat_s,
+            "max_age_s": round(subscriber.max_age_at - subscriber.connected_at),
+            "instance": self.options.instance,
+            "version": self.options.version,
+        }
+        if request.timeout_s is not None:
+            self._timeouts[subscriber] = self._scheduler.call_later(
+                request.timeout_s, lambda: self.end(subscriber, "done")
+            )
+        self._timekeeper.plan(subscriber, self._clock())
+        self._catch_up(subscriber, lambda work: work.begin(hello, self._retry_ms()))
+
+    def resume(self, subscriber: Subscriber) -> None:
+        task = self._catching_up.get(subscriber)
+        if task is not None and not task.done():
+            return
+        hub = self._channels[subscriber.workspace].hub
+        if subscriber.cursor == hub.head:
+            hub.join(subscriber)
+        else:
+            self._catch_up(subscriber, lambda work: work.resume())
+
+    def forget(self, subscriber: Subscriber) -> None:
+        self._subscribers.pop(subscriber.id, None)
+        self._timekeeper.forget(subscriber)
+        for pending in (self._catching_up.pop(subscriber, None), self._timeouts.pop(subscriber, None)):
+            if pending is not None:
+                pending.cancel()
+        channel = self._channels.get(subscriber.workspace)
+        if channel is not None:
+            channel.hub.leave(subscriber)
+            channel.subscribers.pop(subscriber, None)
+        self.counters.ends[subscriber.end_reason or "disconnected"] += 1
+        if not self._subscribers:
+            self._all_closed.set()
+
+    def _catch_up(self, subscriber: Subscriber, begin: Callable[[CatchUp], Coroutine[Any, Any, None]]) -> None:
+        channel = self._channels[subscriber.workspace]
+        work = CatchUp(
+            subscriber,
+            channel.hub,
+            self._log,
+            self.counters,
+            clock=self._clock,
+            timestamp=self._timestamp,
+            buffer_bytes=self.options.buffer_bytes,
+            on_limit=self._limit_reached,
+            ask_tail=channel.runner.check,
+        )
+
+        async def run() -> None:
+            try:
+                await begin(work)
+                if subscriber.state == "live" and channel.troubles:
+                    self._notice(subscriber, "degraded", channel)
+            except Exception:
+                # The stream cannot go on, but its client can: it comes back with its position.
+                logger.exception("catching up of %s failed", subscriber.id)
+                self.end(subscriber, "overloaded")
+
+        previous = self._catching_up.get(subscriber)
+        if previous is not None:
+            previous.cancel()
+        task = self._catching_up[subscriber] = self._own(run())
+        task.add_done_callback(lambda done: self._caught_up(subscriber, done))
+
+    def _caught_up(self, subscriber: Subscriber, task: asyncio.Task[None]) -> None:
+        if self._catching_up.get(subscriber) is task:
+            del self._catching_up[subscriber]
+
+    def _limit_reached(self, subscriber: Subscriber) -> None:
+        self.end(subscriber, "done")
+
+    async def _resolve_start(
+        self, channel: Channel, request: StreamRequest
+    ) -> tuple[Position, Literal["complete", "none", "reset"], Reset | None]:
+        hub, start = channel.hub, request.start
+        head = Position(hub.epoch, hub.head)
+        if start == "now":
+            return head, "none", None
+        if start == "earliest":
+            return Position(hub.epoch, hub.oldest - 1), "complete", None
+        requested = request.requested or str(start)
+        if isinstance(start, datetime):
+            seq = await self._log.seq_at(channel.workspace, start)
+            return Position(hub.epoch, min(max(seq, hub.oldest - 1), hub.head)), "complete", None
+        if isinstance(start, str):
+            return head, "reset", Reset("invalid", requested)
+        if start.epoch != hub.epoch or start.seq > hub.head:
+            # Perhaps it comes from an instance that is further than this one: only the log itself can tell.
+            fresh = await self._log.bounds(channel.workspace)
+            if start.epoch != fresh.epoch:
+                return Position(hub.epoch, hub.head), "reset", Reset("epoch_changed", requested)
+            if start.seq > fresh.head:
+                return Position(hub.epoch, hub.head), "reset", Reset("ahead", requested)
+            channel.runner.check()
+        if start.seq + 1 < hub.oldest:
+            return Position(hub.epoch, hub.head), "reset", Reset("expired", requested)
+        return start, "complete", None
+
+    def _make_channel(self, workspace: str) -> Channel:
+        channel = Channel(
+            workspace,
+            self._log,
+            lambda bounds: self._make_hub(workspace, bounds),
+            clock=self._clock,
+            on_epoch=self._epoch_changed,
+            on_trouble=self._trouble,
+        )
+        if self._relay_down:
+            channel.troubles.add("relay")
+        return channel
+
+    def _make_hub(self, workspace: str, bounds: LogBounds) -> Hub:
+        return Hub(
+            workspace,
+            bounds,
+            scheduler=self._scheduler,
+            counters=self.counters,
+            timestamp=self._timestamp,
+            buffer_bytes=self.options.buffer_bytes,
+            ring=Ring(self.options.ring_events, self.options.ring_bytes),
+            on_limit=self._limit_reached,
+        )
+
+    def _epoch_changed(self, channel: Channel, old_epoch: str) -> None:
+        for subscriber in list(channel.subscribers):
+            if subscriber.ended():
+                continue
+            requested = f"{old_epoch}-{subscriber.cursor}"
+            channel.hub.leave(subscriber)
+            reset = Reset("epoch_changed", requested)
+            if subscriber.outlet is None:  # admitted, and not begun yet
+                subscriber.cursor, subscriber.reset, subscriber.resume_outcome = channel.hub.head, reset, "reset"
+                continue
+            self._catch_up(subscriber, lambda work, reset=reset: work.restart(reset))  # type: ignore[misc]  # the default binds the loop's value
+
+    def _trouble(self, channel: Channel, cause: str, present: bool) -> None:
+        was_degraded = bool(channel.troubles)
+        if present:
+            channel.troubles.add(cause)
+        else:
+            channel.troubles.discard(cause)
+        if was_degraded != bool(channel.troubles):
+            code = "degraded" if channel.troubles else "recovered"
+            for subscriber in list(channel.subscribers):
+                if subscriber.state == "live":
+                    self._notice(subscriber, code, channel)
+
+    def _notice(self, subscriber: Subscriber, code: str, channel: Channel) -> None:
+        details = {
+            "database": "the database does not answer; changes arrive when it is back",
+            "relay": "the relay is away; changes made on other instances arrive up to a poll interval later",
+        }
+        detail = "; ".join(details[cause] for cause in sorted(channel.troubles)) or "all is well again"
+        frame = subscriber.request.format.control("notice", {"code": code, "detail": detail})
+        if isinstance(subscriber.group, Group):
+            channel.hub.settle(subscriber.group)
+        if subscriber.state == "live" and not subscriber.write(frame, 0, self._clock()):
+            channel.hub.lag(subscriber, channel.hub.position_of(subscriber).seq)
+
+    # The one timer, and the one poll
+
+    async def _keep_ticking(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            try:
+                self.tick(self._clock())
+                await self._channels.close_idle(self._clock())
+            except Exception:
+                logger.exception("a tick of the broadcaster failed")
+
+    def tick(self, now: float) -> None:
+        """Heartbeats, maximum ages and write timeouts that are due."""
+        self._timekeeper.tick(now)
+
+    def _heartbeat(self, subscriber: Subscriber, now: float) -> None:
+        if subscriber.state == "live":
+            self._channels[subscriber.workspace].hub.heartbeat(subscriber, now)
+        else:
+            subscriber.write(subscriber.request.format.heartbeat, 0, now)
+
+    async def _keep_polling(self) -> None:
+        while True:
+            await asyncio.sleep(self.options.poll_interval_s)
+            try:
+                await self._channels.poll()
+            except Exception:
+                logger.exception("a poll of the event log failed")
+
+    # What an operator sees
+
+    @property
+    def relay_state(self) -> RelayState:
+        """What `statistics` says of the relay, without looking at every stream."""
+        return self._relay.statistics().state
+
+    def statistics(self) -> BroadcastStatistics:
+        """Everything of this instance, streams one by one."""
+        return report(
+            self._subscribers.values(), self._channels, self.counters, self._relay.statistics(), self._clock()
+        )
+
+    def _timestamp(self) -> str:
+        return wire_time(self._now())
+
+    def _retry_ms(self) -> int:
+        return int(self.options.retry_s * 1000 * _spread(0.5, 1.5))
+
+    def _drain_retry_ms(self) -> int:
+        return int(self.options.drain_s * 1000 * _spread(0.1, 1.0))
+
+
+def _spread(low: float, high: float) -> float:
+    return random.uniform(low, high)  # noqa: S311  # keeps clients apart, guards nothing

@@ -1,0 +1,355 @@
+"""The relay over Redis pub/sub: one channel per workspace, heard only while somebody here listens to it.
+
+Pub/sub is at most once, and that is enough: what is lost on the way, the tail reads from the log. So nothing here waits
+for Redis, and everything here outlives it.
+"""
+
+import asyncio
+import contextlib
+import logging
+import math
+import random
+import re
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+
+from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from broadcaster.relay import Announcement, RelayListener, RelayState, RelayStatistics
+from broadcaster.relay_message import InvalidMessage, decode_message, encode_messages
+
+_MIN_BACKOFF_S: Final = 0.1
+_MAX_BACKOFF_S: Final = 5.0
+# What one turn of a task may do before the loop breathes: a flood must not starve the streams.
+_MESSAGES_PER_TURN: Final = 256
+_SEEN_TRANSIENT: Final = 8192
+_FLUSH_S: Final = 2.0
+_SENTINEL_SCHEMES: Final = ("redis+sentinel", "rediss+sentinel")
+_SENTINEL_PORT: Final = 26379
+
+logger = logging.getLogger(__name__)
+
+
+class RedisRelay:
+    """A Relay between all instances that share a Redis and a channel prefix.
+
+    `url` is `redis://`, `rediss://` (TLS) or `unix://` as redis-py reads it, or for a master found by Sentinel
+    `redis+sentinel://[user:password@]host:port,host:port/service[/db]`. `instance` must differ between all instances:
+    it is how an instance knows its own echo. Up to `queue_limit` announcements wait while Redis is slow or away, then
+    the oldest are dropped. A connection that has been silent for `ping_interval_s` is asked for a sign of life, and
+    given up after as long again. Raises ValueError when the URL is none.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        channel_prefix: str,
+        instance: str,
+        queue_limit: int = 10_000,
+        ping_interval_s: float = 3.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._url = redact(url)
+        self._client, self._sentinels = _client(url, timeout_s=ping_interval_s)
+        self._prefix = channel_prefix
+        self._instance = instance
+        self._queue_limit = queue_limit
+        self._ping_interval_s = ping_interval_s
+        self._clock = clock
+        self._listener: RelayListener | None = None
+        self._state: RelayState = "connecting"
+        self._watched: set[str] = set()
+        self._watched_changed = asyncio.Event()
+        self._up = asyncio.Event()
+        self._queue: deque[Announcement] = deque()
+        self._queued = asyncio.Event()
+        self._flushed = asyncio.Event()
+        self._flushed.set()
+        self._seen: dict[str, None] = {}
+        self._last_heard = -math.inf
+        self._warned = False
+        self._tasks: list[asyncio.Task[None]] = []
+        self._announced = 0
+        self._received = 0
+        self._dropped = 0
+        self._ups = 0
+
+    def __repr__(self) -> str:
+        return f"<RedisRelay {self._url} {self._state}>"
+
+    async def start(self, listener: RelayListener) -> None:
+        """Begin to connect. Returns at once; `listener.relay_changed` tells how it went."""
+        self._listener = listener
+        self._tasks = [
+            asyncio.create_task(self._keep_going(self._listen), name="relay listener"),
+            asyncio.create_task(self._keep_going(self._publish), name="relay publisher"),
+        ]
+
+    async def stop(self) -> None:
+        """Send what is queued, if Redis takes it within two seconds, then end both tasks and close the connections."""
+        if self._up.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_FLUSH_S):
+                    await self._flushed.wait()
+        self._listener = None
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for client in (self._client, *self._sentinels):
+            await client.aclose()
+
+    def announce(self, announcement: Announcement) -> None:
+        """Queue for the other instances. Drops the oldest when the queue is full."""
+        if not announcement.transient and not self._up.is_set():
+            # Redis may be away for long, and events may be large: the others read them from the log.
+            announcement = replace(announcement, events=())
+        self._queue.append(announcement)
+        self._trim()
+        self._flushed.clear()
+        self._queued.set()
+
+    def watch(self, workspace: str) -> None:
+        """Subscribe to the workspace's channel, now or as soon as there is a connection."""
+        self._watched.add(workspace)
+        self._watched_changed.set()
+
+    def unwatch(self, workspace: str) -> None:
+        self._watched.discard(workspace)
+        self._watched_changed.set()
+
+    def statistics(self) -> RelayStatistics:
+        return RelayStatistics(self._state, self._announced, self._received, self._dropped, max(self._ups - 1, 0))
+
+    async def _keep_going(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Run `work` anew whenever it fails, after a while that grows with the failures in a row."""
+        failures = 0
+        while True:
+            began = self._clock()
+            try:
+                await work()
+            except Exception as error:
+                # What had worked for a while may be tried again soon.
+                failures = 0 if self._clock() - began > _MAX_BACKOFF_S else min(failures + 1, 16)
+                if not _is_connection_trouble(error):
+                    logger.exception("the relay failed; trying again")
+                elif failures <= 1:
+                    logger.warning("the relay %s is away: %s; trying again", self._url, _summary(error))
+            ceiling: float = min(_MIN_BACKOFF_S * 2**failures, _MAX_BACKOFF_S)
+            await asyncio.sleep(ceiling * random.uniform(0.5, 1.0))  # noqa: S311  # spreads retries, guards nothing
+
+    async def _listen(self) -> None:
+        """One connection's life: subscribe, receive, follow what is watched, and see that the far side is alive."""
+        pubsub = self._client.pubsub()
+        subscribed: set[str] = set()
+        self._last_heard = -math.inf
+        try:
+            await self._subscribe(pubsub, subscribed)
+            # Redis answers in order: this pong comes when all subscriptions stand.
+            asked = self._clock()
+            await pubsub.ping()
+            async with asyncio.TaskGroup() as session:
+                session.create_task(self._receive(pubsub), name="relay receiver")
+                session.create_task(self._follow_watched(pubsub, subscribed), name="relay subscriptions")
+                session.create_task(self._expect_life(pubsub, asked), name="relay pings")
+        finally:
+            self._set_up(False)
+            await pubsub.aclose()  # type: ignore[no-untyped-call]  # redis-py annotates most, not all
+
+    async def _receive(self, pubsub: PubSub) -> None:
+        connection: Any = pubsub.connection
+        while True:
+            batch: list[Announcement] = []
+            try:
+                self._take(await pubsub.get_message(timeout=None), batch)
+                taken = 1
+                # What has already arrived goes on together: the hub then writes it in one flush.
+                while taken < _MESSAGES_PER_TURN and await connection.can_read():
+                    self._take(await pubsub.get_message(timeout=0.0), batch)
+                    taken += 1
+            finally:
+                self._hand_on(batch)
+            if taken == _MESSAGES_PER_TURN:
+                await asyncio.sleep(0)
+
+    def _take(self, message: dict[str, Any] | None, batch: list[Announcement]) -> None:
+        if message is None:
+            return
+        self._last_heard = self._clock()
+        if message["type"] == "pong" and not self._up.is_set():
+            self._set_up(True)
+        if message["type"] != "message":
+            return
+        try:
+            announcement = decode_message(message["data"], self._instance)
+            if announcement is None or announcement.workspace not in self._watched:
+                return
+            if message["channel"] != self._channel(announcement.workspace).encode():
+                raise InvalidMessage("about another workspace than its channel's")
+        except InvalidMessage as error:
+            # One warning, for whoever sends one such message sends thousands.
+            logger.log(logging.DEBUG if self._warned else logging.WARNING, "a relay message is ignored: %s", error)
+            self._warned = True
+            return
+        if announcement.transient:
+            announcement = replace(announcement, events=tuple(e for e in announcement.events if self._is_new(e.id)))
+            if not announcement.events:
+                return
+        self._received += 1
+        batch.append(announcement)
+
+    def _is_new(self, transient_id: str) -> bool:
+        if transient_id in self._seen:
+            return False
+        self._seen[transient_id] = None
+        if len(self._seen) > _SEEN_TRANSIENT:
+            del self._seen[next(iter(self._seen))]
+        return True
+
+    def _hand_on(self, batch: Sequence[Announcement]) -> None:
+        if not batch or self._listener is None:
+            return
+        try:
+            self._listener.announced(batch)
+        except Exception:
+            logger.exception("announcements of other instances could not be handled")
+
+    async def _follow_watched(self, pubsub: PubSub, subscribed: set[str]) -> None:
+        while True:
+            await self._watched_changed.wait()
+            await self._subscribe(pubsub, subscribed)
+
+    async def _subscribe(self, pubsub: PubSub, subscribed: set[str]) -> None:
+        """Make the connection's subscriptions those that are watched."""
+        self._watched_changed.clear()
+        wanted, unwanted = self._watched - subscribed, subscribed - self._watched
+        subscribed |= wanted
+        subscribed -= unwanted
+        if wanted:
+            await pubsub.subscribe(*map(self._channel, sorted(wanted)))
+        if unwanted:
+            await pubsub.unsubscribe(*map(self._channel, sorted(unwanted)))
+
+    async def _expect_life(self, pubsub: PubSub, asked: float) -> None:
+        """Ping, and raise when nothing was heard since the last ping (the first went out at `asked`): Redis is paused,
+        or the path to it died without a word."""
+        while True:
+            await asyncio.sleep(self._ping_interval_s)
+            if self._last_heard < asked:
+                raise RedisTimeoutError(f"not a word in {self._ping_interval_s:g} s")
+            asked = self._clock()
+            await pubsub.ping()
+
+    def _set_up(self, up: bool) -> None:
+        before, self._state = self._state, "up" if up else "down"
+        if up:
+            self._ups += 1
+            self._up.set()
+        else:
+            self._up.clear()
+        if self._state == before or self._listener is None:
+            return
+        logger.info("the relay %s is %s", self._url, self._state)
+        try:
+            self._listener.relay_changed(up)
+        except Exception:
+            logger.exception("a change of the relay could not be handled")
+
+    async def _publish(self) -> None:
+        while True:
+            await self._queued.wait()
+            await self._up.wait()
+            batch = [self._queue.popleft() for _ in range(min(len(self._queue), _MESSAGES_PER_TURN))]
+            try:
+                # All that gathered while the last batch was on its way leaves in one round trip.
+                async with self._client.pipeline(transaction=False) as pipeline:
+                    for workspace, message, _ in encode_messages(batch, self._instance):
+                        pipeline.publish(self._channel(workspace), message)
+                    await pipeline.execute()
+            except BaseException:
+                # Some may have arrived; hearing an event twice does no harm, not hearing it costs a poll.
+                self._queue.extendleft(reversed(batch))
+                self._trim()
+                raise
+            self._announced += len(batch)
+            if not self._queue:
+                self._queued.clear()
+                self._flushed.set()
+
+    def _trim(self) -> None:
+        while len(self._queue) > self._queue_limit:
+            self._queue.popleft()
+            self._dropped += 1
+
+    def _channel(self, workspace: str) -> str:
+        return f"{self._prefix}:{workspace}"
+
+
+def redact(url: str) -> str:
+    """`url` without its passwords, for logs."""
+    url = re.sub(r"(://[^:@/]*:).*@", r"\1***@", url)
+    return re.sub(r"([?&][^=&]*password=)[^&]*", r"\1***", url)
+
+
+def _client(url: str, timeout_s: float) -> tuple[Redis, list[Redis]]:
+    """The client of a URL, and the clients of the Sentinels that it asks. Nothing connects yet. Raises ValueError."""
+    options: dict[str, Any] = {
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": timeout_s,
+        # Version 3 of the protocol has nothing for pub/sub, and costs a log record per message in this client.
+        "protocol": 2,
+        # Reconnecting is this module's, which has to tell of it.
+        "retry": Retry(NoBackoff(), 0, supported_errors=()),
+    }
+    try:
+        parts = urlsplit(url)
+        if parts.scheme not in _SENTINEL_SCHEMES:
+            return Redis.from_url(url, **options), []
+        hosts = [_host_and_port(text) for text in parts.netloc.rpartition("@")[2].split(",")]
+        service, _, database = parts.path.strip("/").partition("/")
+        if not service:
+            raise ValueError("names no service")
+        timeouts = {name: options[name] for name in ("socket_timeout", "socket_connect_timeout", "retry")}
+        sentinel = Sentinel(  # type: ignore[no-untyped-call]  # redis-py annotates most, not all
+            hosts,
+            sentinel_kwargs=timeouts,
+            **options,
+            db=int(database or 0),
+            username=unquote(parts.username) if parts.username else None,
+            password=unquote(parts.password) if parts.password else None,
+            ssl=parts.scheme.startswith("rediss"),
+        )
+        return sentinel.master_for(service), sentinel.sentinels
+    except ValueError:
+        # The error's own text may hold a piece of the password.
+        raise ValueError(f"not a Redis URL: {redact(url)}") from None
+
+
+def _host_and_port(text: str) -> tuple[str, int]:
+    parts = urlsplit(f"//{text}")
+    if not parts.hostname:
+        raise ValueError("a host is missing")
+    return parts.hostname, parts.port or _SENTINEL_PORT
+
+
+def _is_connection_trouble(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return all(_is_connection_trouble(inner) for inner in error.exceptions)
+    return isinstance(error, RedisError | OSError)
+
+
+def _summary(error: BaseException) -> str:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return f"{type(error).__name__}: {error}"

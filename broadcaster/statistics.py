@@ -1,0 +1,82 @@
+"""Rates and latencies of the recent past, cheap enough to be always on."""
+
+from collections import Counter, deque
+from dataclasses import dataclass
+
+
+class Rate:
+    """How many per second, over the last minute and the last five, from one bucket for each second."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self._buckets: deque[tuple[int, int]] = deque(maxlen=300)
+        self._second = -1
+        self._count = 0
+
+    def add(self, count: int, now: float) -> None:
+        second = int(now)
+        if second != self._second:
+            if self._count:
+                self._buckets.append((self._second, self._count))
+            self._second, self._count = second, 0
+        self._count += count
+        self.total += count
+
+    def per_second(self, window_s: int, now: float) -> float:
+        since = int(now) - window_s
+        recent = sum(count for second, count in self._buckets if second > since)
+        if self._second > since:
+            recent += self._count
+        return round(recent / window_s, 3)
+
+
+class Latency:
+    """Quantiles over the last 2048 samples, in seconds."""
+
+    def __init__(self) -> None:
+        self._samples: deque[float] = deque(maxlen=2048)
+
+    def add(self, seconds: float) -> None:
+        self._samples.append(seconds)
+
+    def quantile(self, q: float) -> float | None:
+        """The q-quantile (0 to 1) of the samples; None without any."""
+        if not self._samples:
+            return None
+        ordered = sorted(self._samples)
+        return ordered[min(len(ordered) - 1, int(q * len(ordered)))]
+
+
+class Counters:
+    """What a hub counts."""
+
+    def __init__(self) -> None:
+        self.events = Rate()
+        self.deliveries = Rate()
+        self.latency = Latency()
+        self.last_event_time: str | None = None
+        self.streams_opened = 0
+        self.lagged = 0
+        self.resets: Counter[str] = Counter()
+        self.ends: Counter[str] = Counter()
+
+
+@dataclass(frozen=True, slots=True)
+class StreamStatistics:
+    """One stream as an operator sees it. Times are seconds; `lag_ms` is how long its socket has taken nothing."""
+
+    id: str
+    workspace: str
+    principal: str
+    address: str
+    filter: dict[str, object]
+    format: str
+    connected_s: float
+    state: str
+    position: str
+    lag_events: int
+    lag_ms: int
+    buffered_bytes: int
+    bytes_sent: int
+    events_sent: int
+    last_write_s: float

@@ -1,0 +1,159 @@
+"""One client's stream: what it asked for, how far it has come, and its way out."""
+
+import asyncio
+from typing import Literal, Protocol
+
+from broadcaster.event import Position
+from broadcaster.frames import chunk
+from broadcaster.stream import EndReason, Outlet, Reset, StreamRequest
+
+State = Literal["starting", "replaying", "live", "lagging", "ended"]
+
+
+class Owner(Protocol):
+    """What a subscriber tells the engine of itself."""
+
+    def start_stream(self, subscriber: "Subscriber") -> None: ...
+
+    def resume(self, subscriber: "Subscriber") -> None: ...
+
+    def forget(self, subscriber: "Subscriber") -> None: ...
+
+
+class Subscriber:
+    """A stream from admission to its end.
+
+    After the engine admits it, call `start` with an outlet, or `disconnected` if that cannot be made. `cursor` is the
+    seq up to which every matching event was handed to the outlet; while the subscriber is live in a group, the group
+    knows better, and `cursor` is where it joined.
+    """
+
+    __slots__ = (
+        "_closed", "_drained", "_owner", "began_at", "blocked_since", "bytes_sent", "check_at",
+        "connected_at", "cursor", "end_reason", "events_sent", "group", "id", "join_turn", "last_blocked",
+        "last_write", "max_age_at", "outlet", "request", "reset", "resume_outcome", "state", "workspace",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        owner: Owner,
+        id: str,
+        workspace: str,
+        request: StreamRequest,
+        position: Position,
+        resume_outcome: Literal["complete", "none", "reset"],
+        reset: Reset | None,
+        now: float,
+        max_age_at: float,
+    ) -> None:
+        self._owner = owner
+        self.id = id
+        self.workspace = workspace
+        self.request = request
+        self.began_at = position
+        self.cursor = position.seq
+        self.resume_outcome = resume_outcome
+        self.reset = reset
+        self.connected_at = now
+        self.max_age_at = max_age_at
+        self.state: State = "starting"
+        self.outlet: Outlet | None = None
+        self.group: object | None = None
+        self.join_turn = 0
+        self.check_at = 0
+        self.events_sent = 0
+        self.bytes_sent = 0
+        self.last_write = now
+        self.blocked_since: float | None = None
+        self.last_blocked = 0
+        self.end_reason: EndReason | None = None
+        self._drained: asyncio.Future[None] | None = None
+        self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def __repr__(self) -> str:
+        return f"<Subscriber {self.id} {self.state} at {self.cursor}>"
+
+    def ended(self) -> bool:
+        """Whether it said goodbye or its connection is gone. A method, for it changes while its caller awaits."""
+        return self.state == "ended"
+
+    @property
+    def remaining(self) -> int | None:
+        """How many more events its `limit` allows; None without a limit."""
+        return None if self.request.limit is None else max(0, self.request.limit - self.events_sent)
+
+    # Called by whoever holds the connection.
+
+    def start(self, outlet: Outlet) -> None:
+        """Begin to send. The response head must have been written."""
+        self.outlet = outlet
+        self._owner.start_stream(self)
+
+    def drained(self) -> None:
+        """The kernel has taken everything that was written: more may follow."""
+        self.blocked_since = None
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+        elif self.state == "lagging":
+            self._owner.resume(self)
+
+    def disconnected(self) -> None:
+        """The connection is gone. Idempotent."""
+        if not self._closed.done():
+            self.mark_ended("disconnected")
+            self._closed.set_result(None)
+            self._owner.forget(self)
+
+    async def closed(self) -> None:
+        """Wait until `disconnected` was called."""
+        await asyncio.shield(self._closed)
+
+    # Called by the engine.
+
+    def write(self, frames: bytes, events: int, now: float) -> bool:
+        """Send whole frames in this stream's transfer coding. False when the outlet could not pass all of them on."""
+        return self.write_raw(chunk(frames) if self.request.chunked else frames, events, now)
+
+    def write_raw(self, data: bytes, events: int, now: float) -> bool:
+        """The same for bytes that have their transfer coding already."""
+        outlet = self.outlet
+        if outlet is None or self.state == "ended":
+            return True
+        outlet.write(data)
+        self.events_sent += events
+        self.bytes_sent += len(data)
+        self.last_write = now
+        waiting = outlet.buffered()
+        if waiting:
+            self.last_blocked = waiting
+            if self.blocked_since is None:
+                self.blocked_since = now
+            return False
+        return True
+
+    async def wait_drained(self) -> None:
+        """Wait until the outlet has passed on what was written (returns at once when it has)."""
+        while self.outlet is not None and self.outlet.buffered() and not self.ended():
+            self._drained = asyncio.get_running_loop().create_future()
+            try:
+                await self._drained
+            finally:
+                self._drained = None
+
+    def check_progress(self, now: float, timeout_s: float) -> bool:
+        """False when nothing of what is buffered has left for `timeout_s`."""
+        if self.blocked_since is None or self.outlet is None:
+            return True
+        waiting = self.outlet.buffered()
+        if waiting < self.last_blocked:
+            self.last_blocked = waiting
+            self.blocked_since = now
+        return now - self.blocked_since < timeout_s
+
+    def mark_ended(self, reason: EndReason) -> None:
+        """No more is written from now on; the first reason counts."""
+        if self.end_reason is None:
+            self.end_reason = reason
+        self.state = "ended"
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)

@@ -1,0 +1,116 @@
+"""Who calls: addresses behind proxies, paths that need no credential, scopes."""
+
+import ipaddress
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from aiohttp import web
+from multidict import CIMultiDictProxy
+
+from routes.errors import Fault, Problem
+from routes.keys import CALLER
+from taskhub.auth.principal import Caller, Scope
+from taskhub.auth.providers import ACTOR_HEADER, MAX_ACTOR_LENGTH, actor_of
+from taskhub.tickets.requests import require
+
+PROBES: Final = frozenset({"/healthz", "/readyz"})
+"""Asked by machines that know an address and no name: neither Host nor credential counts."""
+OPEN: Final = PROBES | {"/", "/favicon.ico", "/health", "/version", "/capabilities"}
+"""What a caller must be able to read before it knows how to authenticate."""
+MCP_PATHS: Final = frozenset({"/mcp", "/sse", "/message"})
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def networks(texts: Iterable[str]) -> tuple[Network, ...]:
+    """Addresses or networks as written in TRUSTED_PROXIES. Raises ValueError."""
+    return tuple(ipaddress.ip_network(text, strict=False) for text in texts)
+
+
+def proxied(request: web.BaseRequest) -> str | None:
+    """The header that shows that a proxy passed the request on; None when it came directly."""
+    return next(
+        (
+            name
+            for name in request.headers
+            if name.lower() in ("forwarded", "via") or name.lower().startswith("x-forwarded-")
+        ),
+        None,
+    )
+
+
+def client_address(request: web.BaseRequest, trusted: Sequence[Network]) -> str | None:
+    """The client's address: the peer's, or, when that is a trusted proxy, the last one in the chain that is none."""
+    peer = request.remote
+    if peer is None or not _trusted(peer, trusted):
+        return peer
+    if "Forwarded" in request.headers:
+        chain = [element.get("for", "") for element in request.forwarded]
+    else:
+        chain = [part for line in request.headers.getall("X-Forwarded-For", []) for part in line.split(",")]
+    for hop in reversed(chain):
+        address = _address(hop)
+        if address is None:
+            break
+        peer = address
+        if not _trusted(address, trusted):
+            break
+    return peer
+
+
+def check_actor(headers: CIMultiDictProxy[str]) -> None:
+    """Raise Problem (bad_header) when the name that a caller gives itself is none that an actor can have.
+
+    An empty one counts as not given; a name without a kind is an agent's.
+    """
+    given = headers.getall(ACTOR_HEADER, [])
+    if len(given) > 1:
+        raise Problem.of("bad_header", [Fault("is there more than once", header=ACTOR_HEADER)])
+    text = given[0].strip() if given else ""
+    if not text:
+        return
+    actor = actor_of(text)
+    if actor is None or _plain(actor.partition(":")[2]) != _plain(_own_name(text, actor)):
+        reason = (
+            f"must be letters, digits, _, - and . ({MAX_ACTOR_LENGTH} at most), after user:, agent:, service: or alone"
+        )
+        raise Problem.of("bad_header", [Fault(reason, header=ACTOR_HEADER, did_you_mean=actor)])
+
+
+def caller_with(request: web.Request, scope: Scope) -> Caller:
+    """The caller of a request. Raises Forbidden unless it has the scope."""
+    caller = request[CALLER]
+    require(caller, scope)
+    return caller
+
+
+def _own_name(text: str, actor: str) -> str:
+    """The name in `text`, which begins with the actor's kind or is all name."""
+    kind, colon, name = text.partition(":")
+    return name if colon and actor.startswith(f"{kind.lower()}:") else text
+
+
+def _plain(name: str) -> str:
+    """A name as far as it is the same actor's: case, and the three marks between words, make no difference."""
+    return unicodedata.normalize("NFKC", name).casefold().replace("-", "_").replace(".", "_")
+
+
+def _trusted(address: str, trusted: Sequence[Network]) -> bool:
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return any(parsed in network for network in trusted)
+
+
+def _address(hop: str) -> str | None:
+    """The address in a hop such as `192.0.2.1`, `192.0.2.1:4711` or `"[2001:db8::1]:4711"`; None when it has none."""
+    text = hop.strip().strip('"')
+    candidates = (text, text.partition("]")[0].removeprefix("["), text.rpartition(":")[0])
+    for candidate in candidates:
+        try:
+            return str(ipaddress.ip_address(candidate))
+        except ValueError:
+            continue
+    return None

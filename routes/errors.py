@@ -1,0 +1,324 @@
+"""The one map from errors to HTTP: RFC 9457 problems with stable codes.
+
+Every error that leaves TaskHub over HTTP has this shape, whoever raised it, aiohttp's own included:
+
+    {"type": "urn:taskhub:problem:bad_parameter", "title": "A query parameter is wrong", "status": 400,
+     "code": "bad_parameter", "detail": "statuss: there is no such parameter; did you mean status?",
+     "errors": [{"parameter": "statuss", "reason": "there is no such parameter", "did_you_mean": "status"}],
+     "request_id": "5b1f…"}
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import orjson
+from aiohttp import web
+from pydantic import ValidationError
+
+from broadcaster.errors import (
+    FieldProblem,
+    InvalidEvent,
+    InvalidFilter,
+    InvalidPosition,
+    LogUnavailable,
+    PositionExpired,
+)
+from broadcaster.filters import CHANGE_FIELDS, ORIGINS, nearest
+from broadcaster.stream import StreamRefused
+from routes.keys import REQUEST_ID
+from taskhub.auth.errors import Forbidden, Unauthenticated
+from taskhub.tickets.errors import (
+    IdempotencyMismatch,
+    InputProblem,
+    InvalidInput,
+    StorageBusy,
+    TicketError,
+    TicketGone,
+    TicketNotFound,
+    VersionConflict,
+    in_words,
+)
+from taskhub.tickets.fields import suggested_name
+
+CODES: Final[Mapping[str, tuple[int, str]]] = {
+    "bad_request": (400, "The request is malformed"),
+    "bad_parameter": (400, "A query parameter is wrong"),
+    "bad_header": (400, "A header is wrong"),
+    "bad_path": (400, "The path is malformed"),
+    "bad_host": (400, "The Host header is missing or repeated"),
+    "malformed_json": (400, "The body is not JSON"),
+    "unauthenticated": (401, "Credentials are missing or wrong"),
+    "forbidden": (403, "The credentials do not allow this"),
+    "forbidden_origin": (403, "Pages of this origin may not call TaskHub"),
+    "proxied_request": (403, "Without authentication, requests through a proxy are refused"),
+    "not_found": (404, "There is no such thing"),
+    "no_such_resource": (404, "There is nothing at this address"),
+    "method_not_allowed": (405, "This method is not available here"),
+    "not_acceptable": (406, "None of the accepted media types is available"),
+    "request_timeout": (408, "The request did not arrive in time"),
+    "deleted": (410, "It was deleted"),
+    "position_expired": (410, "Events after this position cannot be read any more"),
+    "version_conflict": (412, "It changed since it was read"),
+    "body_too_large": (413, "The body is too large"),
+    "query_too_long": (414, "The query is too long"),
+    "unsupported_media_type": (415, "The body has an unsupported media type"),
+    "misdirected_request": (421, "This server does not answer for that host"),
+    "invalid_input": (422, "The body is not valid"),
+    "idempotency_mismatch": (422, "The idempotency key was used with another request"),
+    "headers_too_large": (431, "A header is too large"),
+    "too_many_streams": (429, "Too many streams are open"),
+    "internal_error": (500, "Something went wrong in TaskHub"),
+    "draining": (503, "This process is shutting down"),
+    "overloaded": (503, "TaskHub cannot take this now"),
+    "storage_busy": (503, "The database is busy or away"),
+}
+"""Code → status and title. Codes are stable: clients may branch on them."""
+
+_HTTP_CODES: Final = {
+    408: "request_timeout",
+    413: "body_too_large",
+    414: "query_too_long",
+    415: "unsupported_media_type",
+    431: "headers_too_large",
+}
+_FILTER_VALUES: Final[Mapping[str, Sequence[str]]] = {"origin": ORIGINS, "changed": CHANGE_FIELDS}
+"""The filters whose values are the same in every workspace, and can be listed."""
+RETRY_AFTER_S: Final = 2
+MAX_FAULTS: Final = 20
+"""Of one body: who sends more of them has another problem than the twenty-first."""
+CHALLENGE: Final = 'Bearer realm="TaskHub"'
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is wrong with one part of a request: one of parameter, pointer (into the body) and header names the part."""
+
+    reason: str
+    parameter: str | None = None
+    pointer: str | None = None
+    header: str | None = None
+    did_you_mean: str | None = None
+    allowed: Sequence[str] = ()
+
+    @property
+    def place(self) -> str:
+        """The part in words."""
+        return self.parameter or self.header or (self.pointer or "").lstrip("/") or "body"
+
+    def __str__(self) -> str:
+        return f"{self.place}: {in_words(self.reason, self.did_you_mean, self.allowed)}"
+
+    def as_json(self) -> dict[str, Any]:
+        named = {
+            "parameter": self.parameter,
+            "pointer": self.pointer,
+            "header": self.header,
+            "reason": self.reason,
+            "did_you_mean": self.did_you_mean,
+            "allowed": list(self.allowed) or None,
+        }
+        return {name: value for name, value in named.items() if value is not None}
+
+
+@dataclass(eq=False)
+class Problem(Exception):
+    """An error as HTTP will tell it. `code` is one of CODES; `members` are further members of the document."""
+
+    code: str
+    detail: str
+    errors: Sequence[Fault] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
+    members: Mapping[str, Any] = field(default_factory=dict)
+    status: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        super().__init__(self.detail)
+        self.status = CODES[self.code][0]
+
+    @classmethod
+    def of(cls, code: str, faults: Sequence[Fault]) -> "Problem":
+        """A problem whose detail is the list of its faults."""
+        return cls(code, "; ".join(str(fault) for fault in faults), faults)
+
+    def document(self, request_id: str | None) -> dict[str, Any]:
+        document: dict[str, Any] = {
+            "type": f"urn:taskhub:problem:{self.code}",
+            "title": CODES[self.code][1],
+            "status": self.status,
+            "detail": self.detail,
+            "code": self.code,
+        }
+        if self.errors:
+            document["errors"] = [fault.as_json() for fault in self.errors]
+        document.update(self.members)
+        if request_id is not None:
+            document["request_id"] = request_id
+        return document
+
+
+def problem_response(problem: Problem, request: web.BaseRequest) -> web.Response:
+    """The problem as application/problem+json."""
+    return web.Response(
+        status=problem.status,
+        headers={"Content-Type": "application/problem+json", "Cache-Control": "no-store", **problem.headers},
+        body=orjson.dumps(problem.document(request.get(REQUEST_ID)), default=str),
+    )
+
+
+def problem_of(error: Exception, request: web.Request) -> Problem | None:
+    """The problem that an error is; None for one that nobody foresaw."""
+    reading = request.method in ("GET", "HEAD", "DELETE")
+    match error:
+        case Problem():
+            return error
+        case TicketError():
+            return _ticket_problem(error, reading)
+        case Unauthenticated():
+            return Problem("unauthenticated", str(error), headers={"WWW-Authenticate": CHALLENGE})
+        case Forbidden():
+            return Problem("forbidden", str(error), members={"scope": error.scope})
+        case InvalidFilter():
+            return Problem.of("bad_parameter", parameter_faults(error.problems))
+        case InvalidEvent():
+            return Problem.of("invalid_input", event_faults(error.problems))
+        case InvalidPosition():
+            return Problem("bad_parameter", str(error))
+        case PositionExpired():
+            return Problem("position_expired", str(error))
+        case LogUnavailable():
+            return unavailable(str(error) or "the event log cannot be read now")
+        case StreamRefused():
+            return refusal(error)
+        case ValidationError():
+            faults = validation_faults(error, query=reading)
+            return Problem.of("bad_parameter" if reading else "invalid_input", faults)
+        case web.RequestPayloadError():
+            return Problem("bad_request", "the body could not be read to its end")
+        case ConnectionError() if request.transport is None or request.transport.is_closing():
+            return Problem("bad_request", "the client is gone")
+        case web.HTTPException():
+            return _http_problem(error, request)
+    return None
+
+
+def refusal(error: StreamRefused) -> Problem:
+    """A stream that cannot be served now."""
+    code = {"shutdown": "draining", "limit": "too_many_streams"}.get(error.reason, "overloaded")
+    seconds = max(1, -(-error.retry_ms // 1000))
+    return Problem(code, error.detail, headers={"Retry-After": str(seconds)}, members={"retryable": True})
+
+
+def unavailable(detail: str) -> Problem:
+    """The database does not answer; the same request may work later."""
+    return Problem("storage_busy", detail, headers={"Retry-After": str(RETRY_AFTER_S)}, members={"retryable": True})
+
+
+def parameter_faults(problems: Iterable[FieldProblem]) -> list[Fault]:
+    return [
+        Fault(
+            p.reason,
+            parameter=p.parameter,
+            did_you_mean=p.did_you_mean,
+            allowed=_FILTER_VALUES.get(p.parameter, ()),
+        )
+        for p in problems
+    ]
+
+
+def event_faults(problems: Iterable[FieldProblem], prefix: str = "") -> list[Fault]:
+    """What is wrong with an event's fields, at `prefix` in the body."""
+    return [Fault(p.reason, pointer=f"{prefix}/{p.parameter}", did_you_mean=p.did_you_mean) for p in problems]
+
+
+def validation_faults(error: ValidationError, *, query: bool, names: Iterable[str] = ()) -> list[Fault]:
+    """pydantic's errors, by parameter or by JSON pointer (RFC 6901). `names` are what an unknown one may have meant."""
+    faults: list[Fault] = []
+    every = error.errors(include_url=False)
+    for found in every[:MAX_FAULTS]:
+        reason = found["msg"].removeprefix("Value error, ")
+        reason = reason[:1].lower() + reason[1:]
+        given = found.get("input")
+        allowed: tuple[str, ...] = ()
+        instead: str | None = None
+        location = list(found["loc"])
+        if found["type"] == "extra_forbidden":
+            reason = "there is no such parameter" if query else "there is no such field"
+            instead = suggested_name(str(location[-1]), list(names)) if len(location) == 1 else None
+        elif found["type"] == "missing":
+            reason = "is required"
+        elif found["type"] == "literal_error":
+            reason = "is not one of the allowed values"
+            allowed = _literals(found.get("ctx", {}).get("expected", ""))
+            instead = nearest(given, allowed) if isinstance(given, str) else None
+        if query:
+            faults.append(Fault(reason, parameter=str(location[0]), did_you_mean=instead, allowed=allowed))
+        else:
+            faults.append(Fault(reason, pointer=json_pointer(location), did_you_mean=instead, allowed=allowed))
+    if len(every) > MAX_FAULTS:
+        faults.append(Fault(f"{len(every) - MAX_FAULTS} more faults are not listed", pointer=""))
+    return faults
+
+
+def json_pointer(location: Sequence[str | int]) -> str:
+    """RFC 6901: the way from a body to one of its values."""
+    return "".join("/" + str(step).replace("~", "~0").replace("/", "~1")[:100] for step in location)
+
+
+def _literals(expected: str) -> tuple[str, ...]:
+    """`'a', 'b' or 'c'` → a, b, c: how pydantic lists what a literal may be."""
+    return tuple(expected.replace(" or ", ", ").replace("'", "").split(", ")) if expected else ()
+
+
+def _ticket_problem(error: TicketError, reading: bool) -> Problem:
+    members: dict[str, Any] = {"retryable": error.retryable}
+    if error.hint is not None:
+        members["hint"] = error.hint
+    match error:
+        case InvalidInput():
+            code = "bad_parameter" if reading else "invalid_input"
+            return Problem(code, str(error), [_input_fault(p, reading) for p in error.problems], members=members)
+        case TicketNotFound():
+            hint = "GET /api/v1/tickets lists the tickets with their keys; a key looks like TH-12"
+            return Problem("not_found", str(error), members={**members, "hint": hint, "key": error.key[:80]})
+        case TicketGone():
+            return Problem("deleted", str(error), members={**members, "key": error.key})
+        case VersionConflict():
+            members |= {
+                "key": error.key,
+                "expected": error.expected,
+                "current": error.current,
+                "changed": error.changed,
+                "actors": error.actors,
+            }
+            return Problem("version_conflict", str(error), headers={"ETag": f'"{error.current}"'}, members=members)
+        case IdempotencyMismatch():
+            return Problem("idempotency_mismatch", str(error), members=members)
+        case StorageBusy():
+            detail, members["hint"] = (str(error), error.hint) if reading else error.for_write()
+            return Problem("storage_busy", detail, headers={"Retry-After": str(RETRY_AFTER_S)}, members=members)
+    return Problem("bad_request", str(error), members=members)
+
+
+def _input_fault(problem: InputProblem, reading: bool) -> Fault:
+    if reading:
+        name = problem.pointer.lstrip("/").partition("/")[0]
+        return Fault(problem.reason, parameter=name, did_you_mean=problem.did_you_mean, allowed=problem.allowed)
+    return Fault(problem.reason, pointer=problem.pointer, did_you_mean=problem.did_you_mean, allowed=problem.allowed)
+
+
+def _http_problem(error: web.HTTPException, request: web.Request) -> Problem | None:
+    """aiohttp's own refusals; None for what is no refusal, such as a redirect."""
+    if error.status < 400:
+        return None
+    if isinstance(error, web.HTTPNotFound):
+        paths = [resource.canonical for resource in request.app.router.resources()]
+        instead = nearest(request.path, [path for path in paths if "{" not in path and len(path) > 1])
+        hint = f"; did you mean {instead}?" if instead else ""
+        return Problem("no_such_resource", f"there is nothing at {request.path[:200]!r}{hint}")
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        allowed = ", ".join(sorted(error.allowed_methods))
+        detail = f"{request.method[:20]} is not available here, but {allowed}"
+        return Problem("method_not_allowed", detail, headers={"Allow": allowed})
+    code = _HTTP_CODES.get(error.status, "internal_error" if error.status >= 500 else "bad_request")
+    return Problem(code, error.reason or CODES[code][1])

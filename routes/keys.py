@@ -1,0 +1,38 @@
+"""What the composition root hands to the routes."""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from aiohttp import web
+
+from broadcaster.engine import Broadcaster
+from broadcaster.log import EventLog
+from taskhub.auth.principal import AuthProvider, Caller, Principal
+from taskhub.mcp.host import McpHost
+from taskhub.publishing import EventPublisher
+from taskhub.settings import Settings
+from taskhub.storage.database import Database
+from taskhub.tickets.service import TicketService
+
+
+@dataclass(slots=True, eq=False)
+class Lifecycle:
+    """What state the process is in. `draining` refuses new streams and turns `/readyz` to 503."""
+
+    instance: str
+    draining: bool = field(default=False)
+
+
+SETTINGS: Final = web.AppKey("settings", Settings)
+LIFECYCLE: Final = web.AppKey("lifecycle", Lifecycle)
+DATABASE: Final = web.AppKey("database", Database)
+TICKETS: Final = web.AppKey("tickets", TicketService)
+PUBLISHER: Final = web.AppKey("publisher", EventPublisher)
+EVENT_LOG: Final = web.AppKey("event_log", EventLog)
+BROADCASTER: Final = web.AppKey("broadcaster", Broadcaster)
+AUTH: Final = web.AppKey("auth", AuthProvider)
+MCP: Final = web.AppKey("mcp", McpHost)
+
+PRINCIPAL: Final = web.RequestKey("principal", Principal)
+CALLER: Final = web.RequestKey("caller", Caller)
+REQUEST_ID: Final = web.RequestKey("request_id", str)

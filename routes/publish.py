@@ -1,0 +1,113 @@
+"""`POST /events` and `/events/batch`: events of a caller's own."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import orjson
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field
+
+from broadcaster.errors import InvalidEvent
+from broadcaster.event import EventDraft
+from routes.access import caller_with
+from routes.bodies import (
+    MAX_BATCH_BYTES,
+    MAX_BODY_BYTES,
+    NoParameters,
+    idempotency_key,
+    json_response,
+    query_model,
+    read_model,
+)
+from routes.errors import Fault, Problem, event_faults
+from routes.keys import BROADCASTER, PUBLISHER
+from taskhub.auth.principal import Caller
+
+
+class PublishedEvent(BaseModel):
+    """An event as a client sends it. The engine checks type, subject and size."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    type: str
+    subject: str | None = None
+    data: dict[str, Any]
+    transient: bool = False
+
+
+class PublishedBatch(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    events: Annotated[list[PublishedEvent], Field(min_length=1, max_length=500)]
+
+
+async def publish(request: web.Request) -> web.Response:
+    """POST /events → 201 `{"id", "position", "replayed"}`; a transient event has no position."""
+    caller = caller_with(request, "events:publish")
+    query_model(request, NoParameters)
+    event = await read_model(request, PublishedEvent, MAX_BODY_BYTES)
+    ids, position, replayed = await _publish(request, caller, [event], prefix="")
+    return _created({"id": ids[0], "position": position, "replayed": replayed}, position)
+
+
+async def publish_batch(request: web.Request) -> web.Response:
+    """POST /events/batch → 201 `{"ids", "position", "replayed"}`: all or nothing, with contiguous positions."""
+    caller = caller_with(request, "events:publish")
+    query_model(request, NoParameters)
+    batch = await read_model(request, PublishedBatch, MAX_BATCH_BYTES)
+    ids, position, replayed = await _publish(request, caller, batch.events, prefix="/events/{}")
+    return _created({"ids": ids, "position": position, "replayed": replayed}, position)
+
+
+async def _publish(
+    request: web.Request, caller: Caller, events: Sequence[PublishedEvent], *, prefix: str
+) -> tuple[list[str], str | None, bool]:
+    """Ids in the order sent, the position of the last stored event, and whether all this happened before.
+
+    Stored events commit first, together; transient ones are sent only when that worked. Raises Problem.
+    """
+    drafts = _drafts(caller, events, prefix)
+    stored = [draft for draft in drafts if not draft.transient]
+    key = idempotency_key(request)
+    if key is not None and len(stored) != len(drafts):
+        # A transient event leaves nothing behind by which a repeat could be told from a new one.
+        raise Problem.of("bad_header", [Fault("cannot be used with transient events", header="Idempotency-Key")])
+    ids: dict[int, str] = {}
+    position: str | None = None
+    replayed = False
+    if stored:
+        done = await request.app[PUBLISHER].publish(caller, stored, key)
+        ids |= {id(draft): event.id for draft, event in zip(stored, done.events, strict=True)}
+        position = done.events[-1].position
+        replayed = done.replayed
+    for draft in drafts:
+        if draft.transient:
+            ids[id(draft)] = request.app[BROADCASTER].publish_transient(caller.principal.workspace, draft).id
+    return [ids[id(draft)] for draft in drafts], position, replayed
+
+
+def _drafts(caller: Caller, events: Sequence[PublishedEvent], prefix: str) -> list[EventDraft]:
+    drafts: list[EventDraft] = []
+    faults: list[Fault] = []
+    for number, event in enumerate(events):
+        draft = EventDraft(
+            type=event.type,
+            actor=caller.principal.actor,
+            origin=caller.origin,
+            data=orjson.dumps(event.data),
+            subject=event.subject,
+            transient=event.transient,
+            request_id=caller.request_id,
+        )
+        try:
+            draft.check_publishable()
+        except InvalidEvent as error:
+            faults += event_faults(error.problems, prefix.format(number))
+        drafts.append(draft)
+    if faults:
+        raise Problem.of("invalid_input", faults)
+    return drafts
+
+
+def _created(answer: dict[str, Any], position: str | None) -> web.Response:
+    return json_response(answer, status=201, headers={} if position is None else {"TaskHub-Position": position})

@@ -1,0 +1,120 @@
+"""`/api/v1/tickets`: tickets, their comments and their history."""
+
+import re
+from typing import Annotated, Final
+
+from aiohttp import hdrs, web
+from pydantic import BaseModel, Field
+
+from routes.bodies import NoParameters, idempotency_key, json_response, query_model, read_model
+from routes.errors import Fault, Problem
+from routes.keys import CALLER, TICKETS
+from taskhub.tickets.inputs import NewComment, NewTicket, TicketChange, TicketQuery
+from taskhub.tickets.model import Include, Written
+
+MAX_HISTORY: Final = 500
+_COMMENTS: Final[tuple[Include, ...]] = ("comments",)
+_HISTORY: Final[tuple[Include, ...]] = ("history",)
+_ETAG: Final = re.compile(r'"(\d{1,9})"')
+_BARE_VERSION: Final = re.compile(r"\d{1,9}")
+
+
+class DetailParameters(BaseModel):
+    """What to send along with a ticket."""
+
+    include: list[Include] = Field(default_factory=list)
+    history_limit: Annotated[int, Field(ge=1, le=MAX_HISTORY)] = 20
+
+
+class HistoryParameters(BaseModel):
+    limit: Annotated[int, Field(ge=1, le=MAX_HISTORY)] = 100
+
+
+async def list_tickets(request: web.Request) -> web.Response:
+    """GET /api/v1/tickets → TicketPage."""
+    query = query_model(request, TicketQuery)
+    page = await request.app[TICKETS].list_tickets(request[CALLER], query)
+    return json_response(page, headers={"TaskHub-Position": page.position})
+
+
+async def create_ticket(request: web.Request) -> web.Response:
+    """POST /api/v1/tickets → 201 Written, with Location."""
+    query_model(request, NoParameters)
+    key = idempotency_key(request)
+    new = await read_model(request, NewTicket)
+    written = await request.app[TICKETS].create_ticket(request[CALLER], new, idempotency_key=key)
+    location = f"/api/v1/tickets/{written.key}"
+    return json_response(written, status=201, headers={hdrs.LOCATION: location, **_stamps(written)})
+
+
+async def get_ticket(request: web.Request) -> web.Response:
+    """GET /api/v1/tickets/{key} → TicketDetail, with its version as ETag."""
+    asked = query_model(request, DetailParameters)
+    detail = await request.app[TICKETS].get_ticket(
+        request[CALLER], request.match_info["key"], include=asked.include, history_limit=asked.history_limit
+    )
+    return json_response(detail, headers={hdrs.ETAG: f'"{detail.ticket.version}"'})
+
+
+async def update_ticket(request: web.Request) -> web.Response:
+    """PATCH /api/v1/tickets/{key} → Written. With If-Match only that version is changed, else 412."""
+    query_model(request, NoParameters)
+    expected, key = expected_version(request), idempotency_key(request)
+    change = await read_model(request, TicketChange)
+    written = await request.app[TICKETS].update_ticket(
+        request[CALLER], request.match_info["key"], change, expected_version=expected, idempotency_key=key
+    )
+    return json_response(written, headers=_stamps(written))
+
+
+async def list_comments(request: web.Request) -> web.Response:
+    """GET /api/v1/tickets/{key}/comments → items, oldest first."""
+    query_model(request, NoParameters)
+    detail = await request.app[TICKETS].get_ticket(request[CALLER], request.match_info["key"], include=_COMMENTS)
+    return json_response({"items": detail.comments or []})
+
+
+async def add_comment(request: web.Request) -> web.Response:
+    """POST /api/v1/tickets/{key}/comments → 201 Written."""
+    query_model(request, NoParameters)
+    key = idempotency_key(request)
+    new = await read_model(request, NewComment)
+    written = await request.app[TICKETS].add_comment(
+        request[CALLER], request.match_info["key"], new, idempotency_key=key
+    )
+    return json_response(written, status=201, headers=_stamps(written))
+
+
+async def list_history(request: web.Request) -> web.Response:
+    """GET /api/v1/tickets/{key}/history → items, newest first."""
+    asked = query_model(request, HistoryParameters)
+    detail = await request.app[TICKETS].get_ticket(
+        request[CALLER], request.match_info["key"], include=_HISTORY, history_limit=asked.limit
+    )
+    return json_response({"items": detail.history or []})
+
+
+def expected_version(request: web.Request) -> int | None:
+    """The version that If-Match asks for; None for any (absent, or `*`). Raises Problem: bad_header."""
+    given = request.headers.getall(hdrs.IF_MATCH, [])
+    if not given or given == ["*"]:
+        return None
+    text = given[0].strip()
+    if len(given) == 1 and (found := _ETAG.fullmatch(text)):
+        return int(found[1])
+    instead = None
+    if text.startswith("W/"):
+        # RFC 9110, section 13.1.1: If-Match compares strongly, so a weak tag would never match.
+        reason, instead = "a weak tag never matches", text[2:] if _ETAG.fullmatch(text[2:]) else None
+    elif _BARE_VERSION.fullmatch(text):
+        reason, instead = "a version is written in quotes", f'"{text}"'
+    elif len(given) > 1 or "," in text:
+        reason = "one version is expected, not several"
+    else:
+        reason = 'must be the version of the ticket in quotes, such as "3", or *'
+    raise Problem.of("bad_header", [Fault(reason, header="If-Match", did_you_mean=instead)])
+
+
+def _stamps(written: Written) -> dict[str, str]:
+    """The version as ETag, and the position from which to listen on."""
+    return {hdrs.ETAG: f'"{written.version}"', "TaskHub-Position": written.position}

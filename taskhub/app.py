@@ -1,0 +1,214 @@
+"""The composition root: settings in, a wired application out. Nothing else builds services."""
+
+import asyncio
+import contextlib
+import os
+import secrets
+import tempfile
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from aiohttp import web
+
+from broadcaster.engine import Broadcaster
+from broadcaster.event import Event
+from broadcaster.options import BroadcastOptions
+from broadcaster.redis_relay import RedisRelay
+from broadcaster.relay import LocalRelay, Relay
+from routes.keys import AUTH, BROADCASTER, DATABASE, EVENT_LOG, LIFECYCLE, MCP, PUBLISHER, SETTINGS, TICKETS, Lifecycle
+from routes.setup import MIDDLEWARES, add_mcp_routes, add_routes
+from taskhub import __version__
+from taskhub.auth.principal import AuthProvider
+from taskhub.auth.providers import ApiKeyAuth, NoAuth
+from taskhub.demo import Demo
+from taskhub.mcp.host import McpHost
+from taskhub.publishing import EventPublisher
+from taskhub.remote import RemoteTickets
+from taskhub.settings import Settings, is_loopback
+from taskhub.storage.database import Database
+from taskhub.storage.event_log import SqlEventLog
+from taskhub.storage.migrate import migrate
+from taskhub.storage.writer import Writer
+from taskhub.tickets.api import Tickets
+from taskhub.tickets.service import TicketService
+
+MAX_BODY_BYTES: Final = 1024 * 1024
+"""Of any request; the routes that take more say so themselves."""
+LOOPBACK_NAMES: Final = ("127.0.0.1", "localhost", "[::1]")
+
+
+def create_app(settings: Settings, *, demo: bool = False) -> web.Application:
+    """A TaskHub application. Its services start and stop with it.
+
+    With `api_base_url` it holds no tickets of its own: it serves MCP alone, in front of another TaskHub.
+    """
+    app = web.Application(middlewares=MIDDLEWARES, client_max_size=MAX_BODY_BYTES)
+    app[SETTINGS] = settings
+    app[LIFECYCLE] = Lifecycle(instance=secrets.token_hex(4))
+    app[AUTH] = auth_provider(settings)
+    if settings.api_base_url:
+        add_mcp_routes(app)
+        app.cleanup_ctx.append(_remote_services)
+    else:
+        add_routes(app)
+        app.cleanup_ctx.append(_services)
+        if demo:
+            app.cleanup_ctx.append(_demo)
+    app.on_shutdown.append(_end_streams)
+    return app
+
+
+def auth_provider(settings: Settings) -> AuthProvider:
+    """Who vouches for the callers of this server."""
+    if settings.auth_mode == "api_key" and settings.api_key is not None:
+        return ApiKeyAuth(settings.api_key.get_secret_value())
+    return NoAuth()
+
+
+@contextlib.asynccontextmanager
+async def open_tickets(settings: Settings) -> AsyncIterator[Tickets]:
+    """The tickets alone, for a process that serves no HTTP: those of the API at `api_base_url`, or the database's.
+
+    Servers on the same database notice what this process writes by themselves.
+    """
+    if settings.api_base_url:
+        async with RemoteTickets(settings.api_base_url, settings.outgoing_key) as remote:
+            yield remote
+        return
+    async with _open_database(settings) as database, _open_writer(database, lambda workspace, events: None) as writer:
+        yield TicketService(database, writer)
+
+
+async def _services(app: web.Application) -> AsyncIterator[None]:
+    settings, instance = app[SETTINGS], app[LIFECYCLE].instance
+    async with contextlib.AsyncExitStack() as stack:
+        database = await stack.enter_async_context(_open_database(settings))
+        deployment = await database.deployment()
+        log = SqlEventLog(database)
+        broadcaster = Broadcaster(log, _relay(settings, deployment.id, instance), broadcast_options(settings, instance))
+        await broadcaster.start()
+        # Stopped after the writer, so that what the last requests commit is announced as well.
+        stack.push_async_callback(broadcaster.stop)
+        writer = await stack.enter_async_context(_open_writer(database, broadcaster.committed))
+        tickets = TicketService(database, writer)
+        app[DATABASE] = database
+        app[EVENT_LOG] = log
+        app[BROADCASTER] = broadcaster
+        app[TICKETS] = tickets
+        app[PUBLISHER] = EventPublisher(writer)
+        app[MCP] = await _start_mcp(app, stack, tickets, deployment.secret)
+        yield
+
+
+async def _remote_services(app: web.Application) -> AsyncIterator[None]:
+    settings = app[SETTINGS]
+    async with contextlib.AsyncExitStack() as stack:
+        remote = RemoteTickets(str(settings.api_base_url), settings.outgoing_key)
+        tickets = await stack.enter_async_context(remote)
+        app[MCP] = await _start_mcp(app, stack, tickets, _kept_secret(settings.data_dir / "session-secret"))
+        yield
+
+
+async def _demo(app: web.Application) -> AsyncIterator[None]:
+    demo = Demo(app[DATABASE], app[TICKETS], lambda: bool(app[BROADCASTER].statistics().connected_clients))
+    await demo.start()
+    yield
+    await demo.stop()
+
+
+async def _end_streams(app: web.Application) -> None:
+    """The runner waits for every open request: end those that never end by themselves, unless a drain already did."""
+    if app[LIFECYCLE].draining:
+        return
+    if BROADCASTER in app:
+        await app[BROADCASTER].drain(0)
+    await app[MCP].stop(0)
+    app[LIFECYCLE].draining = True
+
+
+async def _unless_draining(app: web.Application, stop: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """For a start that failed half-way: after any other, the drain has stopped the part already."""
+    if not app[LIFECYCLE].draining:
+        await stop()
+
+
+def broadcast_options(settings: Settings, instance: str) -> BroadcastOptions:
+    """The limits of streams, from the settings."""
+    return BroadcastOptions(
+        instance=instance,
+        version=__version__,
+        max_age_s=settings.sse_max_age_s,
+        buffer_bytes=settings.sse_buffer_bytes,
+        write_timeout_s=settings.sse_write_timeout_s,
+        max_streams=settings.sse_max_streams,
+        poll_interval_s=settings.poll_interval_ms / 1000,
+        drain_s=settings.drain_s,
+    )
+
+
+def _relay(settings: Settings, deployment: str, instance: str) -> Relay:
+    if settings.redis_url is None:
+        return LocalRelay()
+    # The database's own id: two deployments on one Redis must not hear each other.
+    prefix = f"{settings.redis_prefix}:{deployment}"
+    return RedisRelay(settings.redis_url.get_secret_value(), channel_prefix=prefix, instance=instance)
+
+
+@contextlib.asynccontextmanager
+async def _open_database(settings: Settings) -> AsyncIterator[Database]:
+    if settings.embedded:
+        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    await asyncio.to_thread(migrate, settings.database_address)
+    database = Database(settings.database_address)
+    await database.open()
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+@contextlib.asynccontextmanager
+async def _open_writer(database: Database, on_commit: Callable[[str, Sequence[Event]], None]) -> AsyncIterator[Writer]:
+    writer = Writer(database, on_commit)
+    try:
+        yield writer
+    finally:
+        await writer.close()
+
+
+async def _start_mcp(
+    app: web.Application, stack: contextlib.AsyncExitStack, tickets: Tickets, secret: bytes
+) -> McpHost:
+    settings = app[SETTINGS]
+    hosts, origins = settings.allowed_hosts, settings.allowed_origins
+    if is_loopback(settings.host):
+        hosts += LOOPBACK_NAMES
+    if not settings.production:
+        origins += tuple(f"{scheme}://{name}:*" for scheme in ("http", "https") for name in LOOPBACK_NAMES)
+    mcp = McpHost(
+        tickets,
+        app[AUTH],
+        secret=secret,
+        transports=settings.mcp_transports,
+        allowed_hosts=hosts,
+        allowed_origins=origins,
+        max_age_s=settings.sse_max_age_s,
+        version=__version__,
+    )
+    await mcp.start()
+    stack.push_async_callback(_unless_draining, app, lambda: mcp.stop(0))
+    return mcp
+
+
+def _kept_secret(path: Path) -> bytes:
+    """What signs session ids where no database keeps it: made once, so that sessions outlive a restart."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not path.exists():
+        # Under its name only when it is whole: an empty secret would sign whatever somebody makes up.
+        with tempfile.NamedTemporaryFile(dir=path.parent) as file:
+            file.write(secrets.token_bytes(32))
+            file.flush()
+            with contextlib.suppress(FileExistsError):
+                os.link(file.name, path)
+    return path.read_bytes()

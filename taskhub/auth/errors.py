@@ -1,0 +1,22 @@
+"""Errors of authentication and authorisation.
+
+AuthError
+├── Unauthenticated    no credential, or one that is not valid
+└── Forbidden          a valid credential without the scope that the action needs
+"""
+
+
+class AuthError(Exception):
+    """Base of this tree."""
+
+
+class Unauthenticated(AuthError):
+    """No credential, or one that is not valid. The message never repeats what was sent."""
+
+
+class Forbidden(AuthError):
+    """The principal lacks `scope`."""
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(f"this needs the scope {scope}")
+        self.scope = scope

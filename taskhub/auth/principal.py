@@ -1,0 +1,47 @@
+"""The caller as the rest of the product sees it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal, Protocol
+
+Scope = Literal["tickets:read", "tickets:write", "reference:write", "events:read", "events:publish", "admin"]
+Origin = Literal["mcp_tool", "rest_api", "dashboard", "system", "import"]
+
+ALL_SCOPES: Final[frozenset[Scope]] = frozenset(
+    ("tickets:read", "tickets:write", "reference:write", "events:read", "events:publish", "admin")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who a credential belongs to. `actor` is what events carry, such as `user:alice` or `agent:triage-bot`."""
+
+    actor: str
+    workspace: str
+    scopes: frozenset[Scope]
+    authenticated: bool
+
+    @property
+    def user_id(self) -> str:
+        """The part of `actor` after its kind: the id that `assignee=me` stands for."""
+        return self.actor.partition(":")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """One request's principal, the way it came in, and the request's id."""
+
+    principal: Principal
+    origin: Origin
+    request_id: str | None = None
+
+
+class AuthProvider(Protocol):
+    """The seam between TaskHub and who vouches for its callers."""
+
+    @property
+    def name(self) -> str:
+        """`none`, `api_key` or `oauth`, as `/capabilities` shows it."""
+
+    async def authenticate(self, headers: Mapping[str, str], client_address: str | None) -> Principal:
+        """The principal of a request. Raises Unauthenticated (no or wrong credential)."""

@@ -1,0 +1,74 @@
+"""Who vouches for callers: nobody (on loopback), or one bootstrap API key."""
+
+import hashlib
+import hmac
+import re
+import unicodedata
+from collections.abc import Mapping
+from typing import Final
+
+from taskhub.auth.errors import Unauthenticated
+from taskhub.auth.principal import ALL_SCOPES, Principal
+
+DEFAULT_WORKSPACE: Final = "default"
+ACTOR_HEADER: Final = "X-TaskHub-Actor"
+MAX_ACTOR_LENGTH: Final = 100
+_ACTOR_KINDS: Final = ("user", "agent", "service")
+
+
+class NoAuth:
+    """Everybody is the trusted local operator, and may say by what name: `X-TaskHub-Actor`."""
+
+    name = "none"
+
+    async def authenticate(self, headers: Mapping[str, str], client_address: str | None) -> Principal:
+        named = actor_of(_header(headers, ACTOR_HEADER) or "")
+        return Principal(named or "user:local", DEFAULT_WORKSPACE, ALL_SCOPES, authenticated=False)
+
+
+class ApiKeyAuth:
+    """One key, `x-api-key: KEY` or `Authorization: Bearer KEY`, with every scope. The key itself is not kept."""
+
+    name = "api_key"
+
+    def __init__(self, bootstrap_key: str) -> None:
+        self._digest = _digest(bootstrap_key)
+
+    async def authenticate(self, headers: Mapping[str, str], client_address: str | None) -> Principal:
+        presented = _header(headers, "x-api-key")
+        if presented is None:
+            scheme, _, credentials = (_header(headers, "Authorization") or "").partition(" ")
+            presented = credentials.strip() if scheme.lower() == "bearer" else ""
+        # Digests have one length, so the comparison tells nothing about the key's length either.
+        if not hmac.compare_digest(_digest(presented), self._digest):
+            raise Unauthenticated("an API key is needed, as `x-api-key` or `Authorization: Bearer`")
+        return Principal("user:operator", DEFAULT_WORKSPACE, ALL_SCOPES, authenticated=True)
+
+
+def actor_of(name: str) -> str | None:
+    """The actor that a self-given name stands for: `user:alice` stays, a bare `Triage Bot` is `agent:triage_bot`. None
+    when nothing is left of it: characters that are no letters or digits become `_`, so none can hurt events or logs."""
+    kind, colon, rest = name.strip()[: 4 * MAX_ACTOR_LENGTH].partition(":")
+    if colon and kind.lower() in _ACTOR_KINDS:
+        slug = _slug(rest, keep="-.")
+        return f"{kind.lower()}:{slug}" if slug else None
+    slug = _slug(name)
+    return f"agent:{slug}" if slug else None
+
+
+def _slug(text: str, keep: str = "") -> str:
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    kept = "".join(c if c.isalnum() or c in keep else "_" for c in folded)
+    return re.sub("_+", "_", kept).strip("_-.")[:MAX_ACTOR_LENGTH].rstrip("_-.")
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
+
+
+def _header(headers: Mapping[str, str], name: str) -> str | None:
+    """A header's value whatever its case: aiohttp's headers ignore case, plain mappings do not."""
+    value = headers.get(name)
+    if value is None:
+        value = next((headers[key] for key in headers if key.lower() == name.lower()), None)
+    return value

@@ -1,0 +1,1 @@
+"""The commands, one module each. A module imports what its command needs when it runs."""

@@ -1,0 +1,119 @@
+"""The arguments of every command, and from there to the module that runs it."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from taskhub import __version__
+from taskhub.settings import Loaded, SettingsError, load, look
+
+EXIT_BAD_SETTINGS: Final = 2
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line, without running anything."""
+    parser = argparse.ArgumentParser(
+        prog="taskhub", description="Tickets that AI agents change through MCP tools, broadcast live over SSE."
+    )
+    parser.add_argument("--version", action="version", version=f"taskhub {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+
+    serve = _add(commands, "serve", "run the server")
+    serve.add_argument("--host", help="address to listen on")
+    serve.add_argument("--port", type=int, help="port to listen on; 0 takes a free one")
+    serve.add_argument(
+        "--reload",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="restart on source changes without losing streams (default in development)",
+    )
+    serve.add_argument(
+        "--demo", action="store_true", help="example tickets that change by themselves, in an empty database"
+    )
+    serve.add_argument(
+        "--insecure", action="store_true", default=None, help="allow AUTH=none on an address that is not loopback"
+    )
+    serve.add_argument("--api-base-url", metavar="URL", help="serve only MCP, in front of the TaskHub API at URL")
+    serve.add_argument("--supervised", help=argparse.SUPPRESS)
+
+    stdio = _add(commands, "stdio", "serve the MCP tools over standard input and output")
+    stdio.add_argument("--api-base-url", metavar="URL", help="use the TaskHub API at URL, not the local database")
+    stdio.add_argument("--actor", metavar="NAME", help="who makes the changes (default: the MCP client's name)")
+
+    _add(commands, "migrate", "bring the database to the newest schema")
+    _add(commands, "check", "print every setting with its source; fail on those that are wrong or unknown")
+
+    watch = _add(commands, "watch", "follow the event stream of a running server")
+    watch.add_argument("filters", nargs="*", metavar="NAME=VALUE", help="such as status=in_progress or 'actor=!me'")
+    watch.add_argument(
+        "--url", type=server_address, help="the server's address (default: the one that runs on the data directory)"
+    )
+    watch.add_argument("--since", metavar="WHEN", help="earliest, now, an event id, 15m, or an RFC 3339 time")
+    watch.add_argument("--json", action="store_true", help="print one JSON object a line")
+
+    mcp_config = _add(commands, "mcp-config", "print what to put into an MCP client's configuration")
+    mcp_config.add_argument(
+        "--url", type=server_address, help="the server's address (default: the one that runs on the data directory)"
+    )
+    mcp_config.add_argument(
+        "--form", choices=("http", "sse", "stdio"), help="print this form alone: `--form http > .mcp.json`"
+    )
+    return parser
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Parse and run. Answers the exit status: 0 done, 1 failed, 2 wrong arguments or settings."""
+    parser = build_parser()
+    if not arguments and os.environ.get("MCP_TRANSPORT_TYPE", "").strip().lower() == "stdio":
+        arguments = ["stdio"]  # how earlier tool servers were told so
+    parsed = parser.parse_args(arguments)
+    parsed.arguments = list(arguments)
+    if parsed.command is None:
+        parser.print_help()
+        return EXIT_BAD_SETTINGS
+    command: Callable[[argparse.Namespace], int] = import_module(f"taskhub.cli.{parsed.command.replace('-', '_')}").run
+    try:
+        return command(parsed)
+    except SettingsError as error:
+        for problem in error.problems:
+            print(f"taskhub: {problem}", file=sys.stderr)
+        return EXIT_BAD_SETTINGS
+
+
+def server_address(text: str) -> str:
+    """A server's base URL; one that was copied from an MCP configuration loses its `/mcp`. For argparse."""
+    address = text.rstrip("/").removesuffix("/mcp").rstrip("/")
+    try:
+        parts = urlsplit(address)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and not parts.query + parts.fragment
+        _ = parts.port
+    except ValueError:
+        usable = False
+    if not usable:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an address such as http://127.0.0.1:8000")
+    return address
+
+
+def load_settings(parsed: argparse.Namespace, *names: str) -> Loaded:
+    """The settings, with the named arguments over them where they were given. Raises SettingsError."""
+    return load(_overrides(parsed, names), config=parsed.config)
+
+
+def look_at_settings(parsed: argparse.Namespace, *names: str) -> Loaded:
+    """As `load_settings`, also when values cannot be used. Raises SettingsError when the file cannot be read."""
+    return look(_overrides(parsed, names), config=parsed.config)
+
+
+def _overrides(parsed: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
+    return {name: value for name in names if (value := getattr(parsed, name, None)) is not None}
+
+
+def _add(commands: Any, name: str, summary: str) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=summary)
+    command.add_argument("--config", type=Path, metavar="FILE", help="the settings file (TOML)")
+    return command

@@ -1,0 +1,35 @@
+"""`taskhub stdio`: the MCP tools over standard input and output."""
+
+import argparse
+import asyncio
+import sys
+
+from taskhub import __version__
+from taskhub.cli.parser import load_settings
+from taskhub.settings import Settings, mask_url
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """Serve one client until it closes standard input."""
+    settings = load_settings(parsed, "api_base_url").settings
+
+    from taskhub import logs
+    from taskhub.storage.migrate import NewerSchema
+    from taskhub.tickets.errors import StorageBusy
+
+    # Only warnings: most clients show whatever comes on standard error to people.
+    logs.configure(level="warning" if settings.log_level == "info" else settings.log_level, json=settings.json_logs)
+    try:
+        asyncio.run(_serve(settings, parsed.actor))
+    except (NewerSchema, StorageBusy) as error:
+        print(f"taskhub: {mask_url(settings.database_address)}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+async def _serve(settings: Settings, actor: str | None) -> None:
+    from taskhub.app import open_tickets
+    from taskhub.stdio import run_stdio
+
+    async with open_tickets(settings) as tickets:
+        await run_stdio(tickets, version=__version__, actor=actor)

@@ -1,0 +1,122 @@
+"""Arguments of the tools: the inputs of the ticket service plus what only a tool has. Unknown arguments are errors."""
+
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, Field
+
+from taskhub.tickets.fields import FIELDS
+from taskhub.tickets.inputs import (
+    IdempotencyKey,
+    Input,
+    Key,
+    Label,
+    Name,
+    NewComment,
+    NewTicket,
+    TicketChange,
+    TicketQuery,
+)
+from taskhub.tickets.model import Include, Phase, Priority
+
+Column = Literal[
+    "key", "summary", "status", "phase", "assignee", "requestor", "account", "category", "channel", "priority", "due",
+    "labels", "progress", "updated", "version",
+]  # fmt: skip
+DEFAULT_COLUMNS: Final[tuple[Column, ...]] = (
+    "key", "summary", "status", "assignee", "priority", "due", "updated", "version",
+)  # fmt: skip
+# The names that create and update have for the same fields; a model that knows those should not have to guess.
+_OTHER_COLUMN_NAMES: Final = {field.name: field.event for field in FIELDS} | {"updated_at": "updated"}
+
+_Body = TypeVar("_Body", bound=BaseModel)
+
+
+def body_of(arguments: BaseModel, model: type[_Body]) -> _Body:
+    """The part of the arguments that is `model`, with the same fields set: an absent field stays absent."""
+    given = arguments.model_dump(include=set(model.model_fields), exclude_unset=True)
+    return model.model_validate(given)
+
+
+def _one_or_many(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def _columns(value: Any) -> Any:
+    value = _one_or_many(value)
+    return [_OTHER_COLUMN_NAMES.get(name, name) for name in value] if isinstance(value, list) else value
+
+
+Names = Annotated[list[Name], BeforeValidator(_one_or_many, json_schema_input_type=str | list[str])]
+Labels = Annotated[list[Label], BeforeValidator(_one_or_many, json_schema_input_type=str | list[str])]
+Phases = Annotated[list[Phase], BeforeValidator(_one_or_many, json_schema_input_type=Phase | list[Phase])]
+Priorities = Annotated[list[Priority], BeforeValidator(_one_or_many, json_schema_input_type=Priority | list[Priority])]
+Columns = Annotated[list[Column], BeforeValidator(_columns)]
+Parts = Annotated[list[Include], BeforeValidator(_one_or_many)]
+
+Repeatable = Annotated[
+    IdempotencyKey | None, Field(description="the same key with the same arguments takes effect once")
+]
+Expected = Annotated[
+    int | None, Field(ge=1, description="version you read; the write fails if the ticket changed since")
+]
+TicketKey = Annotated[Key, Field(description="key such as TH-12")]
+
+
+class ListArguments(TicketQuery):
+    person_in_charge: Names | None = Field(default=None, description="user ids or names, me, or none")
+    account: Names | None = None
+    status: Names | None = None
+    phase: Phases | None = None
+    category: Names | None = None
+    label: Labels | None = None
+    priority: Priorities | None = None
+    cursor: Annotated[str, Field(max_length=1000)] | None = Field(
+        default=None, description="next_cursor of the page before, with the same filters"
+    )
+    fields: Columns | None = Field(default=None, description="columns to return; key is always there")
+    format: Literal["compact", "full", "markdown"] = Field(
+        default="compact", description="full: all columns, references as {id, name}; markdown: the text is a table"
+    )
+
+
+class DetailArguments(Input):
+    ticket_id: TicketKey
+    include: Parts = Field(default=[], description="parts to add")
+    history_limit: Annotated[int, Field(ge=1, le=200, description="newest history entries")] = 20
+
+
+class CreateArguments(NewTicket):
+    idempotency_key: Repeatable = None
+
+
+class UpdateArguments(TicketChange):
+    ticket_id: TicketKey
+    expected_version: Expected = None
+    idempotency_key: Repeatable = None
+
+
+class StatusArguments(Input):
+    task_id: TicketKey
+    status: Name = Field(description="status id or name: in_progress, In Progress, completed, ...")
+    comment: Annotated[str, Field(max_length=65_536)] | None = Field(
+        default=None, description="a note for the history; the reason, when the status is a waiting one"
+    )
+    expected_version: Expected = None
+    idempotency_key: Repeatable = None
+
+
+class HistoryArguments(NewComment):
+    ticket_id: TicketKey
+    idempotency_key: Repeatable = None
+
+
+class UsersArguments(Input):
+    role: Literal["requester", "agent", "manager", "viewer", "operator"] | None = None
+
+
+class CategoryDetailsArguments(Input):
+    category: Name | None = Field(default=None, description="only details of this category, id or name")
+
+
+class NoArguments(Input):
+    pass

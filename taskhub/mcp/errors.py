@@ -1,0 +1,134 @@
+"""Failures as tool results: one sentence per problem, and the same as data, so that a model can correct its call.
+
+Only texts that were written for callers get here; anything unexpected becomes a short sentence with an id to find it
+in the log.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from mcp_types import CallToolResult, TextContent
+from pydantic import BaseModel, ValidationError
+
+from broadcaster.filters import nearest
+from taskhub.auth.errors import AuthError, Forbidden
+from taskhub.tickets.errors import (
+    InputProblem,
+    InvalidInput,
+    StorageBusy,
+    TicketError,
+    TicketNotFound,
+    VersionConflict,
+    in_words,
+)
+from taskhub.tickets.fields import suggested_name
+
+MAX_ARGUMENTS: Final = 100
+MAX_PROBLEMS: Final = 20
+_ALLOWED_IN_TEXT: Final = 40
+
+
+def failed(code: str, message: str, *, retryable: bool = False, hint: str | None = None, **data: Any) -> CallToolResult:
+    """An error result. `data` is added to the structured content; a list under `allowed` is named in the text too."""
+    content: dict[str, Any] = {"code": code, "message": message, "retryable": retryable}
+    if hint:
+        content["hint"] = hint
+    content.update(data)
+    lines = [_sentence(message)]
+    if allowed := data.get("allowed"):
+        more = f" and {len(allowed) - _ALLOWED_IN_TEXT} more" if len(allowed) > _ALLOWED_IN_TEXT else ""
+        lines.append(f"Allowed: {', '.join(allowed[:_ALLOWED_IN_TEXT])}{more}.")
+    if hint:
+        lines.append(f"Hint: {hint}.")
+    lines.append(f"(code {code}, {'may work when repeated' if retryable else 'not retryable as it is'})")
+    return CallToolResult(content=[TextContent(text="\n".join(lines))], structured_content=content, is_error=True)
+
+
+def from_ticket_error(error: TicketError, *, writing: bool) -> CallToolResult:
+    """The failure of a tool that only reads, or of one that was to change something."""
+    data: dict[str, Any] = {}
+    message, hint = str(error), error.hint
+    if isinstance(error, InvalidInput):
+        message = "\n".join(_sentence(_problem_text(problem)) for problem in error.problems)
+        data["problems"] = [_problem_data(problem) for problem in error.problems]
+        allowed = next((problem.allowed for problem in error.problems if problem.allowed), None)
+        if allowed:
+            data["allowed"] = list(allowed)
+    elif isinstance(error, VersionConflict):
+        data["current"] = error.current
+        data["changed"] = error.changed
+        data["actors"] = error.actors
+    elif isinstance(error, TicketNotFound):
+        hint = "get_ticket_list shows the keys; a key looks like TH-12"
+    elif isinstance(error, StorageBusy) and writing:
+        message, hint = error.for_write()
+    return failed(error.code, message, retryable=error.retryable, hint=hint, **data)
+
+
+def from_auth_error(error: AuthError) -> CallToolResult:
+    if isinstance(error, Forbidden):
+        return failed("forbidden", str(error), hint="use a credential with that scope", scope=error.scope)
+    return failed("unauthenticated", str(error) or "the credential is missing or not valid")
+
+
+def invalid_arguments(error: ValidationError, model: type[BaseModel]) -> InvalidInput:
+    """What pydantic found wrong with a tool's arguments, in our own words, without the values themselves."""
+    names = list(model.model_fields)
+    found = _once_per_place(error.errors())
+    problems = [_from_pydantic(item, names) for item in found[:MAX_PROBLEMS]]
+    if len(found) > MAX_PROBLEMS:
+        problems.append(InputProblem("", f"{len(found) - MAX_PROBLEMS} more problems are not listed"))
+    return InvalidInput(problems)
+
+
+def too_many_arguments(count: int) -> InvalidInput:
+    """Judged before they are validated: each unknown one is an error of its own, and thousands hold up every stream."""
+    return InvalidInput([InputProblem("", f"{count} arguments were given; no tool has more than {MAX_ARGUMENTS}")])
+
+
+def _once_per_place(errors: Sequence[Any]) -> list[Any]:
+    """A union reports each of its arms; the first one says enough about a place."""
+    seen: dict[str, Any] = {}
+    for item in errors:
+        seen.setdefault(_pointer(item["loc"]), item)
+    return list(seen.values())
+
+
+def _pointer(location: Sequence[int | str]) -> str:
+    return "".join(f"/{part}" for part in location)
+
+
+def _from_pydantic(item: Any, names: Sequence[str]) -> InputProblem:
+    pointer = _pointer(item["loc"])
+    name = str(item["loc"][-1]) if item["loc"] else ""
+    match item["type"]:
+        case "missing":
+            return InputProblem(pointer, "is required")
+        case "extra_forbidden":
+            return InputProblem(pointer, "is not a parameter of this tool", tuple(names), suggested_name(name, names))
+        case "literal_error":
+            allowed = tuple(part.strip("'") for part in item["ctx"]["expected"].replace(" or ", ", ").split(", "))
+            return InputProblem(
+                pointer, "is not one of the allowed values", allowed, nearest(str(item["input"]), allowed)
+            )
+        case _:
+            reason = item["msg"].removeprefix("Value error, ").removeprefix("Input ")
+            return InputProblem(pointer, reason[:1].lower() + reason[1:])
+
+
+def _problem_text(problem: InputProblem) -> str:
+    return f"{problem.pointer.lstrip('/') or 'arguments'}: {in_words(problem.reason, problem.did_you_mean)}"
+
+
+def _problem_data(problem: InputProblem) -> dict[str, Any]:
+    data: dict[str, Any] = {"parameter": problem.pointer.lstrip("/"), "reason": problem.reason}
+    if problem.allowed:
+        data["allowed"] = list(problem.allowed)
+    if problem.did_you_mean:
+        data["did_you_mean"] = problem.did_you_mean
+    return data
+
+
+def _sentence(text: str) -> str:
+    text = text[:1].upper() + text[1:] if not text.partition(":")[0].replace("_", "").isalnum() else text
+    return text if text.endswith((".", "?", "!")) else f"{text}."

@@ -1,0 +1,286 @@
+"""The MCP transports over HTTP: Streamable HTTP in both eras, and the older pair of one stream and posted messages."""
+
+import asyncio
+import random
+from collections.abc import Callable, Collection, Iterator, MutableMapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, Literal
+
+from aiohttp import web
+from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
+from mcp.server.auth.provider import AccessToken
+from mcp.server.sse import SseServerTransport
+from mcp.server.transport_security import TransportSecuritySettings
+from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, LATEST_MODERN_VERSION
+
+from taskhub.auth.principal import AuthProvider, Caller, Principal
+from taskhub.auth.providers import ACTOR_HEADER, actor_of
+from taskhub.mcp.bridge import Application, Exchange, Receive, RefusedBody, Send, error_response, read_body
+from taskhub.mcp.context import CURRENT, CallContext
+from taskhub.mcp.registry import ToolRegistry
+from taskhub.mcp.server import build_server
+from taskhub.mcp.sessions import MAX_SESSIONS, HttpSessions, initializing_client, malformed
+from taskhub.mcp.streams import CallsInFlight, CountedReader, CountedWriter
+from taskhub.mcp.tools import tool_registry
+from taskhub.tickets.api import Tickets
+
+SESSION_HEADER: Final = "Mcp-Session-Id"
+VERSION_HEADER: Final = "MCP-Protocol-Version"
+READ_ONLY_HEADER: Final = "X-MCP-Readonly"
+TOOLSETS_HEADER: Final = "X-MCP-Toolsets"
+# What a page of another origin may send and read. `Mcp-Param-*` is one header for each marked argument.
+CORS_ALLOW_HEADERS: Final = (
+    "Content-Type", "Accept", "Authorization", "X-API-Key", SESSION_HEADER, VERSION_HEADER, "Mcp-Method", "Mcp-Name",
+    "Last-Event-ID", ACTOR_HEADER, READ_ONLY_HEADER, TOOLSETS_HEADER,
+)  # fmt: skip
+CORS_ALLOW_HEADER_PREFIX: Final = "Mcp-Param-"
+CORS_EXPOSE_HEADERS: Final = (SESSION_HEADER, "WWW-Authenticate")
+MESSAGE_PATH: Final = "/message"
+NO_SESSION: Final = (
+    f"Missing session ID: POST `initialize` first and send the {SESSION_HEADER} of its answer with every request, "
+    f"or send {VERSION_HEADER}: {LATEST_MODERN_VERSION}, which needs no session"
+)
+MAX_STREAMS: Final = 2 * MAX_SESSIONS
+
+Transport = Literal["http", "sse"]
+
+
+class McpHost:
+    """Serves the tools to MCP clients. `start()` before the first request, `stop()` after the last.
+
+    `secret` signs session ids. A GET stream lasts `max_age_s` (± 10 %). `allowed_hosts` may be given with or without a
+    port, and both lists anew at `start()`, when the port is known. `registry` replaces the tools of `tickets`.
+    `draining`: it is stopping, and opens no further streams. `tickets` is what its tools call.
+    """
+
+    def __init__(
+        self,
+        tickets: Tickets,
+        auth: AuthProvider,
+        *,
+        secret: bytes,
+        transports: Collection[Transport],
+        allowed_hosts: Sequence[str],
+        allowed_origins: Sequence[str],
+        max_age_s: float,
+        version: str,
+        registry: ToolRegistry | None = None,
+    ) -> None:
+        self.tickets = tickets
+        self.registry = registry or tool_registry(tickets)
+        self.transports = frozenset(transports)
+        self._callers_name_themselves = auth.name == "none"
+        self._max_age_s = max_age_s
+        self._security = TransportSecuritySettings()
+        self._allow(allowed_hosts, allowed_origins)
+        self._server = build_server(self.registry, version=version)
+        self._sessions = HttpSessions(self._server, secret=secret, security=self._security)
+        self._sse = SseServerTransport(MESSAGE_PATH, security_settings=self._security)
+        self._streams: set[Exchange] = set()
+        self._sse_streams: dict[Exchange, CallsInFlight] = {}
+        self._running = 0
+        self._finished = asyncio.Event()
+        self.draining = False
+        self._task: asyncio.Task[None] | None = None
+        self._stopping = asyncio.Event()
+
+    def _allow(self, hosts: Sequence[str], origins: Sequence[str]) -> None:
+        # To the SDK `name:*` is any port, but not the name alone.
+        self._security.allowed_hosts = [form for host in hosts for form in (host, f"{host.removesuffix(':*')}:*")]
+        self._security.allowed_origins = [form for origin in origins for form in (origin, origin.removesuffix(":*"))]
+
+    async def start(
+        self, *, allowed_hosts: Sequence[str] | None = None, allowed_origins: Sequence[str] | None = None
+    ) -> None:
+        """Open for requests."""
+        self._allow(
+            self._security.allowed_hosts if allowed_hosts is None else allowed_hosts,
+            self._security.allowed_origins if allowed_origins is None else allowed_origins,
+        )
+        started = asyncio.get_running_loop().create_future()
+        self._task = asyncio.create_task(self._run(started), name="mcp sessions")
+        await asyncio.wait((self._task, started), return_when=asyncio.FIRST_COMPLETED)
+        if self._task.done():
+            await self._task
+
+    async def _run(self, started: asyncio.Future[None]) -> None:
+        async with self._sessions.run():
+            started.set_result(None)
+            await self._stopping.wait()
+
+    async def stop(self, grace_s: float) -> None:
+        """End the streams, let running calls finish within `grace_s` seconds, then end the sessions."""
+        self.draining = True
+        deadline = asyncio.get_running_loop().time() + grace_s
+        for stream in list(self._streams):
+            stream.end()
+        await self._wait_until(lambda: self._running == 0, deadline)
+        for stream, calls in list(self._sse_streams.items()):
+            await calls.wait_until_none(max(0.0, deadline - asyncio.get_running_loop().time()))
+            stream.end()
+        await self._wait_until(lambda: not self._streams and not self._sse_streams, deadline)
+        self._stopping.set()
+        if self._task is not None:
+            await self._task
+
+    async def _wait_until(self, done: Callable[[], bool], deadline: float) -> None:
+        while not done():
+            self._finished.clear()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await self._finished.wait()
+            except TimeoutError:
+                return
+
+    async def handle_mcp(self, request: web.Request, caller: Caller) -> web.StreamResponse:
+        """GET, POST and DELETE /mcp."""
+        if self._opens_older_stream(request):
+            return await self.handle_sse(request, caller)
+        if "http" not in self.transports:
+            return error_response(404, "this server does not offer Streamable HTTP")
+        try:
+            exchange = Exchange(request, await read_body(request))
+        except RefusedBody as refused:
+            return error_response(refused.status, str(refused))
+        version = request.headers.get(VERSION_HEADER)
+        if version is not None and version not in HANDSHAKE_PROTOCOL_VERSIONS:
+            return await self._serve(exchange, self._sessions.sessionless, self._context(request, caller))
+        given = request.headers.get(SESSION_HEADER)
+        client = initializing_client(exchange.body) if request.method == "POST" else None
+        if given is None and client is None and _lacks_only_a_session(request, exchange.body):
+            return error_response(400, NO_SESSION)
+        if given is None or client is not None:
+            application = self._sessions.opening(caller.principal, client)
+            return await self._serve(exchange, application, self._context(request, caller))
+        session = self._sessions.find(given, caller.principal)
+        if session is None:
+            return error_response(404, "Session not found")
+        application = self._sessions.continuing(exchange, session, given)
+        return await self._serve(exchange, application, self._context(request, caller, session.client))
+
+    async def handle_sse(self, request: web.Request, caller: Caller) -> web.StreamResponse:
+        """GET /sse: the stream of the older transport. Its first event says where to post messages."""
+        if "sse" not in self.transports:
+            return error_response(404, "this server does not offer HTTP+SSE")
+        if self.draining or len(self._sse_streams) >= MAX_SESSIONS:
+            return error_response(503, "no further streams at the moment", retry_after_s=5)
+        exchange = Exchange(request, b"")
+        calls = self._sse_streams[exchange] = CallsInFlight()
+
+        async def application(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+            scope["user"] = _user(caller.principal)
+            try:
+                async with self._sse.connect_sse(scope, receive, send) as (reading, writing):
+                    options = self._server.create_initialization_options()
+                    await self._server.run(CountedReader(reading, calls), CountedWriter(writing, calls), options)
+            except ValueError:
+                if not exchange.started:  # else the SDK has answered that it refuses, and raises this besides
+                    raise
+
+        ageing = asyncio.create_task(self._end_between_calls(exchange, calls), name="mcp stream age")
+        with _current(self._context(request, caller)):
+            serving = asyncio.create_task(exchange.run(application), name="mcp stream")
+        try:
+            return await asyncio.shield(serving)
+        finally:
+            # A client that leaves ends the stream in the same way: cancelled, the SDK would leave its queues open.
+            exchange.end()
+            ageing.cancel()
+            await asyncio.wait((ageing, serving))
+            del self._sse_streams[exchange]
+            self._finished.set()
+
+    async def handle_message(self, request: web.Request, caller: Caller) -> web.StreamResponse:
+        """POST /message?session_id=: a message for an older stream; what it leads to comes on that stream."""
+        if "sse" not in self.transports:
+            return error_response(404, "this server does not offer HTTP+SSE")
+        try:
+            exchange = Exchange(request, await read_body(request))
+        except RefusedBody as refused:
+            return error_response(refused.status, str(refused))
+
+        async def application(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+            scope["user"] = _user(caller.principal)
+            await self._sse.handle_post_message(scope, receive, send)
+
+        return await self._serve(exchange, application, self._context(request, caller))
+
+    def _opens_older_stream(self, request: web.Request) -> bool:
+        """A client configured with `"type": "sse"` at `/mcp` asks for the stream before anything else."""
+        return (
+            request.method == "GET"
+            and "sse" in self.transports
+            and SESSION_HEADER not in request.headers
+            and VERSION_HEADER not in request.headers
+            and "text/event-stream" in request.headers.get("Accept", "").lower()
+        )
+
+    def _context(self, request: web.Request, caller: Caller, client: str | None = None) -> CallContext:
+        asked = request.headers.get(TOOLSETS_HEADER, "").lower().split(",")
+        toolsets = frozenset(name.strip() for name in asked if name.strip())
+        return CallContext(
+            caller,
+            unnamed=self._callers_name_themselves and actor_of(request.headers.get(ACTOR_HEADER, "")) is None,
+            client=client,
+            read_only=request.headers.get(READ_ONLY_HEADER, "").strip().lower() == "true",
+            toolsets=None if not toolsets or "all" in toolsets else toolsets,
+        )
+
+    async def _serve(self, exchange: Exchange, application: Application, context: CallContext) -> web.StreamResponse:
+        if self._task is None or self._task.done() or self._stopping.is_set():
+            return error_response(503, "the server is stopping", retry_after_s=2)
+        if exchange.method == "GET":
+            return await self._serve_stream(exchange, application, context)
+        self._running += 1
+        try:
+            with _current(context):
+                return await exchange.run(application)
+        finally:
+            self._running -= 1
+            self._finished.set()
+
+    async def _serve_stream(
+        self, exchange: Exchange, application: Application, context: CallContext
+    ) -> web.StreamResponse:
+        if self.draining or len(self._streams) >= MAX_STREAMS:
+            return error_response(503, "no further streams at the moment", retry_after_s=5)
+        self._streams.add(exchange)
+        # Each call is answered on a response of its own, so this stream may end at any moment.
+        ageing = asyncio.get_running_loop().call_later(self._age(), exchange.end)
+        try:
+            with _current(context):
+                return await exchange.run(application)
+        finally:
+            ageing.cancel()
+            self._streams.discard(exchange)
+            self._finished.set()
+
+    async def _end_between_calls(self, exchange: Exchange, calls: CallsInFlight) -> None:
+        await asyncio.sleep(self._age())
+        await calls.wait_until_none()
+        exchange.end()
+
+    def _age(self) -> float:
+        # Spread, so that streams that began together (after a restart) do not all come back together.
+        return self._max_age_s * random.uniform(0.9, 1.1)  # noqa: S311  # nothing secret depends on it
+
+
+def _lacks_only_a_session(request: web.Request, body: bytes) -> bool:
+    """Whether a POST would be served if it named a session; of any other fault the SDK tells."""
+    accept = request.headers.get("Accept", "*/*").lower()
+    readable = "*/*" in accept or ("application/json" in accept and "text/event-stream" in accept)
+    return request.method == "POST" and readable and not malformed(body)
+
+
+@contextmanager
+def _current(context: CallContext) -> Iterator[None]:
+    token = CURRENT.set(context)
+    try:
+        yield
+    finally:
+        CURRENT.reset(token)
+
+
+def _user(principal: Principal) -> AuthenticatedUser:
+    """The principal in the form by which the SDK keeps others out of a session."""
+    return AuthenticatedUser(AccessToken(token="", client_id=principal.actor, scopes=[], subject=principal.workspace))

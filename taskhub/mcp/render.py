@@ -1,0 +1,187 @@
+"""Answers of the ticket service as tool results: short rows, short texts, and a hard cap on the size of both."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import orjson
+
+from taskhub.mcp.arguments import DEFAULT_COLUMNS, Column
+from taskhub.mcp.registry import ToolResult
+from taskhub.tickets.model import TicketDetail, TicketPage, TicketState, Written
+
+MAX_CHARACTERS: Final = 20_000
+_MAX_TEXT: Final = 4_000
+# A long text is cut to these lengths in turn until all fits, and a list to these numbers of entries, newest kept.
+_TEXT_STEPS: Final = (8_000, 4_000, 2_000, 1_000, 400, 200)
+_LIST_STEPS: Final = (100, 50, 20, 10, 5, 2)
+_REST: Final = "GET /api/v1"
+
+
+def plain(value: Any) -> Any:
+    """A dataclass, or a list of them, as JSON values."""
+    return orjson.loads(orjson.dumps(value))
+
+
+def size_of(data: Any) -> int:
+    """Characters of `data` as JSON."""
+    return len(orjson.dumps(data).decode())
+
+
+def written(answer: Written, what: str) -> ToolResult:
+    """`what` says what was done, such as `created`."""
+    data: dict[str, Any] = {
+        "key": answer.key,
+        "version": answer.version,
+        "event_id": answer.event_id,
+        "position": answer.position,
+    }
+    if answer.comment_id is not None:
+        data["comment_id"] = answer.comment_id
+    if answer.noop:
+        data["noop"] = True
+    if answer.replayed:
+        data["replayed"] = True
+    text = f"{answer.key} was that way already; nothing changed" if answer.noop else f"{answer.key} {what}"
+    again = "; this repeats the answer of the earlier call with the same idempotency key" if answer.replayed else ""
+    return ToolResult(data, f"{text} (version {answer.version}){again}.")
+
+
+def row(ticket: TicketState, columns: Sequence[Column], *, full: bool) -> dict[str, Any]:
+    """A ticket in a list. Compact: the status by name, other references by id."""
+    values: dict[str, Any] = plain(ticket)
+    values["updated"] = values.pop("updated_at")
+    found: dict[str, Any] = {}
+    for column in columns:
+        value = values[column]
+        if not full and isinstance(value, dict):
+            value = value["percent"] if column == "progress" else value["name" if column == "status" else "id"]
+        found[column] = value
+    return found
+
+
+def page(page: TicketPage, columns: Sequence[Column] | None, form: str) -> ToolResult:
+    """A page of tickets, however long. `columns` None: those of the format; the key is always one of them."""
+    full = form == "full"
+    if columns is None:
+        columns = list(Column.__args__) if full else DEFAULT_COLUMNS  # type: ignore[attr-defined]  # a Literal has them
+    columns = list(dict.fromkeys(("key", *columns)))
+    rows = [row(ticket, columns, full=full) for ticket in page.tickets]
+    data = {"tickets": rows, "next_cursor": page.next_cursor, "position": page.position}
+    more = f"There are more: cursor {page.next_cursor}" if page.next_cursor else ""
+    if form == "markdown":
+        return ToolResult(data, "\n\n".join(part for part in (_table(rows, columns), more) if part))
+    count = f"{len(rows)} ticket{'' if len(rows) == 1 else 's'}"
+    lines = [_line(ticket) for ticket in page.tickets]
+    return ToolResult(data, "\n".join(part for part in (f"{count}.", _clipped_lines(lines), more) if part))
+
+
+def _line(ticket: TicketState) -> str:
+    parts = [ticket.status.name, ticket.assignee.id if ticket.assignee else "unassigned"]
+    if ticket.priority != "none":
+        parts.append(ticket.priority)
+    if ticket.due:
+        parts.append(f"due {ticket.due}")
+    return f"{ticket.key} [{', '.join(parts)}] {ticket.summary}"
+
+
+def _clipped_lines(lines: Sequence[str]) -> str:
+    taken: list[str] = []
+    size = 0
+    for line in lines:
+        size += len(line) + 1
+        if size > _MAX_TEXT:
+            taken.append(f"and {len(lines) - len(taken)} more in the structured content")
+            break
+        taken.append(line)
+    return "\n".join(taken)
+
+
+def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
+    lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
+    lines += ["| " + " | ".join(_cell(values[column]) for column in columns) + " |" for values in rows]
+    return "\n".join(lines)
+
+
+def _cell(value: Any) -> str:
+    text = "" if value is None else ", ".join(value) if isinstance(value, list) else str(value)
+    return " ".join(text.replace("\\", "\\\\").replace("|", "\\|").split())
+
+
+def detail(found: TicketDetail) -> ToolResult:
+    """A ticket with the parts that were asked for, within the cap."""
+    whole: dict[str, Any] = plain(found)
+    data = {name: value for name, value in whole.items() if value is not None}
+    ticket = found.ticket
+    who = ticket.person_in_charge.name if ticket.person_in_charge else "unassigned"
+    state = f"{ticket.status.name}, {who}, priority {ticket.priority}"
+    lines = [f"{ticket.key} version {ticket.version} [{state}] {ticket.summary}"]
+    lines += [_clip(ticket.description, 1_500)] if ticket.description else []
+    lines += [f"{len(data[part])} {part}" for part in data if isinstance(data[part], list)]
+    for comment in (found.comments or [])[-3:]:
+        lines.append(f"{comment.author} ({comment.kind}): {_clip(comment.body, 300)}")
+    text = "\n".join(lines)
+    hint = (
+        f"long texts or older entries were left out: ask for fewer parts or a smaller history_limit, "
+        f"or read {_REST}/tickets/{ticket.key}"
+    )
+    return ToolResult(fitted(data, MAX_CHARACTERS - len(text), hint), text)
+
+
+def items(name: str, rows: Sequence[Any], labels: Sequence[str], hint: str) -> ToolResult:
+    """Reference data: `{name: [...]}`; the text has one label for each row."""
+    more = f"{len(rows)} {name.replace('_', ' ')}"
+    text = f"{more}: {', '.join(labels)}" if rows else f"{more}."
+    text = _clip(text, _MAX_TEXT)
+    return ToolResult(fitted({name: plain(rows)}, MAX_CHARACTERS - len(text), hint, keep="first"), text)
+
+
+def fitted(data: dict[str, Any], limit: int, hint: str, *, keep: str = "newest") -> dict[str, Any]:
+    """`data` in at most `limit` characters: where it is longer, texts are cut and entries left out, and it says so.
+
+    `keep`: which entries of a list stay. History comes newest first and comments oldest first: `newest` knows by name.
+    """
+    if size_of(data) <= limit:
+        return data
+    noted = {"truncated": True, "hint": hint}
+    for length, entries in zip(_TEXT_STEPS, (*_LIST_STEPS,), strict=True):
+        shorter = {name: _shortened(name, value, length, entries, keep) for name, value in data.items()} | noted
+        if size_of(shorter) <= limit:
+            return _refilled(data, shorter, length, limit, keep)
+    return {name: [] if isinstance(value, list) else value for name, value in shorter.items()}
+
+
+def _shortened(name: str, value: Any, length: int, entries: int, keep: str) -> Any:
+    if isinstance(value, list):
+        value = value[-entries:] if keep == "newest" and name == "comments" else value[:entries]
+        return [_cut(item, length) for item in value]
+    return _cut(value, length)
+
+
+def _refilled(data: dict[str, Any], shorter: dict[str, Any], length: int, limit: int, keep: str) -> dict[str, Any]:
+    """As many more entries as there is room for, so that a list is not cut to the step below for one entry too many."""
+    for name, value in data.items():
+        if not isinstance(value, list) or len(value) == len(shorter[name]):
+            continue
+        least, most = len(shorter[name]), len(value)
+        while least < most:
+            middle = (least + most + 1) // 2
+            if size_of({**shorter, name: _shortened(name, value, length, middle, keep)}) <= limit:
+                least = middle
+            else:
+                most = middle - 1
+        shorter = {**shorter, name: _shortened(name, value, length, least, keep)}
+    return shorter
+
+
+def _cut(value: Any, length: int) -> Any:
+    if isinstance(value, str):
+        return _clip(value, length)
+    if isinstance(value, list):
+        return [_cut(item, length) for item in value]
+    if isinstance(value, dict):
+        return {name: _cut(item, length) for name, item in value.items()}
+    return value
+
+
+def _clip(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 40]}… [{len(text) - length + 40} more characters]"

@@ -1,0 +1,152 @@
+"""Streamable HTTP sessions of the older era, served also where they are not known; and the 2026 era, which has none."""
+
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, MutableMapping
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import orjson
+from mcp.server.lowlevel import Server
+from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from mcp.server.transport_security import TransportSecuritySettings
+
+from taskhub.auth.principal import Principal
+from taskhub.mcp.bridge import Application, Exchange, Message, Receive, Send
+from taskhub.mcp.session_ids import Session, SessionIds
+
+SESSION_IDLE_TIMEOUT_S: Final = 600
+MAX_SESSIONS: Final = 2000
+MAX_ENDED_SESSIONS: Final = 10_000
+_HEADER: Final = b"mcp-session-id"
+
+
+class HttpSessions:
+    """The SDK's session managers behind ids of our own, signed with `secret`: whoever has it accepts them."""
+
+    def __init__(self, server: Server[Any], *, secret: bytes, security: TransportSecuritySettings) -> None:
+        self._ids = SessionIds(secret)
+        self._known = _manager(server, security, stateless=False)
+        # For sessions that another process knows, or this one before a restart: a tool call needs nothing they held.
+        self._unknown = _manager(server, security, stateless=True)
+        # A session that its client ended stays ended here. The oldest are forgotten, which makes them merely unknown.
+        self._ended: OrderedDict[str, None] = OrderedDict()
+
+    @asynccontextmanager
+    async def run(self) -> AsyncIterator[None]:
+        """Serve until left, in the task that entered: the SDK's managers hold cancel scopes."""
+        async with self._known.run(), self._unknown.run():
+            yield
+
+    def find(self, given: str, principal: Principal) -> Session | None:
+        """The session of this id; None when the id was not issued to this principal, or its client ended it."""
+        session = self._ids.read(given, principal)
+        return None if session is None or session.inner in self._ended else session
+
+    @property
+    def sessionless(self) -> Application:
+        """Serves a request of the 2026 era, which the SDK tells by its protocol header."""
+        return self._known.handle_request
+
+    def opening(self, principal: Principal, client: str | None) -> Application:
+        """Serves a request that may open a session. `client`: the name it gives, which the id will carry."""
+
+        async def application(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+            def issue(inner: str) -> str:
+                return self._ids.issue(inner, principal, client)
+
+            await self._known.handle_request(_with_session(scope, None), receive, _renaming(send, issue))
+
+        return application
+
+    def continuing(self, exchange: Exchange, session: Session, given: str) -> Application:
+        """Serves a request in a session: by it, or without it where this process does not know it."""
+
+        async def application(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+            renaming = _renaming(send, lambda inner: given)
+            unknown = False
+
+            async def unless_unknown(message: Message) -> None:
+                nonlocal unknown
+                if message["type"] == "http.response.start" and message["status"] == 404:
+                    unknown = True
+                if not unknown:
+                    await renaming(message)
+
+            await self._known.handle_request(_with_session(scope, session.inner), receive, unless_unknown)
+            if scope["method"] == "DELETE":
+                self._end(session)
+                if unknown:
+                    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+                    await send({"type": "http.response.body", "body": b""})
+            elif unknown:
+                await self._unknown.handle_request(_with_session(scope, None), exchange.receiver(), send)
+
+        return application
+
+    def _end(self, session: Session) -> None:
+        self._ended[session.inner] = None
+        if len(self._ended) > MAX_ENDED_SESSIONS:
+            self._ended.popitem(last=False)
+
+
+def initializing_client(body: bytes) -> str | None:
+    """The name of the client, possibly empty, when the body is an `initialize` request; None for any other."""
+    if b'"initialize"' not in body:
+        return None
+    try:
+        message = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(message, dict) or message.get("method") != "initialize":
+        return None
+    parameters = message.get("params")
+    information = parameters.get("clientInfo") if isinstance(parameters, dict) else None
+    name = information.get("name") if isinstance(information, dict) else None
+    return name if isinstance(name, str) else ""
+
+
+def malformed(body: bytes) -> bool:
+    """Whether the body is no JSON-RPC message that asks or tells something; the SDK says what is wrong with it."""
+    try:
+        message = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return True
+    return not isinstance(message, dict) or not isinstance(message.get("method"), str)
+
+
+def _manager(
+    server: Server[Any], security: TransportSecuritySettings, *, stateless: bool
+) -> StreamableHTTPSessionManager:
+    return StreamableHTTPSessionManager(
+        server,
+        event_store=None,
+        json_response=False,
+        stateless=stateless,
+        security_settings=security,
+        session_idle_timeout=SESSION_IDLE_TIMEOUT_S,
+        max_sessions=MAX_SESSIONS,
+    )
+
+
+def _with_session(scope: MutableMapping[str, Any], inner: str | None) -> dict[str, Any]:
+    headers = [pair for pair in scope["headers"] if pair[0] != _HEADER]
+    if inner is not None:
+        headers.append((_HEADER, inner.encode("latin-1")))
+    return {**scope, "headers": headers}
+
+
+def _renaming(send: Send, outer: Callable[[str], str]) -> Send:
+    """`send` with the SDK's session id replaced by what `outer` makes of it; left out where the request was refused."""
+
+    async def renaming(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = []
+            for name, value in message["headers"]:
+                if name.lower() != _HEADER:
+                    headers.append((name, value))
+                elif message["status"] < 400:
+                    headers.append((name, outer(value.decode("latin-1")).encode("latin-1")))
+            message = {**message, "headers": headers}
+        await send(message)
+
+    return renaming

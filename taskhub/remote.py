@@ -1,0 +1,376 @@
+"""The ticket service of a TaskHub elsewhere, over its REST API: `--api-base-url`."""
+
+import asyncio
+import re
+import uuid
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from datetime import date, datetime
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+from urllib.parse import quote, urlsplit, urlunsplit
+
+import aiohttp
+import orjson
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from taskhub.auth.errors import AuthError, Forbidden, Unauthenticated
+from taskhub.auth.principal import Caller
+from taskhub.auth.providers import ACTOR_HEADER
+from taskhub.storage.names import normalise
+from taskhub.tickets.errors import (
+    IdempotencyMismatch,
+    InputProblem,
+    InvalidInput,
+    StorageBusy,
+    TicketError,
+    TicketGone,
+    TicketNotFound,
+    VersionConflict,
+)
+from taskhub.tickets.inputs import NewComment, NewTicket, TicketChange, TicketQuery
+from taskhub.tickets.model import (
+    CategoryDetail,
+    Include,
+    Reference,
+    Status,
+    TicketDetail,
+    TicketPage,
+    User,
+    Written,
+)
+from taskhub.tickets.reference import MAX_ALLOWED
+
+TIMEOUT_S: Final = 30.0
+CONNECT_TIMEOUT_S: Final = 5.0
+CHECK_TIMEOUT_S: Final = 2.0
+MAX_ANSWER_BYTES: Final = 32 * 1024 * 1024
+# Before the second and the third attempt. After that the caller decides: it knows how long it can wait.
+RETRY_DELAYS_S: Final = (0.2, 1.0)
+MAX_RETRY_AFTER_S: Final = 5.0
+# Filters of a list that name reference data.
+_NAMED: Final = ("person_in_charge", "account", "status", "category")
+_KEY: Final = re.compile(r"[A-Za-z0-9-]{1,40}")
+
+_Answer = TypeVar("_Answer")
+_PAGE: Final = TypeAdapter(TicketPage)
+_DETAIL: Final = TypeAdapter(TicketDetail)
+_WRITTEN: Final = TypeAdapter(Written)
+_USERS: Final = TypeAdapter(list[User])
+_REFERENCES: Final = TypeAdapter(list[Reference])
+_DETAILS: Final = TypeAdapter(list[CategoryDetail])
+_STATUSES: Final = TypeAdapter(list[Status])
+
+
+class RemoteUnavailable(StorageBusy):
+    """The server does not answer, or says that it cannot now. A write may or may not have taken effect there; to repeat
+    it with its idempotency key is safe."""
+
+    code = "server_unavailable"
+
+    def __init__(self, base_url: str, reason: str) -> None:
+        TicketError.__init__(self, f"the TaskHub at {base_url} {reason}")
+        self.base_url = base_url
+        self.uncertain = True
+        self.hint = "check that it runs, then try again"
+
+
+class RemoteTickets:
+    """Implements taskhub.tickets.api.Tickets over HTTP. You must `close()` it.
+
+    Reads, and writes (each carries an idempotency key, a fresh one where the caller gave none), are tried up to three
+    times when the server cannot be reached or answers 502, 503 or 504. Each call carries its caller's actor, which
+    counts where the server asks for no credential.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str | None,
+        *,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._base = base_url.rstrip("/")
+        self._shown = _without_credentials(self._base)
+        self._headers = {"Accept": "application/json"} | ({"X-API-Key": api_key} if api_key else {})
+        self._sleep = sleep
+        self._session: aiohttp.ClientSession | None = None
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def list_tickets(self, caller: Caller, query: TicketQuery) -> TicketPage:
+        parameters: list[tuple[str, str]] = []
+        for name, value in query.model_dump(exclude_unset=True, exclude_none=True).items():
+            for item in value if isinstance(value, list) else [value]:
+                splits = name in _NAMED and "," in item
+                parameters.append((name, await self._id_of(caller, name, item) if splits else _text(item)))
+        return await self._read(caller, "/tickets", _PAGE, parameters)
+
+    async def get_ticket(
+        self, caller: Caller, key: str, *, include: Collection[Include] = (), history_limit: int = 20
+    ) -> TicketDetail:
+        parameters = [("include", ",".join(include))] if include else []
+        return await self._read(
+            caller, f"/tickets/{_segment(key)}", _DETAIL, [*parameters, ("history_limit", str(history_limit))]
+        )
+
+    async def create_ticket(self, caller: Caller, new: NewTicket, *, idempotency_key: str | None = None) -> Written:
+        return await self._write(caller, "POST", "/tickets", new, idempotency_key)
+
+    async def update_ticket(
+        self,
+        caller: Caller,
+        key: str,
+        change: TicketChange,
+        *,
+        expected_version: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> Written:
+        condition = {} if expected_version is None else {"If-Match": f'"{expected_version}"'}
+        return await self._write(
+            caller, "PATCH", f"/tickets/{_segment(key)}", change, idempotency_key, headers=condition
+        )
+
+    async def add_comment(
+        self, caller: Caller, key: str, new: NewComment, *, idempotency_key: str | None = None
+    ) -> Written:
+        return await self._write(caller, "POST", f"/tickets/{_segment(key)}/comments", new, idempotency_key)
+
+    async def users(self, caller: Caller, *, role: str | None = None) -> list[User]:
+        return await self._items(caller, "/users", _USERS, [("role", role)] if role else [])
+
+    async def accounts(self, caller: Caller) -> list[Reference]:
+        return await self._items(caller, "/accounts", _REFERENCES)
+
+    async def categories(self, caller: Caller) -> list[Reference]:
+        return await self._items(caller, "/categories", _REFERENCES)
+
+    async def category_details(self, caller: Caller, *, category: str | None = None) -> list[CategoryDetail]:
+        return await self._items(caller, "/category-details", _DETAILS, [("category", category)] if category else [])
+
+    async def statuses(self, caller: Caller) -> list[Status]:
+        return await self._items(caller, "/statuses", _STATUSES)
+
+    async def request_channels(self, caller: Caller) -> list[Reference]:
+        return await self._items(caller, "/request-channels", _REFERENCES)
+
+    async def response_categories(self, caller: Caller) -> list[Reference]:
+        return await self._items(caller, "/response-categories", _REFERENCES)
+
+    async def state(self) -> str:
+        """`ok`, or in a few words why calls would fail now. Asks the server once, for `CHECK_TIMEOUT_S` at most."""
+        timeout = aiohttp.ClientTimeout(total=CHECK_TIMEOUT_S)
+        # What needs the database and the credential, and is small.
+        url = f"{self._base}/api/v1/statuses"
+        try:
+            async with self._client().get(
+                url, headers=self._headers, timeout=timeout, allow_redirects=False
+            ) as response:
+                answer, status = await _json_of(response), response.status
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            return f"does not answer ({_reason(error)})"
+        if status == 200 and isinstance(answer, dict) and "items" in answer:
+            return "ok"
+        if status in (401, 403):
+            return "does not accept the API key that this process was started with"
+        return f"cannot answer now (HTTP status {status})" if status >= 500 else "is no TaskHub API"
+
+    async def _id_of(self, caller: Caller, name: str, spelled: str) -> str:
+        """The id of what a filter names. The API splits lists at commas, and only names have them, not ids."""
+        rows: Sequence[User | Reference | Status]
+        match name:
+            case "person_in_charge":
+                rows = await self.users(caller)
+            case "account":
+                rows = await self.accounts(caller)
+            case "status":
+                rows = await self.statuses(caller)
+            case _:
+                rows = await self.categories(caller)
+        found = [row.id for row in rows if normalise(row.name) == normalise(spelled)]
+        if len(found) == 1:
+            return found[0]
+        reason = f"{spelled[:80]!r} means several; use an id" if found else f"there is no {spelled[:80]!r}"
+        raise InvalidInput([InputProblem(f"/{name}", reason, tuple(found or [row.name for row in rows])[:MAX_ALLOWED])])
+
+    async def _read(
+        self, caller: Caller, path: str, kind: TypeAdapter[_Answer], parameters: Collection[tuple[str, str]] = ()
+    ) -> _Answer:
+        return self._parsed(kind, await self._call(caller, "GET", path, parameters=parameters))
+
+    async def _items(
+        self, caller: Caller, path: str, kind: TypeAdapter[_Answer], parameters: Collection[tuple[str, str]] = ()
+    ) -> _Answer:
+        answer = await self._call(caller, "GET", path, parameters=parameters)
+        return self._parsed(kind, answer.get("items") if isinstance(answer, dict) else None)
+
+    async def _write(
+        self,
+        caller: Caller,
+        method: str,
+        path: str,
+        body: BaseModel,
+        idempotency_key: str | None,
+        *,
+        headers: Mapping[str, str] | None = None,
+    ) -> Written:
+        key = idempotency_key or f"auto-{uuid.uuid4().hex}"
+        content = orjson.dumps(body.model_dump(mode="json", exclude_unset=True))
+        sent = {**(headers or {}), "Idempotency-Key": key, "Content-Type": "application/json"}
+        written = self._parsed(_WRITTEN, await self._call(caller, method, path, body=content, headers=sent))
+        # Under a key of our own a replay is only our second attempt meeting the first: to the caller it is one call.
+        return written if idempotency_key else replace(written, replayed=False)
+
+    async def _call(
+        self,
+        caller: Caller,
+        method: str,
+        path: str,
+        *,
+        parameters: Collection[tuple[str, str]] = (),
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        """The answer's JSON. Raises TicketError and AuthError as the local service would."""
+        sent = {**self._headers, **(headers or {}), ACTOR_HEADER: caller.principal.actor}
+        if caller.request_id is not None:
+            sent["X-Request-ID"] = caller.request_id
+        url = f"{self._base}/api/v1{path}"
+        for delay in (*RETRY_DELAYS_S, None):
+            try:
+                async with self._client().request(
+                    method, url, params=list(parameters), data=body, headers=sent, allow_redirects=False
+                ) as response:
+                    answer = await _json_of(response)
+                    status, wait = response.status, response.headers.get("Retry-After", "")
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                problem = RemoteUnavailable(self._shown, f"does not answer ({_reason(error)})")
+                wait = ""
+            else:
+                if status < 300 and answer is not None:
+                    return answer
+                if status not in (502, 503, 504):
+                    raise self._error(status, answer)
+                problem = RemoteUnavailable(self._shown, f"cannot answer now ({_detail(answer) or status})")
+            if delay is None:
+                raise problem
+            await self._sleep(min(max(delay, float(wait) if wait.isdigit() else 0.0), MAX_RETRY_AFTER_S))
+        raise AssertionError("unreachable")
+
+    def _client(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            timeout = aiohttp.ClientTimeout(total=TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
+            self._session = aiohttp.ClientSession(timeout=timeout)
+        return self._session
+
+    def _parsed(self, kind: TypeAdapter[_Answer], answer: Any) -> _Answer:
+        try:
+            return kind.validate_python(answer)
+        except ValidationError as error:
+            raise RemoteUnavailable(
+                self._shown,
+                f"answered something that this version does not understand ({error.error_count()} problems)",
+            ) from None
+
+    def _error(self, status: int, answer: Any) -> TicketError | AuthError:
+        """The error that a problem document stands for."""
+        problem: Mapping[str, Any] = answer if isinstance(answer, dict) else {}
+        detail = str(problem.get("detail") or f"what answers there is no TaskHub API (HTTP status {status})")
+        match problem.get("code"):
+            case "unauthenticated":
+                return Unauthenticated(f"{self._shown}: {detail}")
+            case "forbidden":
+                return Forbidden(str(problem.get("scope", "that the action has")))
+            case "not_found":
+                return TicketNotFound(str(problem.get("key", "")))
+            case "deleted":
+                return TicketGone(str(problem.get("key", "")))
+            case "version_conflict":
+                changed = problem.get("changed")
+                return VersionConflict(
+                    str(problem.get("key", "")),
+                    int(problem.get("expected") or 0),
+                    int(problem.get("current") or 0),
+                    changed if isinstance(changed, dict) else {},
+                    [str(actor) for actor in problem.get("actors") or ()],
+                )
+            case "idempotency_mismatch":
+                return IdempotencyMismatch()
+        faults = problem.get("errors")
+        if status in (400, 422) and isinstance(faults, list) and faults:
+            return InvalidInput([_input_problem(fault) for fault in faults if isinstance(fault, dict)])
+        return RemoteRefused(self._shown, status, detail)
+
+
+class RemoteRefused(TicketError):
+    """The server refused the request for a reason that no ticket error stands for."""
+
+    code = "server_refused"
+
+    def __init__(self, base_url: str, status: int, detail: str) -> None:
+        super().__init__(f"{base_url} does not serve the request: {detail}")
+        self.status = status
+        self.hint = "check the address and the API key that this process was started with"
+
+
+def _input_problem(fault: Mapping[str, Any]) -> InputProblem:
+    place = str(fault.get("pointer") or fault.get("parameter") or fault.get("header") or "")
+    near = fault.get("did_you_mean")
+    return InputProblem(
+        pointer=f"/{place.lstrip('/')}" if place else "",
+        reason=str(fault.get("reason", "is wrong")),
+        allowed=tuple(str(value) for value in fault.get("allowed") or ()),
+        did_you_mean=None if near is None else str(near),
+    )
+
+
+async def _json_of(response: aiohttp.ClientResponse) -> Any:
+    """The body as JSON; None where it is none, as from a proxy or another program at that address."""
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > MAX_ANSWER_BYTES:
+            return None
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+
+
+def _detail(answer: Any) -> str | None:
+    return str(answer["detail"]) if isinstance(answer, dict) and answer.get("detail") else None
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return error.os_error.strerror or "no connection"
+    return "timeout" if isinstance(error, TimeoutError) else type(error).__name__
+
+
+def _segment(key: str) -> str:
+    """A ticket's key as a part of a path. What cannot be a key is not sent: it could name another resource."""
+    if not _KEY.fullmatch(key):
+        raise TicketNotFound(key)
+    return quote(key, safe="")
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return value.isoformat() if isinstance(value, date | datetime) else str(value)
+
+
+def _without_credentials(url: str) -> str:
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

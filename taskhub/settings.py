@@ -1,0 +1,428 @@
+"""Settings: the command line, the environment (`TASKHUB_*`), one TOML file, and defaults, in this order.
+
+Older names (`MCP_API_BASE_URL` and its relatives) and plain `PORT` count as environment, after the `TASKHUB_*` name of
+the same setting. `load` answers the settings and where each came from, `look` also when some cannot be used;
+`Settings.serving_problems` says what forbids serving with them.
+"""
+
+import difflib
+import ipaddress
+import os
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    InitSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+PREFIX: Final = "TASKHUB_"
+CONFIG_VARIABLE: Final = "TASKHUB_CONFIG"
+LOCAL_CONFIG: Final = "taskhub.toml"
+SHIPPED_CONFIG: Final = Path(__file__).resolve().parent.parent / "config" / "default.toml"
+
+
+_SQLITE_FILE: Final = re.compile(r"sqlite(\+aiosqlite)?:///(?!:memory:)(?P<path>[^?]+)(?P<options>(\?.*)?)")
+_POSTGRES: Final = re.compile(r"postgres(ql)?(\+asyncpg)?://")
+_REDIS: Final = re.compile(r"(rediss?(\+sentinel)?|unix)://")
+
+
+class SettingsError(Exception):
+    """Settings with which TaskHub cannot start; `problems` has one sentence for each."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+def _split(value: Any) -> Any:
+    """`a, b` → (`a`, `b`): how a list is written in the environment and on the command line."""
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
+    for network in value:
+        ipaddress.ip_network(network, strict=False)
+    return value
+
+
+def _empty_is_none(value: Any) -> Any:
+    return None if value == "" else value
+
+
+def _database(value: SecretStr | None) -> SecretStr | None:
+    """A relative SQLite path is made absolute: a process that is started elsewhere must find the same file."""
+    if value is None:
+        return None
+    address = value.get_secret_value()
+    if (file := _SQLITE_FILE.fullmatch(address)) is not None:
+        return SecretStr(f"sqlite:///{Path(file['path']).absolute()}{file['options']}")
+    if not _POSTGRES.match(address):
+        raise ValueError("must be sqlite:////absolute/path.db or postgresql://user:password@host/name")
+    return _with_port(value)
+
+
+def _redis(value: SecretStr | None) -> SecretStr | None:
+    if value is not None and not _REDIS.match(value.get_secret_value()):
+        raise ValueError("must be an address such as redis://host:6379/0")
+    return value
+
+
+def _with_port(value: SecretStr) -> SecretStr:
+    try:
+        _ = urlsplit(value.get_secret_value()).port
+    except ValueError:  # whose own text would hold a part of the address
+        raise ValueError("has a port that is no number from 0 to 65535") from None
+    return value
+
+
+Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Transport = Literal["http", "sse"]
+Transports = Annotated[tuple[Transport, ...], NoDecode, BeforeValidator(_split)]
+Address = Annotated[str | None, BeforeValidator(_empty_is_none)]
+Secret = Annotated[SecretStr | None, BeforeValidator(_empty_is_none)]
+
+
+class Settings(BaseSettings):
+    """What an operator may set. The description of each field is what `taskhub check` and the README say of it."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="ignore", frozen=True)
+
+    env: Literal["development", "production"] = Field(
+        "development",
+        description="`production`: no reload, JSON logs, a busy port is an error, authentication required",
+    )
+    host: str = Field("127.0.0.1", description="Address to listen on")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on (also plain `PORT`); 0 takes a free one")
+    data_dir: Path = Field(
+        default_factory=lambda: default_data_dir(), description="Directory of the embedded database and `server.json`"
+    )
+    database_url: Annotated[Secret, AfterValidator(_database)] = Field(
+        None,
+        description="`sqlite:////absolute/path.db` or `postgresql://user:password@host/name`; "
+        "when absent, `taskhub.db` in the data directory",
+    )
+    redis_url: Annotated[Secret, AfterValidator(_redis)] = Field(
+        None, description="`redis://host:6379/0`: tells other instances of new events; absent for a single instance"
+    )
+    redis_prefix: str = Field("taskhub", min_length=1, description="What names of Redis channels begin with")
+    auth: Literal["none", "api_key"] | None = Field(
+        None, description="`none` (loopback only) or `api_key`; when absent, `api_key` if a key is set, else `none`"
+    )
+    api_key: Secret = Field(None, description="The bootstrap API key (with `stdio`: the key to send to the remote API)")
+    remote_api_key: Secret = Field(
+        None, description="The key to send to the API at `API_BASE_URL`; when absent, `API_KEY`"
+    )
+    insecure: bool = Field(False, description="Allow `AUTH=none` on an address that is not loopback")
+    ephemeral_data: bool = Field(
+        False, description="Allow SQLite on Cloud Run, where its file is lost with the instance"
+    )
+    allowed_hosts: Words = Field(
+        (),
+        description="Host names that requests may name; required off loopback, where names of loopback are the default",
+    )
+    allowed_origins: Words = Field(
+        (), description="Origins of web pages that may read streams and the API (any loopback origin in development)"
+    )
+    trusted_proxies: Annotated[Words, AfterValidator(_networks)] = Field(
+        (), description="Addresses or networks whose `Forwarded` headers count"
+    )
+    sse_heartbeat_s: float = Field(15, gt=0, le=60, description="Seconds between heartbeats on a stream")
+    sse_max_age_s: float = Field(840, gt=0, description="Seconds after which a stream ends by itself (± 10 %)")
+    sse_buffer_bytes: int = Field(65_536, ge=1024, description="Bytes buffered per stream before it counts as slow")
+    sse_write_timeout_s: float = Field(30, gt=0, description="Seconds a stream may take nothing before it is closed")
+    sse_max_streams: int = Field(10_000, ge=0, description="Streams per process; 0 for no limit")
+    poll_interval_ms: int = Field(1000, ge=50, le=60_000, description="Milliseconds between looks at the log's head")
+    drain_s: float = Field(8, ge=0.5, le=600, description="Seconds within which a stopping server has exited")
+    mcp_transports: Transports = Field(
+        ("http", "sse"), description="`http`: Streamable HTTP at `/mcp`; `sse`: the older pair `/sse` and `/message`"
+    )
+    api_base_url: Address = Field(
+        None, pattern=r"^https?://", description="Serve only MCP, in front of the TaskHub API at this address"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe level to log")
+    log_format: Literal["console", "json"] | None = Field(
+        None, description="`console` or `json`; when absent, `json` in production"
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what `load` passes: it reads the other sources itself, to remember which setting came from where."""
+        return (init_settings,)
+
+    @property
+    def production(self) -> bool:
+        return self.env == "production"
+
+    @property
+    def auth_mode(self) -> Literal["none", "api_key"]:
+        """`auth`, or what follows from whether a key is set: whoever sets a key means it to be asked for."""
+        return self.auth or ("api_key" if self.api_key else "none")
+
+    @property
+    def database_address(self) -> str:
+        """The database's URL, password included."""
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        return f"sqlite:///{self.data_dir / 'taskhub.db'}"
+
+    @property
+    def embedded(self) -> bool:
+        """The database is SQLite."""
+        return self.database_address.startswith("sqlite")
+
+    @property
+    def json_logs(self) -> bool:
+        return (self.log_format or ("json" if self.production else "console")) == "json"
+
+    @property
+    def outgoing_key(self) -> str | None:
+        """The API key for the server at `api_base_url`."""
+        key = self.remote_api_key or self.api_key
+        return key.get_secret_value() if key else None
+
+    def serving_problems(self) -> list[str]:
+        """Why `taskhub serve` refuses these settings, one sentence each, naming the setting; empty when it does not."""
+        problems: list[str] = []
+        loopback = is_loopback(self.host)
+        if self.auth_mode == "api_key" and self.api_key is None:
+            problems.append("AUTH=api_key needs a key: set TASKHUB_API_KEY")
+        if self.auth_mode == "none" and self.production:
+            problems.append("ENV=production needs authentication: set TASKHUB_AUTH=api_key and TASKHUB_API_KEY")
+        elif self.auth_mode == "none" and not loopback and not self.insecure:
+            problems.append(
+                f"AUTH=none would let anybody who reaches {self.host} change everything: set TASKHUB_API_KEY, "
+                "or listen on 127.0.0.1, or say --insecure"
+            )
+        if not loopback and not self.allowed_hosts:
+            problems.append(
+                f"HOST={self.host} is not loopback: set TASKHUB_ALLOWED_HOSTS to the names that requests will use, "
+                "such as taskhub.example.org"
+            )
+        if os.environ.get("K_SERVICE") and self.embedded and not self.api_base_url and not self.ephemeral_data:
+            problems.append(
+                "on Cloud Run the disk, and SQLite's data with it, is lost with each instance: "
+                "set TASKHUB_DATABASE_URL to a PostgreSQL database, or TASKHUB_EPHEMERAL_DATA=true if losing it is fine"
+            )
+        return problems
+
+
+# Names of earlier tool servers, and of hosts that know only PORT. Setting → names, of which the first one set counts.
+OLDER_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
+    "port": ("PORT",),
+    "api_base_url": ("MCP_API_BASE_URL",),
+    "api_key": ("MCP_MCP_API_KEY", "MCP_API_KEY"),
+    "remote_api_key": ("MCP_API_KEY",),
+    "mcp_transports": ("MCP_TRANSPORT_TYPE",),
+}
+_OLDER_TRANSPORTS: Final = {
+    "sse": "http,sse",
+    "http": "http",
+    "streamable-http": "http",
+    "streamable_http": "http",
+    "stdio": "http,sse",
+}
+
+
+class OlderNames(PydanticBaseSettingsSource):
+    """The variables of OLDER_NAMES."""
+
+    def variable(self, name: str) -> str | None:
+        """The variable that sets this field, if one does."""
+        return next((older for older in OLDER_NAMES.get(name, ()) if os.environ.get(older, "").strip()), None)
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        variable = self.variable(field_name)
+        text = os.environ[variable].strip() if variable else None
+        if text and variable == "MCP_TRANSPORT_TYPE":
+            text = _OLDER_TRANSPORTS.get(text.lower(), text)
+        return text, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        return {
+            name: value
+            for name, field in Settings.model_fields.items()
+            if (value := self.get_field_value(field, name)[0]) is not None
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Settings, where each came from (field → such as `environment TASKHUB_PORT`), and the names nobody knows.
+
+    `wrong` says of each field whose value cannot be used what is wrong with it; `settings` has its default.
+    """
+
+    settings: Settings
+    sources: Mapping[str, str]
+    config_file: Path | None
+    unknown: list[str] = field(default_factory=list)
+    wrong: Mapping[str, str] = field(default_factory=dict)
+
+    def problems(self) -> list[str]:
+        """All that is wrong with the values, and what forbids serving with the others, one sentence each."""
+        unsafe = self.settings.serving_problems()
+        # What follows from a default that nobody asked for is not yet a problem.
+        named = [re.compile(rf"\b({PREFIX})?{name.upper()}\b") for name in self.wrong]
+        return [*self.wrong.values(), *(text for text in unsafe if not any(name.search(text) for name in named))]
+
+
+def load(overrides: Mapping[str, Any] | None = None, *, config: Path | None = None) -> Loaded:
+    """Read every source. `overrides` are fields given on the command line, `config` the TOML file named there.
+
+    Raises SettingsError when a value cannot be used or the named file cannot be read.
+    """
+    loaded = look(overrides, config=config)
+    if loaded.wrong:
+        raise SettingsError(list(loaded.wrong.values()))
+    return loaded
+
+
+def look(overrides: Mapping[str, Any] | None = None, *, config: Path | None = None) -> Loaded:
+    """As `load`, but values that cannot be used are answered, not raised.
+
+    Raises SettingsError when the named file cannot be read.
+    """
+    path = _config_file(config)
+    from_file = _toml_source(path)
+    known = set(Settings.model_fields)
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    older = OlderNames(Settings)
+    sources: tuple[tuple[PydanticBaseSettingsSource, Callable[[str], str]], ...] = (
+        (from_file, lambda _: f"{path}"),
+        (older, lambda name: f"environment {older.variable(name)}"),
+        (EnvSettingsSource(Settings), lambda name: f"environment {PREFIX}{name.upper()}"),
+        (InitSettingsSource(Settings, dict(overrides or {})), lambda _: "command line"),
+    )
+    for read, origin in sources:
+        for name, value in read().items():
+            if name in known:
+                values[name] = value
+                origins[name] = origin(name)
+
+    if "data_dir" in values:
+        values["data_dir"] = Path(os.path.expanduser(str(values["data_dir"]))).absolute()
+    wrong: dict[str, str] = {}
+    try:
+        settings = Settings(**values)
+    except ValidationError as invalid:
+        for error in invalid.errors():
+            wrong.setdefault(str(error["loc"][0]), _sentence(error, origins))
+        settings = Settings(**{name: value for name, value in values.items() if name not in wrong})
+    told = {name: origins.get(name, "default") for name in Settings.model_fields}
+    if settings.auth is None and settings.api_key is not None:
+        told["auth"] = f"because API_KEY is set ({origins['api_key']})"
+    return Loaded(
+        settings, told, path, _unknown_variables(known) + _unknown_keys(from_file.toml_data, known, path), wrong
+    )
+
+
+def default_data_dir() -> Path:
+    """An absolute directory per user, so that every working directory finds the same data."""
+    base = os.environ.get("XDG_DATA_HOME", "")
+    return (Path(base) if os.path.isabs(base) else Path.home() / ".local" / "share") / "taskhub"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether listening on `host` can be reached from this machine alone."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def shown(name: str, settings: Settings) -> str:
+    """A setting's effective value as text for people, secrets masked (a URL keeps all but its password)."""
+    value: Any = getattr(settings, name)
+    if name == "database_url":
+        value = SecretStr(settings.database_address)
+    elif name == "auth":
+        value = settings.auth_mode
+    elif name == "log_format":
+        value = "json" if settings.json_logs else "console"
+    if value is None or value == ():
+        return "-"
+    if isinstance(value, SecretStr):
+        return mask_url(value.get_secret_value()) if name.endswith("_url") else "********"
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def mask_url(url: str) -> str:
+    """The URL without the password in it."""
+    scheme, separator, rest = url.partition("://")
+    credentials, at, address = rest.rpartition("@")
+    if not at:
+        return url
+    user, colon, _ = credentials.partition(":")
+    return f"{scheme}{separator}{user}{':********' if colon else ''}@{address}"
+
+
+def _config_file(named: Path | None) -> Path | None:
+    if named is None and (variable := os.environ.get(CONFIG_VARIABLE)):
+        named = Path(variable)
+    if named is not None:
+        return named.expanduser().absolute()
+    for candidate in (Path(LOCAL_CONFIG).absolute(), SHIPPED_CONFIG):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+def _toml_source(path: Path | None) -> TomlConfigSettingsSource:
+    if path is not None and not path.is_file():
+        raise SettingsError([f"the settings file {path} does not exist"])
+    try:
+        return TomlConfigSettingsSource(Settings, toml_file=path)
+    except OSError as error:
+        raise SettingsError([f"the settings file {path} cannot be read: {error.strerror}"]) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError([f"the settings file {path} is not TOML: {error}"]) from None
+
+
+def _sentence(error: Any, origins: Mapping[str, str]) -> str:
+    name = str(error["loc"][0])
+    reason = error["msg"].removeprefix("Value error, ")
+    reason = reason[:1].lower() + reason[1:]
+    return f"{name.upper()} ({origins.get(name, 'default')}): {reason}"
+
+
+def _unknown_variables(known: set[str]) -> list[str]:
+    accepted = [PREFIX + name.upper() for name in known] + [CONFIG_VARIABLE]
+    return [
+        f"{name} is not a setting{_nearest(name, accepted)}"
+        for name in sorted(os.environ)
+        if name.upper().startswith(PREFIX) and name not in accepted
+    ]
+
+
+def _unknown_keys(values: Mapping[str, Any], known: set[str], path: Path | None) -> list[str]:
+    return [f"{name} in {path} is not a setting{_nearest(name, list(known))}" for name in values if name not in known]
+
+
+def _nearest(name: str, candidates: list[str]) -> str:
+    near = difflib.get_close_matches(name, candidates, n=1)
+    return f"; did you mean {near[0]}?" if near else ""

@@ -1,0 +1,47 @@
+"""Which failures of a database mean `busy or away`, so that the same call may work later, and which are mistakes."""
+
+from typing import Final
+
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from taskhub.tickets.errors import StorageBusy
+
+# Result codes of SQLite (the low byte of an extended one): busy, locked, read-only, I/O error, full, cannot open.
+_SQLITE_AWAY: Final = frozenset({5, 6, 8, 10, 13, 14})
+# Classes of SQLSTATE: connection, transaction rolled back, resources, object in use (lock timeout), operator, system.
+_POSTGRES_AWAY: Final = ("08", "40", "53", "55", "57", "58", "25P0", "3D000", "28")
+
+
+def storage_busy(error: BaseException) -> StorageBusy | None:
+    """The condition that `error` stands for when the database is busy or away, else None: then it is a mistake."""
+    if isinstance(error, PoolTimeout):
+        return StorageBusy("all database connections are in use")
+    if isinstance(error, DBAPIError):
+        return _from_driver(error)
+    if isinstance(error, OSError | TimeoutError):  # a connection that could not be made, or that gave no answer
+        return StorageBusy("the database cannot be reached")
+    return None
+
+
+def _from_driver(error: DBAPIError) -> StorageBusy | None:
+    if error.connection_invalidated:
+        return StorageBusy("the connection to the database was lost")
+    driver_error = error.orig
+    code = getattr(driver_error, "sqlite_errorcode", None)
+    if code is not None:
+        return StorageBusy("the database is locked or cannot be written") if code & 0xFF in _SQLITE_AWAY else None
+    state = getattr(driver_error, "sqlstate", None)
+    if state is not None:
+        return StorageBusy(_postgres_reason(state)) if state.startswith(_POSTGRES_AWAY) else None
+    if isinstance(driver_error.__cause__ if driver_error else None, OSError | TimeoutError):
+        return StorageBusy("the database cannot be reached")
+    return None
+
+
+def _postgres_reason(state: str) -> str:
+    if state.startswith("28"):
+        return "the database server refuses this user name or password"
+    if state == "3D000":
+        return "the database server has no database of that name"
+    return "the database is busy or away"

@@ -1,0 +1,110 @@
+"""Bringing a database to the newest schema, and a new one to life."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, event
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from taskhub.storage.failures import storage_busy
+from taskhub.storage.seeds import plant
+from taskhub.storage.urls import driver_url, sqlite_path
+
+# Any constant: it only must not be another program's in the same database.
+_ADVISORY_LOCK: Final = 0x7461736B687562
+
+
+class NewerSchema(RuntimeError):
+    """A newer TaskHub has migrated the database: this one does not know its schema, `revision`."""
+
+    def __init__(self, revision: str) -> None:
+        super().__init__(
+            f"its schema ({revision}) was made by a newer TaskHub; update this one, or restore a backup made before"
+        )
+        self.revision = revision
+
+
+def migrate(url: str) -> None:
+    """Apply what is missing, in one transaction; make the default workspace when there is none.
+
+    Several processes may call it at once: one works, the others wait and find nothing to do. Not to be called on an
+    event loop (use asyncio.to_thread there). Raises StorageBusy, NewerSchema, and ValueError for what is no address.
+    """
+    parsed, _ = driver_url(url)
+    path = sqlite_path(parsed)
+    if path is None:
+        asyncio.run(_migrate(url))
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(mode=0o600)  # it holds the secret that signs sessions
+    with _locked(path.with_name(path.name + ".migrate")):
+        asyncio.run(_migrate(url))
+
+
+def newest_revision() -> str | None:
+    """The newest migration that this program has."""
+    return ScriptDirectory.from_config(_config()).get_current_head()
+
+
+async def _migrate(url: str) -> None:
+    parsed, server_settings = driver_url(url)
+    sqlite = sqlite_path(parsed) is not None
+    connect_args = (
+        {"isolation_level": None, "timeout": 60} if sqlite else {"timeout": 10, "server_settings": server_settings}
+    )
+    engine = create_async_engine(parsed, connect_args=connect_args)
+    if sqlite:
+        event.listen(engine.sync_engine, "begin", _begin_immediate)
+    try:
+        async with engine.begin() as connection:
+            if not sqlite:
+                await connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})")
+            await connection.run_sync(_upgrade)
+            await plant(connection)
+    except (DBAPIError, OSError) as error:
+        raise storage_busy(error) or error from error
+    finally:
+        await engine.dispose()
+
+
+def _begin_immediate(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _upgrade(connection: Connection) -> None:
+    config = _config()
+    present = MigrationContext.configure(connection).get_current_revision()
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    if present is not None and present not in known:
+        raise NewerSchema(present)
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def _config() -> Config:
+    config = Config()
+    # "%" is an interpolation mark in Alembic's configuration, and may occur in a path.
+    config.set_main_option("script_location", str(Path(__file__).with_name("migrations")).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a lock on a file of its own: SQLite's would not cover the change to WAL mode."""
+    with path.open("a+b") as file:
+        try:
+            import fcntl
+        except ImportError:  # Windows: the transaction's own lock has to do
+            yield
+            return
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,256 @@
+"""All tables, for SQLite and PostgreSQL alike.
+
+Reference rows have text ids, slugs of their first name that stay when the row is renamed. Times are text,
+`2026-11-20T09:12:03.123Z`, and dates `2026-11-20`: of fixed width, so they compare as they sort, and on both databases
+they are stored as they go over the wire.
+"""
+
+from typing import Any, Final
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+METADATA: Final = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+deployment: Final = Table(
+    "deployment",
+    METADATA,
+    Column("id", Text, primary_key=True, comment="names the channels of this database's deployment on a shared Redis"),
+    Column("secret", Text, nullable=False, comment="hexadecimal; signs session ids and cursors"),
+    Column("created_at", Text, nullable=False),
+)
+"""One row, made with the database."""
+
+workspaces: Final = Table(
+    "workspaces",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("key_prefix", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("next_no", BigInteger, nullable=False, comment="the number of the next ticket"),
+    Column("epoch", Text, nullable=False),
+    Column("head_seq", BigInteger, nullable=False),
+    Column("head_time", Text, nullable=False, comment="the time of the newest event: times never go back in a log"),
+    Column("oldest_seq", BigInteger, nullable=False),
+    Column("references_version", BigInteger, nullable=False, comment="raised by every change of reference data"),
+    Column("created_at", Text, nullable=False),
+    UniqueConstraint("key_prefix"),
+)
+
+
+def _in_workspace(*columns: Column[Any]) -> tuple[Any, ...]:
+    """The columns and key of a reference table, whose ids are unique within a workspace."""
+    return (
+        Column("workspace_id", Text, ForeignKey("workspaces.id"), nullable=False),
+        Column("id", Text, nullable=False),
+        Column("name", Text, nullable=False),
+        *columns,
+        Column("active", Boolean, nullable=False),
+        Column("created_at", Text, nullable=False),
+        Column("updated_at", Text, nullable=False),
+        PrimaryKeyConstraint("workspace_id", "id"),
+    )
+
+
+users: Final = Table(
+    "users",
+    METADATA,
+    *_in_workspace(
+        Column("email", Text),
+        Column("kind", Text, nullable=False, comment="human, agent, service"),
+        Column("role", Text, nullable=False, comment="requester, agent, manager, viewer, operator"),
+    ),
+)
+accounts: Final = Table("accounts", METADATA, *_in_workspace(Column("order_no", Integer, nullable=False)))
+categories: Final = Table("categories", METADATA, *_in_workspace(Column("order_no", Integer, nullable=False)))
+category_details: Final = Table(
+    "category_details",
+    METADATA,
+    *_in_workspace(Column("category_id", Text, nullable=False), Column("order_no", Integer, nullable=False)),
+    ForeignKeyConstraint(["workspace_id", "category_id"], ["categories.workspace_id", "categories.id"]),
+)
+statuses: Final = Table(
+    "statuses",
+    METADATA,
+    *_in_workspace(
+        Column("order_no", Integer, nullable=False),
+        Column("phase", Text, nullable=False, comment="todo, active, waiting, review, done, cancelled"),
+        Column("is_default", Boolean, nullable=False, comment="the one that a new ticket gets"),
+    ),
+)
+request_channels: Final = Table(
+    "request_channels", METADATA, *_in_workspace(Column("order_no", Integer, nullable=False))
+)
+response_categories: Final = Table(
+    "response_categories", METADATA, *_in_workspace(Column("order_no", Integer, nullable=False))
+)
+
+
+def _refers(column: str, table: str) -> ForeignKeyConstraint:
+    return ForeignKeyConstraint(["workspace_id", column], [f"{table}.workspace_id", f"{table}.id"])
+
+
+def _of_ticket(column: str = "ticket_no") -> ForeignKeyConstraint:
+    return ForeignKeyConstraint(["workspace_id", column], ["tickets.workspace_id", "tickets.no"])
+
+
+tickets: Final = Table(
+    "tickets",
+    METADATA,
+    Column("workspace_id", Text, ForeignKey("workspaces.id"), nullable=False),
+    Column("no", BigInteger, nullable=False, comment="the number in the key; dense per workspace"),
+    Column("version", Integer, nullable=False),
+    Column("summary", Text, nullable=False),
+    Column("description", Text),
+    Column("status_id", Text, nullable=False),
+    Column("priority", SmallInteger, nullable=False, comment="0 none to 4 urgent"),
+    Column("assignee_id", Text),
+    Column("requestor_id", Text),
+    Column("account_id", Text),
+    Column("category_id", Text),
+    Column("category_detail_id", Text),
+    Column("channel_id", Text),
+    Column("reception_at", Text, nullable=False),
+    Column("due", Text),
+    Column("completion_date", Text),
+    Column("actual_effort_hours", Float),
+    Column("response_category_id", Text),
+    Column("response_details", Text),
+    Column("has_defect", Boolean),
+    Column("external_ticket_id", Text),
+    Column("remarks", Text),
+    Column("parent_no", BigInteger),
+    Column("waiting_reason", Text),
+    Column("progress_percent", SmallInteger),
+    Column("progress_note", Text),
+    Column("search_text", Text, nullable=False, comment="key, summary and description, normalised for searching"),
+    Column("created_at", Text, nullable=False),
+    Column("updated_at", Text, nullable=False),
+    Column("deleted_at", Text),
+    PrimaryKeyConstraint("workspace_id", "no"),
+    _refers("status_id", "statuses"),
+    _refers("assignee_id", "users"),
+    _refers("requestor_id", "users"),
+    _refers("account_id", "accounts"),
+    _refers("category_id", "categories"),
+    _refers("category_detail_id", "category_details"),
+    _refers("channel_id", "request_channels"),
+    _refers("response_category_id", "response_categories"),
+    _of_ticket("parent_no"),
+    Index(None, "workspace_id", "updated_at", "no"),
+    Index(None, "workspace_id", "status_id", "no"),
+    Index(None, "workspace_id", "assignee_id", "no"),
+    Index(None, "workspace_id", "parent_no"),
+)
+
+# A table and not a column of text: a label is looked for exactly and through an index, with one expression for both.
+ticket_labels: Final = Table(
+    "ticket_labels",
+    METADATA,
+    Column("workspace_id", Text, nullable=False),
+    Column("ticket_no", BigInteger, nullable=False),
+    Column("label", Text, nullable=False),
+    PrimaryKeyConstraint("workspace_id", "ticket_no", "label"),
+    _of_ticket(),
+    Index(None, "workspace_id", "label", "ticket_no"),
+)
+
+ticket_relations: Final = Table(
+    "ticket_relations",
+    METADATA,
+    Column("workspace_id", Text, nullable=False),
+    Column("from_no", BigInteger, nullable=False),
+    Column("kind", Text, nullable=False, comment="blocks, related, duplicates: `from` blocks `to`"),
+    Column("to_no", BigInteger, nullable=False),
+    Column("created_at", Text, nullable=False),
+    PrimaryKeyConstraint("workspace_id", "from_no", "kind", "to_no"),
+    _of_ticket("from_no"),
+    _of_ticket("to_no"),
+    Index(None, "workspace_id", "to_no", "kind"),
+)
+
+comments: Final = Table(
+    "comments",
+    METADATA,
+    Column("workspace_id", Text, nullable=False),
+    Column("seq", BigInteger, nullable=False, comment="the seq of the event that carried it"),
+    Column("ticket_no", BigInteger, nullable=False),
+    Column("author", Text, nullable=False, comment="the actor, such as user:alice"),
+    Column("kind", Text, nullable=False, comment="note, question, answer, decision"),
+    Column("body", Text, nullable=False),
+    Column("search_text", Text, nullable=False),
+    Column("created_at", Text, nullable=False),
+    Column("edited_at", Text),
+    PrimaryKeyConstraint("workspace_id", "seq"),
+    _of_ticket(),
+    Index(None, "workspace_id", "ticket_no", "seq"),
+)
+
+attachments: Final = Table(
+    "attachments",
+    METADATA,
+    Column("workspace_id", Text, nullable=False),
+    Column("ticket_no", BigInteger, nullable=False),
+    Column("no", Integer, nullable=False),
+    Column("file_name", Text, nullable=False),
+    Column("url", Text, nullable=False, comment="http or https"),
+    Column("created_at", Text, nullable=False),
+    PrimaryKeyConstraint("workspace_id", "ticket_no", "no"),
+    _of_ticket(),
+)
+
+# No foreign key to workspaces here and below: the row that would be checked was updated in the same transaction.
+events: Final = Table(
+    "events",
+    METADATA,
+    Column("workspace_id", Text, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("id", Text, nullable=False),
+    Column("time", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("subject", Text),
+    Column("actor", Text, nullable=False),
+    Column("origin", Text, nullable=False),
+    Column("ticket_version", Integer),
+    Column("batch_id", Text),
+    Column("request_id", Text),
+    Column("nonce", BigInteger, nullable=False, comment="random: tells this row from another that took its seq later"),
+    Column("data", Text, nullable=False, comment="text and not JSON, so that published bytes stay as they were"),
+    PrimaryKeyConstraint("workspace_id", "seq"),
+    Index(None, "workspace_id", "subject", "seq"),
+)
+
+idempotency_keys: Final = Table(
+    "idempotency_keys",
+    METADATA,
+    Column("workspace_id", Text, nullable=False),
+    Column("principal", Text, nullable=False),
+    Column("operation", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("fingerprint", Text, nullable=False, comment="SHA-256 of the request"),
+    Column("answer", Text, comment="null only inside the transaction that has the effect"),
+    Column("created_at", Text, nullable=False),
+    PrimaryKeyConstraint("workspace_id", "principal", "operation", "key"),
+    Index(None, "created_at"),
+)

@@ -1,0 +1,1 @@
+"""Tickets: the model, the rules, and the one service behind every face."""

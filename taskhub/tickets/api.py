@@ -1,0 +1,61 @@
+"""What every face calls: the ticket service of this process, or the same over HTTP (`--api-base-url`)."""
+
+from collections.abc import Collection
+from typing import Protocol
+
+from taskhub.auth.principal import Caller
+from taskhub.tickets.inputs import NewComment, NewTicket, TicketChange, TicketQuery
+from taskhub.tickets.model import (
+    CategoryDetail,
+    Include,
+    Reference,
+    Status,
+    TicketDetail,
+    TicketPage,
+    User,
+    Written,
+)
+
+
+class Tickets(Protocol):
+    """Every method may raise TicketError (taskhub.tickets.errors) or AuthError.
+
+    `key` is a ticket key such as TH-12, in any case. Writes accept an `idempotency_key`: a repeat with the same key and
+    the same arguments answers what the first answered, with `replayed` set, and has no further effect.
+    """
+
+    async def list_tickets(self, caller: Caller, query: TicketQuery) -> TicketPage: ...
+
+    async def get_ticket(
+        self, caller: Caller, key: str, *, include: Collection[Include] = (), history_limit: int = 20
+    ) -> TicketDetail: ...
+
+    async def create_ticket(self, caller: Caller, new: NewTicket, *, idempotency_key: str | None = None) -> Written: ...
+
+    async def update_ticket(
+        self,
+        caller: Caller,
+        key: str,
+        change: TicketChange,
+        *,
+        expected_version: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> Written: ...
+
+    async def add_comment(
+        self, caller: Caller, key: str, new: NewComment, *, idempotency_key: str | None = None
+    ) -> Written: ...
+
+    async def users(self, caller: Caller, *, role: str | None = None) -> list[User]: ...
+
+    async def accounts(self, caller: Caller) -> list[Reference]: ...
+
+    async def categories(self, caller: Caller) -> list[Reference]: ...
+
+    async def category_details(self, caller: Caller, *, category: str | None = None) -> list[CategoryDetail]: ...
+
+    async def statuses(self, caller: Caller) -> list[Status]: ...
+
+    async def request_channels(self, caller: Caller) -> list[Reference]: ...
+
+    async def response_categories(self, caller: Caller) -> list[Reference]: ...

@@ -1,0 +1,122 @@
+"""Errors of the ticket service, named by the condition.
+
+TicketError                 carries `code` (stable, documented), `hint` and `retryable`
+├── InvalidInput            one or more fields are wrong; `problems` names each            422 / 400
+├── TicketNotFound          no such ticket in this workspace                               404
+├── TicketGone              it was deleted                                                 410
+├── VersionConflict         changed since the expected version; `current`, `changed`       412
+├── IdempotencyMismatch     this key was used with another body                            422
+└── StorageBusy             the database is locked or away; the same call may work later   503
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final
+
+MAX_LISTED: Final = 20
+"""How many allowed values a sentence names; the data beside it names more."""
+
+
+def in_words(reason: str, did_you_mean: str | None = None, allowed: Sequence[str] = ()) -> str:
+    """What is wrong with a value and what would be right: `there is no 'opne'; did you mean Open? Allowed are …`."""
+    text = f"{reason}; did you mean {did_you_mean}?" if did_you_mean else reason
+    if not allowed:
+        return text
+    listed = ", ".join(allowed[:MAX_LISTED]) + (", …" if len(allowed) > MAX_LISTED else "")
+    return f"{text} Allowed are {listed}" if did_you_mean else f"{text}; allowed are {listed}"
+
+
+@dataclass(frozen=True, slots=True)
+class InputProblem:
+    """What is wrong with one field. `pointer` is a JSON pointer into the input; `allowed` lists the right values."""
+
+    pointer: str
+    reason: str
+    allowed: tuple[str, ...] = ()
+    did_you_mean: str | None = None
+
+
+class TicketError(Exception):
+    """Base of this tree. `str()` is one sentence that may be shown to a caller."""
+
+    code: ClassVar[str] = "ticket_error"
+    retryable: ClassVar[bool] = False
+    hint: str | None = None
+
+
+class InvalidInput(TicketError):
+    """One or more fields are wrong."""
+
+    code = "invalid_input"
+
+    def __init__(self, problems: Sequence[InputProblem]) -> None:
+        super().__init__(
+            "; ".join(
+                f"{p.pointer.lstrip('/') or 'input'}: {in_words(p.reason, p.did_you_mean, p.allowed)}" for p in problems
+            )
+        )
+        self.problems = list(problems)
+
+
+class TicketNotFound(TicketError):
+    code = "not_found"
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"there is no ticket {key[:80]}")
+        self.key = key
+
+
+class TicketGone(TicketError):
+    code = "deleted"
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"ticket {key} was deleted")
+        self.key = key
+
+
+class VersionConflict(TicketError):
+    """`changed`: field → [before, after] since `expected`; `actors` who did it."""
+
+    code = "version_conflict"
+
+    def __init__(
+        self, key: str, expected: int, current: int, changed: Mapping[str, Sequence[Any]], actors: Sequence[str]
+    ) -> None:
+        by = f" by {', '.join(actors)}" if actors else ""
+        what = f" ({', '.join(changed)}{by})" if changed else ""
+        why = f"it changed since you read it{what}" if expected < current else "it has had no such version yet"
+        super().__init__(f"{key} is at version {current}, not {expected}: {why}")
+        self.key = key
+        self.expected = expected
+        self.current = current
+        self.changed = dict(changed)
+        self.actors = list(actors)
+        self.hint = "read the ticket again, then repeat the write with its version"
+
+
+class IdempotencyMismatch(TicketError):
+    code = "idempotency_mismatch"
+
+    def __init__(self) -> None:
+        super().__init__("this idempotency key was used before with other arguments")
+        self.hint = "use a new key for a new request, and the same key only to repeat the same one"
+
+
+class StorageBusy(TicketError):
+    """`uncertain`: the connection broke while committing, so the change may have been made.
+
+    It does not know whether anything was to be changed; who does asks `for_write`.
+    """
+
+    code = "storage_busy"
+    retryable = True
+
+    def __init__(self, reason: str = "the database is busy or away", *, uncertain: bool = False) -> None:
+        super().__init__(f"{reason}; the change may have been made" if uncertain else reason)
+        self.uncertain = uncertain
+        self.hint = "try again in a few seconds"
+
+    def for_write(self) -> tuple[str, str]:
+        """The sentence and the hint for a caller who wanted to change something."""
+        detail = str(self) if self.uncertain else f"{self}; nothing was changed"
+        return detail, f"{self.hint}, with the same idempotency key"

@@ -1,0 +1,116 @@
+"""What callers send: the bodies of REST requests and, extended by the tools, the arguments of MCP tools.
+
+In a change, an absent field is kept and a null one is cleared (`model_fields_set` tells them apart). References accept
+an id or a name; the service resolves them. `extra="forbid"`: an unknown field is an error that names it.
+"""
+
+from datetime import date, datetime
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+from taskhub.tickets.model import CommentKind, Phase, Priority
+
+
+def _without_comma(label: str) -> str:
+    # Filters of lists and of streams are split at commas: such a label could be given to a ticket, but never asked for.
+    if "," in label:
+        raise ValueError("a label has no comma: send several labels as a list")
+    return label
+
+
+LongText = Annotated[str, StringConstraints(max_length=65_536)]
+Summary = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+Label = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64), AfterValidator(_without_comma)
+]
+Key = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=40)]
+IdempotencyKey = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[\x21-\x7e]+$")]
+
+
+class Input(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class NewAttachment(Input):
+    """A link to a file; only http and https addresses."""
+
+    file_name: Annotated[str, StringConstraints(min_length=1, max_length=255)]
+    url: Annotated[str, StringConstraints(max_length=2048, pattern=r"^https?://[^\s]+$")]
+
+
+class TicketFields(Input):
+    """The fields that create and update share; every one optional."""
+
+    description: LongText | None = None
+    reception_at: datetime | None = Field(default=None, description="RFC 3339 time; now when absent")
+    requestor: Name | None = Field(default=None, description="user id or name")
+    account: Name | None = Field(default=None, description="account id or name")
+    category: Name | None = Field(default=None, description="category id or name")
+    category_detail: Name | None = Field(default=None, description="detail of that category, id or name")
+    request_channel: Name | None = Field(default=None, description="channel id or name")
+    person_in_charge: Name | None = Field(default=None, description="user id or name, or me")
+    status: Name | None = Field(default=None, description="status id or name")
+    priority: Priority | None = None
+    scheduled_completion_date: date | None = Field(default=None, description="due date, YYYY-MM-DD")
+    completion_date: date | None = None
+    actual_effort_hours: Annotated[float, Field(ge=0, le=100_000, allow_inf_nan=False)] | None = None
+    response_category: Name | None = None
+    response_details: LongText | None = None
+    has_defect: bool | None = None
+    external_ticket_id: Annotated[str, StringConstraints(max_length=200)] | None = None
+    remarks: LongText | None = None
+    parent: Key | None = Field(default=None, description="key of the parent ticket")
+    waiting_reason: Annotated[str, StringConstraints(max_length=1000)] | None = Field(
+        default=None, description="required when the status is a waiting one"
+    )
+    labels: Annotated[list[Label], Field(max_length=50)] | None = None
+
+
+class NewTicket(TicketFields):
+    summary: Summary
+    attachments: Annotated[list[NewAttachment], Field(max_length=50)] | None = None
+    blocked_by: Annotated[list[Key], Field(max_length=50)] | None = Field(
+        default=None, description="keys of tickets that must be done first"
+    )
+
+
+class TicketChange(TicketFields):
+    summary: Summary | None = None
+    comment: LongText | None = Field(default=None, description="a note that goes with the change")
+
+
+class NewComment(Input):
+    comment: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=65_536)]
+    kind: CommentKind = "note"
+
+
+SortBy = Literal["updated", "created", "due", "priority", "key"]
+
+
+class TicketQuery(Input):
+    """Which tickets to list. Values of one field are alternatives; fields narrow each other."""
+
+    person_in_charge: list[Name] | None = Field(default=None, description="user ids or names, me, or none")
+    account: list[Name] | None = None
+    status: list[Name] | None = None
+    phase: list[Phase] | None = None
+    category: list[Name] | None = None
+    label: list[Label] | None = None
+    priority: list[Priority] | None = None
+    scheduled_completion_date_from: date | None = None
+    scheduled_completion_date_to: date | None = None
+    show_completed: bool = Field(default=False, description="also done and cancelled tickets")
+    ready: bool | None = Field(
+        default=None, description="only tickets that can be started now: todo, nothing open blocks them"
+    )
+    unassigned: bool | None = None
+    query: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)] | None = Field(
+        default=None, description="words to find in key, summary, description, comments"
+    )
+    updated_since: datetime | None = None
+    sort_by: SortBy = "updated"
+    sort_order: Literal["asc", "desc"] = "desc"
+    limit: Annotated[int, Field(ge=1, le=100)] = 20
+    cursor: Annotated[str, StringConstraints(max_length=1000)] | None = None

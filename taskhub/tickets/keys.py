@@ -1,0 +1,17 @@
+"""Ticket keys: `TH-12` is the workspace's prefix and the ticket's number."""
+
+import re
+import unicodedata
+from typing import Final
+
+_KEY: Final = re.compile(r"([A-Z][A-Z0-9]*)-0*([1-9][0-9]{0,17})")
+
+
+def key_of(prefix: str, no: int) -> str:
+    return f"{prefix}-{no}"
+
+
+def number_of(prefix: str, key: str) -> int | None:
+    """The number in `key`, written in any case, or None when it is no key of this workspace."""
+    found = _KEY.fullmatch(unicodedata.normalize("NFKC", key).strip().upper())
+    return int(found[2]) if found is not None and found[1] == prefix else None

@@ -1,0 +1,217 @@
+"""The statement behind a list of tickets: which, in which order, from where."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, Final
+
+import orjson
+from sqlalchemy import ColumnElement, Select, and_, exists, not_, or_, select, tuple_
+
+from taskhub.auth.principal import Principal
+from taskhub.storage.names import normalise, slug
+from taskhub.storage.schema import comments, ticket_labels, ticket_relations, tickets
+from taskhub.storage.times import to_text
+from taskhub.tickets.cursor import Cursor
+from taskhub.tickets.errors import InputProblem, InvalidInput
+from taskhub.tickets.fields import PRIORITIES
+from taskhub.tickets.inputs import TicketQuery
+from taskhub.tickets.model import ReferenceKind
+from taskhub.tickets.record import TicketRecord, select_records
+from taskhub.tickets.reference import CLOSED_PHASES, References, UnknownReference
+from taskhub.tickets.text import unstorable, words
+
+_T: Final = tickets.c
+_SORT_COLUMNS: Final = {
+    "updated": _T.updated_at, "created": _T.created_at, "due": _T.due, "priority": _T.priority, "key": _T.no,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedQuery:
+    """A query with its references as ids (None among them stands for `none`). Equal ones list the same rows."""
+
+    assignees: tuple[str | None, ...] | None
+    accounts: tuple[str | None, ...] | None
+    statuses: tuple[str | None, ...] | None
+    categories: tuple[str | None, ...] | None
+    phases: tuple[str, ...] | None
+    labels: tuple[str, ...] | None
+    priorities: tuple[str, ...] | None
+    due_from: date | None
+    due_to: date | None
+    show_completed: bool
+    ready: bool | None
+    unassigned: bool | None
+    words: tuple[str, ...]
+    updated_since: str | None
+    sort_by: str
+    descending: bool
+
+    @property
+    def identity(self) -> bytes:
+        """What a cursor is bound to."""
+        return orjson.dumps(self)
+
+
+def resolve(query: TicketQuery, references: References, principal: Principal) -> ResolvedQuery:
+    """Turn names into ids. An empty list filters nothing, like an absent one. Raises InvalidInput."""
+    problems: list[InputProblem] = []
+
+    def ids(name: str, kind: ReferenceKind) -> tuple[str | None, ...] | None:
+        values: Sequence[str] | None = getattr(query, name)
+        if not values:
+            return None
+        found: set[str | None] = set()
+        for value in values:
+            if kind == "users" and value == "me":
+                found.add(references.me(principal) or slug(principal.user_id))
+                continue
+            try:
+                found.add(references.entries[kind].known(value))
+            except UnknownReference as error:
+                if normalise(value) == "none" and kind != "statuses":
+                    found.add(None)
+                else:
+                    problems.append(error.problem(f"/{name}"))
+        return tuple(sorted(found, key=lambda found_id: found_id or ""))
+
+    updated_since = None
+    if query.updated_since is not None:
+        try:
+            updated_since = to_text(query.updated_since)
+        except OverflowError:
+            problems.append(InputProblem("/updated_since", "is out of range"))
+    for name, texts in (("query", [query.query or ""]), ("label", query.label or [])):
+        if any(unstorable(text) for text in texts):
+            problems.append(InputProblem(f"/{name}", "must not contain NUL or half of a surrogate pair"))
+    resolved = ResolvedQuery(
+        assignees=ids("person_in_charge", "users"),
+        accounts=ids("account", "accounts"),
+        statuses=ids("status", "statuses"),
+        categories=ids("category", "categories"),
+        phases=None if not query.phase else tuple(sorted(set(query.phase))),
+        labels=None if not query.label else tuple(sorted(set(query.label))),
+        priorities=None if not query.priority else tuple(sorted(set(query.priority))),
+        due_from=query.scheduled_completion_date_from,
+        due_to=query.scheduled_completion_date_to,
+        show_completed=query.show_completed,
+        ready=query.ready,
+        unassigned=query.unassigned,
+        words=() if query.query is None or problems else tuple(words(query.query)),
+        updated_since=updated_since,
+        sort_by=query.sort_by,
+        descending=query.sort_order == "desc",
+    )
+    if problems:
+        raise InvalidInput(problems)
+    return resolved
+
+
+def list_statement(
+    workspace: str, query: ResolvedQuery, references: References, cursor: Cursor | None, limit: int
+) -> Select[*tuple[Any, ...]]:
+    """The rows after `cursor`, one more than `limit` so that the caller sees whether there is a next page."""
+    conditions = [_T.workspace_id == workspace, _T.deleted_at.is_(None), *_conditions(query, references)]
+    if cursor is not None:
+        conditions.append(_after(query, cursor))
+    column = _SORT_COLUMNS[query.sort_by]
+    order: list[ColumnElement[Any]]
+    order = [column.desc(), _T.no.desc()] if query.descending else [column.asc(), _T.no.asc()]
+    if query.sort_by == "due":
+        order.insert(0, _T.due.is_(None))  # tickets without a date come last in either direction
+    return select_records().where(*conditions).order_by(*order).limit(limit + 1)
+
+
+def cursor_after(query: ResolvedQuery, last: TicketRecord) -> Cursor:
+    """The cursor of a page that ended with `last`."""
+    values = {
+        "updated": last.updated_at, "created": last.created_at, "due": last.due,
+        "priority": PRIORITIES.index(last.priority), "key": last.no,
+    }  # fmt: skip
+    return Cursor(values[query.sort_by], last.no)
+
+
+def _after(query: ResolvedQuery, cursor: Cursor) -> ColumnElement[bool]:
+    column = _SORT_COLUMNS[query.sort_by]
+    if cursor.value is None:
+        return and_(column.is_(None), _T.no < cursor.no if query.descending else _T.no > cursor.no)
+    place, last = tuple_(column, _T.no), tuple_(cursor.value, cursor.no)
+    beyond = place < last if query.descending else place > last
+    return or_(beyond, column.is_(None)) if query.sort_by == "due" else beyond
+
+
+def _conditions(query: ResolvedQuery, references: References) -> list[ColumnElement[bool]]:
+    found: list[ColumnElement[bool]] = []
+    for column, ids in (
+        (_T.assignee_id, query.assignees),
+        (_T.account_id, query.accounts),
+        (_T.status_id, query.statuses),
+        (_T.category_id, query.categories),
+    ):
+        if ids is not None:
+            some = column.in_([wanted for wanted in ids if wanted is not None])
+            found.append(or_(some, column.is_(None)) if None in ids else some)
+    if query.phases is not None:
+        found.append(_T.status_id.in_(references.statuses_in(query.phases)))
+    elif query.statuses is None and not query.show_completed:
+        found.append(_T.status_id.not_in(references.statuses_in(CLOSED_PHASES)))
+    if query.labels is not None:
+        found.append(_has_label(query.labels))
+    if query.priorities is not None:
+        found.append(_T.priority.in_([PRIORITIES.index(name) for name in PRIORITIES if name in query.priorities]))
+    if query.due_from is not None:
+        found.append(_T.due >= query.due_from.isoformat())
+    if query.due_to is not None:
+        found.append(_T.due <= query.due_to.isoformat())
+    if query.ready is not None:
+        ready = and_(_T.status_id.in_(references.statuses_in(["todo"])), not_(_is_blocked(references)))
+        found.append(ready if query.ready else not_(ready))
+    if query.unassigned is not None:
+        found.append(_T.assignee_id.is_(None) if query.unassigned else _T.assignee_id.is_not(None))
+    if query.updated_since is not None:
+        found.append(_T.updated_at >= query.updated_since)
+    found.extend(_contains(word) for word in query.words)
+    return found
+
+
+def _has_label(labels: Sequence[str]) -> ColumnElement[bool]:
+    label = ticket_labels.c
+    return exists(
+        select(label.label).where(
+            label.workspace_id == _T.workspace_id, label.ticket_no == _T.no, label.label.in_(labels)
+        )
+    )
+
+
+def _is_blocked(references: References) -> ColumnElement[bool]:
+    relation, blocker = ticket_relations.c, tickets.alias("blocker")
+    return exists(
+        select(blocker.c.no)
+        .join_from(
+            ticket_relations,
+            blocker,
+            and_(blocker.c.workspace_id == relation.workspace_id, blocker.c.no == relation.from_no),
+        )
+        .where(
+            relation.workspace_id == _T.workspace_id,
+            relation.to_no == _T.no,
+            relation.kind == "blocks",
+            blocker.c.deleted_at.is_(None),
+            blocker.c.status_id.not_in(references.statuses_in(CLOSED_PHASES)),
+        )
+    )
+
+
+def _contains(word: str) -> ColumnElement[bool]:
+    comment = comments.c
+    return or_(
+        _T.search_text.contains(word, autoescape=True),
+        exists(
+            select(comment.seq).where(
+                comment.workspace_id == _T.workspace_id,
+                comment.ticket_no == _T.no,
+                comment.search_text.contains(word, autoescape=True),
+            )
+        ),
+    )

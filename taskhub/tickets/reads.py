@@ -1,0 +1,184 @@
+"""Reading tickets: one with its parts, a page of many, and all that match a filter."""
+
+import asyncio
+from collections.abc import Collection, Sequence
+from typing import Any, Final, Literal
+
+import orjson
+from sqlalchemy import Select, and_, or_, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from broadcaster.filters import Filter
+from taskhub.auth.principal import Principal
+from taskhub.storage.schema import attachments, comments, events, ticket_relations, tickets
+from taskhub.storage.transaction import WorkspaceState, workspace_state
+from taskhub.tickets.cursor import CursorCodec
+from taskhub.tickets.errors import TicketGone, TicketNotFound
+from taskhub.tickets.inputs import TicketQuery
+from taskhub.tickets.keys import key_of, number_of
+from taskhub.tickets.model import (
+    Attachment,
+    Comment,
+    HistoryEntry,
+    Include,
+    Relation,
+    TicketDetail,
+    TicketPage,
+    TicketSnapshot,
+    TicketState,
+)
+from taskhub.tickets.queries import cursor_after, list_statement, resolve
+from taskhub.tickets.record import TicketRecord, record_of, select_records
+from taskhub.tickets.reference import ReferenceCache, References
+from taskhub.tickets.views import compact, filterable, full
+
+MAX_HISTORY: Final = 500
+_SNAPSHOT_CHUNK: Final = 250
+
+
+class Reading:
+    """One read transaction on a workspace: everything it answers was true at the same position."""
+
+    def __init__(self, connection: AsyncConnection, workspace: str, state: WorkspaceState, references: References):
+        self.connection = connection
+        self.workspace = workspace
+        self.state = state
+        self.references = references
+
+    @classmethod
+    async def begin(cls, connection: AsyncConnection, workspace: str, cache: ReferenceCache) -> "Reading":
+        """Read the workspace's position and reference data. To be called before anything else is read."""
+        state = await workspace_state(connection, workspace)
+        return cls(connection, workspace, state, await cache.get(connection, workspace, state))
+
+    async def page(self, query: TicketQuery, principal: Principal, cursors: CursorCodec) -> TicketPage:
+        """One page of a list. Raises InvalidInput."""
+        resolved = resolve(query, self.references, principal)
+        cursor = None if query.cursor is None else cursors.decode(query.cursor, resolved.identity)
+        statement = list_statement(self.workspace, resolved, self.references, cursor, query.limit)
+        records = [record_of(row) for row in await self.connection.execute(statement)]
+        more, records = len(records) > query.limit, records[: query.limit]
+        next_cursor = cursors.encode(cursor_after(resolved, records[-1]), resolved.identity) if more else None
+        return TicketPage([self._compact(record) for record in records], next_cursor, self.state.position)
+
+    async def detail(self, key: str, include: Collection[Include], history_limit: int) -> TicketDetail:
+        """A ticket with the parts asked for. Raises TicketNotFound and TicketGone."""
+        no = number_of(self.state.key_prefix, key)
+        record = None if no is None else await read_record(self.connection, self.workspace, no)
+        record = existing(record, key)
+        return TicketDetail(
+            full(record, self.references, self.state.key_prefix),
+            history=await self._history(record.no, history_limit) if "history" in include else None,
+            comments=await self._comments(record.no) if "comments" in include else None,
+            relations=await self._relations(record.no) if "relations" in include else None,
+            attachments=await self._attachments(record.no) if "attachments" in include else None,
+        )
+
+    async def snapshot(self, matches: Filter) -> TicketSnapshot:
+        """All tickets that match, by number. Other tasks run between chunks, so a large board does not hold them up."""
+        found: list[TicketState] = []
+        last = 0
+        while True:
+            statement = (
+                select_records()
+                .where(
+                    tickets.c.workspace_id == self.workspace,
+                    tickets.c.deleted_at.is_(None),
+                    tickets.c.no > last,
+                )
+                .order_by(tickets.c.no)
+                .limit(_SNAPSHOT_CHUNK)
+            )
+            rows = (await self.connection.execute(statement)).all()
+            states = [self._compact(record_of(row)) for row in rows]
+            found += [state for state in states if matches.matches_ticket(state.key, filterable(state))]
+            if len(rows) < _SNAPSHOT_CHUNK:
+                return TicketSnapshot(self.state.epoch, self.state.head_seq, found)
+            last = rows[-1].no
+            await asyncio.sleep(0)
+
+    def _compact(self, record: TicketRecord) -> TicketState:
+        return compact(record, self.references, self.state.key_prefix)
+
+    async def _rows(self, statement: Select[*tuple[Any, ...]]) -> Sequence[Any]:
+        return (await self.connection.execute(statement)).all()
+
+    async def _history(self, no: int, limit: int) -> list[HistoryEntry]:
+        statement = (
+            events_of_ticket(self.workspace, key_of(self.state.key_prefix, no))
+            .order_by(events.c.seq.desc())
+            .limit(max(1, min(limit, MAX_HISTORY)))
+        )
+        entries = []
+        for row in await self._rows(statement):
+            data = orjson.loads(row.data)
+            entries.append(
+                HistoryEntry(
+                    row.id, row.time, row.type, row.actor, row.origin, row.ticket_version,
+                    data.get("changes") or {}, data.get("comment"),
+                )
+            )  # fmt: skip
+        return entries
+
+    async def _comments(self, no: int) -> list[Comment]:
+        c = comments.c
+        statement = select(comments).where(c.workspace_id == self.workspace, c.ticket_no == no).order_by(c.seq)
+        return [Comment(str(r.seq), r.author, r.kind, r.body, r.created_at) for r in await self._rows(statement)]
+
+    async def _relations(self, no: int) -> list[Relation]:
+        r = ticket_relations.c
+        other = and_(
+            tickets.c.workspace_id == r.workspace_id,
+            or_(and_(r.from_no == no, tickets.c.no == r.to_no), and_(r.to_no == no, tickets.c.no == r.from_no)),
+        )
+        statement = (
+            select(r.from_no, r.kind, tickets.c.no, tickets.c.summary, tickets.c.status_id)
+            .join_from(ticket_relations, tickets, other)
+            .where(
+                r.workspace_id == self.workspace, or_(r.from_no == no, r.to_no == no), tickets.c.deleted_at.is_(None)
+            )
+            .order_by(r.kind, tickets.c.no)
+        )
+        return [
+            Relation(
+                _seen_from(row.kind, outgoing=row.from_no == no),
+                key_of(self.state.key_prefix, row.no),
+                row.summary,
+                self.references.phase(row.status_id),
+            )
+            for row in await self._rows(statement)
+        ]
+
+    async def _attachments(self, no: int) -> list[Attachment]:
+        a = attachments.c
+        statement = select(attachments).where(a.workspace_id == self.workspace, a.ticket_no == no).order_by(a.no)
+        return [Attachment(str(r.no), r.file_name, r.url, r.created_at) for r in await self._rows(statement)]
+
+
+def events_of_ticket(workspace: str, key: str) -> Select[*tuple[Any, ...]]:
+    """The events about a ticket. Published events may carry its key as their subject; they are not its history."""
+    return select(events).where(
+        events.c.workspace_id == workspace, events.c.subject == key, events.c.type.startswith("ticket.")
+    )
+
+
+async def read_record(connection: AsyncConnection, workspace: str, no: int) -> TicketRecord | None:
+    row = (
+        await connection.execute(select_records().where(tickets.c.workspace_id == workspace, tickets.c.no == no))
+    ).first()
+    return None if row is None else record_of(row)
+
+
+def existing(record: TicketRecord | None, key: str) -> TicketRecord:
+    """`record`, unless there is none (TicketNotFound) or it was deleted (TicketGone)."""
+    if record is None:
+        raise TicketNotFound(key)
+    if record.deleted_at is not None:
+        raise TicketGone(key)
+    return record
+
+
+def _seen_from(kind: Literal["blocks", "related", "duplicates"], *, outgoing: bool) -> str:
+    if outgoing or kind == "related":
+        return kind
+    return {"blocks": "blocked_by", "duplicates": "duplicated_by"}[kind]

@@ -1,0 +1,177 @@
+"""The ticket service: what every face calls. It checks the scope, begins a unit, and lets the unit do the work."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Final
+
+from pydantic import TypeAdapter
+
+from broadcaster.filters import Filter, Resolver
+from taskhub.auth.principal import Caller, Scope
+from taskhub.storage.database import Database, to_the_end
+from taskhub.storage.idempotency import IdempotentRequest, fingerprint
+from taskhub.storage.transaction import Transaction
+from taskhub.storage.writer import Writer
+from taskhub.tickets.cursor import CursorCodec
+from taskhub.tickets.errors import InputProblem, InvalidInput
+from taskhub.tickets.inputs import Input, NewComment, NewTicket, TicketChange, TicketQuery
+from taskhub.tickets.model import (
+    CategoryDetail,
+    Include,
+    Reference,
+    Status,
+    TicketDetail,
+    TicketPage,
+    TicketSnapshot,
+    User,
+    Written,
+)
+from taskhub.tickets.reads import Reading
+from taskhub.tickets.reference import ROLES, CallerResolver, ReferenceCache, References, UnknownReference
+from taskhub.tickets.requests import checked_key, require
+from taskhub.tickets.writes import TicketWrite
+
+_WRITTEN: Final = TypeAdapter(Written)
+
+
+class TicketService:
+    """Implements taskhub.tickets.api.Tickets on the database of this process."""
+
+    def __init__(self, database: Database, writer: Writer) -> None:
+        self._database = database
+        self._writer = writer
+        self._cache = ReferenceCache()
+
+    @to_the_end
+    async def list_tickets(self, caller: Caller, query: TicketQuery) -> TicketPage:
+        """One page. Raises InvalidInput (for a foreign cursor too), Forbidden and StorageBusy."""
+        cursors = CursorCodec((await self._database.deployment()).secret)
+        async with self._reading(caller) as reading:
+            return await reading.page(query, caller.principal, cursors)
+
+    @to_the_end
+    async def get_ticket(
+        self, caller: Caller, key: str, *, include: Collection[Include] = (), history_limit: int = 20
+    ) -> TicketDetail:
+        """A ticket with the parts asked for. Raises TicketNotFound, TicketGone, Forbidden and StorageBusy."""
+        async with self._reading(caller) as reading:
+            return await reading.detail(key, include, history_limit)
+
+    async def create_ticket(self, caller: Caller, new: NewTicket, *, idempotency_key: str | None = None) -> Written:
+        """Add a ticket. Raises InvalidInput, IdempotencyMismatch, Forbidden and StorageBusy."""
+
+        async def work(transaction: Transaction) -> Written:
+            return await TicketWrite(transaction, caller, self._cache).create(new)
+
+        return await self._write(caller, "create_ticket", idempotency_key, (_bytes(new),), work)
+
+    async def update_ticket(
+        self,
+        caller: Caller,
+        key: str,
+        change: TicketChange,
+        *,
+        expected_version: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> Written:
+        """Change a ticket. Raises what create_ticket raises, TicketNotFound, TicketGone and VersionConflict."""
+
+        async def work(transaction: Transaction) -> Written:
+            return await TicketWrite(transaction, caller, self._cache).update(key, change, expected_version)
+
+        parts = (key.strip().upper().encode(), str(expected_version).encode(), _bytes(change))
+        return await self._write(caller, "update_ticket", idempotency_key, parts, work)
+
+    async def add_comment(
+        self, caller: Caller, key: str, new: NewComment, *, idempotency_key: str | None = None
+    ) -> Written:
+        """Add a comment. Raises what create_ticket raises, TicketNotFound and TicketGone."""
+
+        async def work(transaction: Transaction) -> Written:
+            return await TicketWrite(transaction, caller, self._cache).comment(key, new)
+
+        return await self._write(
+            caller, "add_comment", idempotency_key, (key.strip().upper().encode(), _bytes(new)), work
+        )
+
+    async def users(self, caller: Caller, *, role: str | None = None) -> list[User]:
+        """Users by name. Raises InvalidInput for an unknown role."""
+        if role is not None and role not in ROLES:
+            raise InvalidInput([InputProblem("/role", f"there is no role {role[:80]!r}", ROLES)])
+        users = (await self._references(caller)).users
+        return [user for user in users if role in (None, user.role)]
+
+    async def accounts(self, caller: Caller) -> list[Reference]:
+        return list((await self._references(caller)).accounts)
+
+    async def categories(self, caller: Caller) -> list[Reference]:
+        return list((await self._references(caller)).categories)
+
+    async def category_details(self, caller: Caller, *, category: str | None = None) -> list[CategoryDetail]:
+        """The details of a category (id or name), or of all. Raises InvalidInput for an unknown one."""
+        references = await self._references(caller)
+        if category is None:
+            return list(references.category_details)
+        try:
+            category_id = references.entries["categories"].known(category)
+        except UnknownReference as error:
+            raise InvalidInput([error.problem("/category")]) from None
+        return [detail for detail in references.category_details if detail.category.id == category_id]
+
+    async def statuses(self, caller: Caller) -> list[Status]:
+        """The statuses in use, in their order."""
+        references = await self._references(caller)
+        return [status for status in references.statuses if references.entries["statuses"].by_id[status.id].active]
+
+    async def request_channels(self, caller: Caller) -> list[Reference]:
+        return list((await self._references(caller)).request_channels)
+
+    async def response_categories(self, caller: Caller) -> list[Reference]:
+        return list((await self._references(caller)).response_categories)
+
+    async def resolver(self, caller: Caller) -> Resolver:
+        """What turns the values of a filter into ids, for this caller."""
+        return CallerResolver(await self._references(caller, "events:read"), caller.principal)
+
+    @to_the_end
+    async def snapshot(self, workspace: str, matches: Filter) -> TicketSnapshot:
+        """Every ticket that matches, and the position at which that was true. Raises StorageBusy."""
+        async with self._database.read() as connection:
+            reading = await Reading.begin(connection, workspace, self._cache)
+            return await reading.snapshot(matches)
+
+    @asynccontextmanager
+    async def _reading(self, caller: Caller, scope: Scope = "tickets:read") -> AsyncIterator[Reading]:
+        require(caller, scope)
+        async with self._database.read() as connection:
+            yield await Reading.begin(connection, caller.principal.workspace, self._cache)
+
+    @to_the_end
+    async def _references(self, caller: Caller, scope: Scope = "tickets:read") -> References:
+        async with self._reading(caller, scope) as reading:
+            return reading.references
+
+    async def _write(
+        self,
+        caller: Caller,
+        operation: str,
+        idempotency_key: str | None,
+        parts: tuple[bytes, ...],
+        work: Callable[[Transaction], Awaitable[Written]],
+    ) -> Written:
+        # Asked on replays as well: what was allowed then may not be now.
+        require(caller, "tickets:write")
+        workspace = caller.principal.workspace
+        if idempotency_key is None:
+            return (await self._writer.run(workspace, work)).value
+        request = IdempotentRequest(
+            caller.principal.actor, operation, checked_key(idempotency_key), fingerprint(*parts)
+        )
+        answer = await self._writer.run(workspace, work, request=request, answer_type=_WRITTEN)
+        return replace(answer.value, replayed=True) if answer.replayed else answer.value
+
+
+def _bytes(body: Input) -> bytes:
+    """A request's body as its fingerprint sees it: a field that was sent as null is not one that was left out."""
+    return body.model_dump_json(exclude_unset=True).encode()

@@ -1,0 +1,16 @@
+"""What all tests share."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_settings_of_this_machine() -> Iterator[None]:
+    """No setting that the developer has in the environment reaches a test, or a process that a test starts."""
+    with pytest.MonkeyPatch.context() as environment:
+        for name in list(os.environ):
+            if name.startswith(("TASKHUB_", "MCP_")) or name in ("PORT", "K_SERVICE", "XDG_DATA_HOME"):
+                environment.delenv(name)
+        yield

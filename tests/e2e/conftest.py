@@ -1,0 +1,87 @@
+"""Fixtures of the end-to-end tests: servers, what they printed when a test fails, and what is missing."""
+
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.e2e.harness.clients import Api, api
+from tests.e2e.harness.process import TaskHubProcess
+from tests.e2e.harness.tools import TOOLS, Missing
+
+HUBS: Final = pytest.StashKey[list[TaskHubProcess]]()
+
+MakeHub = Callable[..., TaskHubProcess]
+
+
+@pytest.fixture(scope="session")
+def hubs(request: pytest.FixtureRequest) -> list[TaskHubProcess]:
+    """The servers in use, for the report of a failed test."""
+    return request.config.stash.setdefault(HUBS, [])
+
+
+@pytest.fixture
+def make_hub(tmp_path: Path, hubs: list[TaskHubProcess]) -> Iterator[MakeHub]:
+    """Make servers of the test's own: `make_hub(*arguments, name=, environment=, …)`; killed at its end."""
+    made: list[TaskHubProcess] = []
+
+    def make(*arguments: str, name: str = "taskhub", data_dir: Path | None = None, **options: object) -> TaskHubProcess:
+        hub = TaskHubProcess(data_dir or tmp_path / name, *arguments, name=name, **options)  # type: ignore[arg-type]  # passed on
+        made.append(hub)
+        hubs.append(hub)
+        return hub
+
+    yield make
+    for hub in made:
+        hub.dispose()
+        hubs.remove(hub)
+
+
+@pytest.fixture(scope="module")
+def module_hub(tmp_path_factory: pytest.TempPathFactory, hubs: list[TaskHubProcess]) -> Iterator[TaskHubProcess]:
+    """A server that the tests of one module share; not started yet."""
+    hub = TaskHubProcess(tmp_path_factory.mktemp("shared") / "taskhub", name="shared")
+    hubs.append(hub)
+    yield hub
+    hub.dispose()
+    hubs.remove(hub)
+
+
+@pytest.fixture
+async def hub(module_hub: TaskHubProcess) -> TaskHubProcess:
+    """A running server that the tests of one module share."""
+    return module_hub if module_hub.running else await module_hub.start()
+
+
+@pytest.fixture
+async def rest(hub: TaskHubProcess) -> AsyncIterator[Api]:
+    """An HTTP client of the shared server."""
+    async with api(hub.url) as client:
+        yield client
+
+
+@pytest.fixture(autouse=True)
+def _needed_tools(request: pytest.FixtureRequest) -> None:
+    """Skip a test marked `needs("chromium", …)` when a program is missing, saying which."""
+    for marker in request.node.iter_markers("needs"):
+        for name in marker.args:
+            try:
+                TOOLS[name]()
+            except Missing as missing:
+                pytest.skip(f"missing {missing}")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "needs(*programs): skipped, with the reason, where a program is missing")
+    config.addinivalue_line("markers", "slow: takes many seconds of real time")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show what the servers printed when a test fails."""
+    report = yield
+    if report.failed:
+        for hub in item.config.stash.get(HUBS, []):
+            report.sections.append((f"{hub.name} printed (its end)", hub.log[-6000:]))
+    return report

@@ -1,0 +1,236 @@
+"""Several processes on one database: what changes through one is heard on every other."""
+
+import asyncio
+import sqlite3
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import MakeHub
+from tests.e2e.harness.clients import Api, api, call, mcp_http, mcp_stdio
+from tests.e2e.harness.process import TaskHubProcess
+from tests.e2e.harness.streams import SocketRecorder, record
+from tests.e2e.harness.waiting import until
+from tests.servers import PostgresServer, RedisServer
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[PostgresServer]:
+    try:
+        server = PostgresServer()
+    except FileNotFoundError as missing:
+        pytest.skip(f"missing {missing}")
+    server.start()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def redis() -> Iterator[RedisServer]:
+    server = RedisServer()
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+async def pair(make_hub: MakeHub, postgres: PostgresServer, redis: RedisServer) -> list[TaskHubProcess]:
+    """Two servers on one PostgreSQL and one Redis, started at the same moment on an empty database."""
+    environment = {
+        "TASKHUB_DATABASE_URL": postgres.create_database(),
+        "TASKHUB_REDIS_URL": redis.url,
+        # So rare that what is heard sooner came through Redis.
+        "TASKHUB_POLL_INTERVAL_MS": "30000",
+    }
+    hubs = [make_hub(name=name, environment=environment) for name in ("first", "second")]
+    await asyncio.gather(*(hub.start() for hub in hubs))
+    return hubs
+
+
+async def test_a_change_through_one_instance_is_heard_on_the_other_through_redis(pair: list[TaskHubProcess]) -> None:
+    first, second = pair
+    async with AsyncExitStack() as stack:
+        streams = [await stack.enter_async_context(record(hub.url)) for hub in pair]
+        for stream in streams:
+            await stream.wait_ready()
+        written = []
+        async with mcp_http(first.url) as here, mcp_http(second.url) as there:
+            for number in range(5):
+                made = await call(here, "create_ticket", summary=f"Made on the first {number}")
+                # One by one: a change of its own would make an instance look into the log, and find the others' there.
+                await streams[1].wait_id(made["event_id"])
+                moved = await call(there, "update_task_status", task_id=made["key"], status="in_progress")
+                await streams[0].wait_id(moved["event_id"])
+                written += [made["event_id"], moved["event_id"]]
+
+        assert [stream.ids for stream in streams] == [written, written]
+        async with api(first.url) as one, api(second.url) as other:
+            assert await one.all_tickets() == await other.all_tickets()
+
+
+async def test_simultaneous_writers_on_both_instances_give_both_streams_one_order(pair: list[TaskHubProcess]) -> None:
+    async with AsyncExitStack() as stack:
+        streams = [await stack.enter_async_context(record(hub.url)) for hub in pair]
+        for stream in streams:
+            await stream.wait_ready()
+        clients = [await stack.enter_async_context(api(hub.url)) for hub in pair]
+
+        async def write(client: Api, writer: int) -> None:
+            key = (await client.create(f"Ticket of writer {writer}"))["key"]
+            for number in range(15):
+                await client.change(key, remarks=str(number))
+
+        await asyncio.gather(*(write(clients[n % 2], n) for n in range(8)))
+        log = [event["id"] for event in await clients[0].log()]
+        for stream in streams:
+            await stream.wait_id(log[-1])
+
+        assert len(log) == 8 * 16
+        assert [stream.ids for stream in streams] == [log, log]
+        assert [event["id"] for event in await clients[1].log()] == log
+
+
+async def test_transient_events_cross_instances_and_are_not_kept(pair: list[TaskHubProcess]) -> None:
+    async with record(pair[1].url) as stream, api(pair[0].url) as client:
+        await stream.wait_ready()
+        event = {"type": "presence.seen", "data": {"who": "alice"}, "transient": True}
+        answer = await client.request("POST", "/events", json=event)
+        assert answer.status == 201, answer
+        await stream.wait_events(1)
+
+        assert (stream.events[0]["type"], stream.named("message")[0].id) == ("presence.seen", None)
+        assert await client.log() == []
+
+
+@pytest.mark.parametrize("how", ["stop", "kill"])
+async def test_changes_made_while_redis_is_away_are_heard_in_order_when_it_is_back(
+    make_hub: MakeHub, postgres: PostgresServer, redis: RedisServer, how: str
+) -> None:
+    environment = {"TASKHUB_DATABASE_URL": postgres.create_database(), "TASKHUB_REDIS_URL": redis.url}
+    hubs = [make_hub(name=name, environment=environment) for name in ("first", "second")]
+    await asyncio.gather(*(hub.start() for hub in hubs))
+    async with AsyncExitStack() as stack:
+        streams = [await stack.enter_async_context(record(hub.url)) for hub in hubs]
+        clients = [await stack.enter_async_context(api(hub.url)) for hub in hubs]
+        for stream in streams:
+            await stream.wait_ready()
+        written = [(await clients[n % 2].create(f"With Redis {n}"))["event_id"] for n in range(4)]
+        for stream in streams:
+            await stream.wait_id(written[-1])
+
+        getattr(redis, how)()
+        for stream in streams:
+            await wait_notice(stream, "degraded")
+        written += [(await clients[n % 2].create(f"Without Redis {n}"))["event_id"] for n in range(6)]
+        for stream in streams:
+            await stream.wait_id(written[-1])  # the poll of the log finds them
+        assert [hub.status("/readyz") for hub in hubs] == [200, 200]
+        redis.start()
+        for stream in streams:
+            await wait_notice(stream, "recovered", deadline_s=20)
+        written += [(await clients[n % 2].create(f"With Redis again {n}"))["event_id"] for n in range(4)]
+        for stream in streams:
+            await stream.wait_id(written[-1])
+
+        assert [stream.ids for stream in streams] == [written, written]
+        assert not any(stream.named("goodbye") or stream.named("reset") for stream in streams)
+
+
+async def wait_notice(stream: SocketRecorder, code: str, deadline_s: float = 10.0) -> None:
+    await stream.wait_for(
+        lambda: any(frame.data["code"] == code for frame in stream.named("notice")), f"notice {code}", deadline_s
+    )
+
+
+async def test_a_redis_that_hangs_loses_and_blocks_nothing(pair: list[TaskHubProcess], redis: RedisServer) -> None:
+    async with record(pair[0].url) as stream, api(pair[0].url) as client:
+        await stream.wait_ready()
+        redis.pause()
+        try:
+            written = [(await client.create(f"Redis hangs {n}"))["event_id"] for n in range(5)]
+            await stream.wait_id(written[-1])
+        finally:
+            redis.resume()
+
+        assert stream.ids == written
+
+
+@pytest.fixture
+async def embedded(make_hub: MakeHub) -> TaskHubProcess:
+    return await make_hub().start()
+
+
+async def test_a_stdio_process_on_the_same_sqlite_file_is_heard_on_the_servers_stream(
+    embedded: TaskHubProcess, tmp_path: Path
+) -> None:
+    async with record(embedded.url) as stream, api(embedded.url) as client:
+        await stream.wait_ready()
+        async with mcp_stdio(environment=embedded.environment, error_log=tmp_path / "stdio.log") as stdio:
+            written = []
+            for number in range(3):
+                made = await call(stdio, "create_ticket", summary=f"From stdio {number}")
+                # Found by looking at the file's version, about once a second; not by what the server itself writes.
+                await stream.wait_id(made["event_id"], deadline_s=5)
+                changed = await client.change(made["key"], status="in_progress")
+                moved = await call(stdio, "update_task_status", task_id=made["key"], status="completed")
+                written += [made["event_id"], changed["event_id"], moved["event_id"]]
+                await stream.wait_id(moved["event_id"], deadline_s=5)
+
+        assert stream.ids == written
+        assert [e["origin"] for e in stream.events[:3]] == ["mcp_tool", "rest_api", "mcp_tool"]
+
+
+async def test_a_server_and_stdio_processes_write_one_sqlite_file_at_once(
+    embedded: TaskHubProcess, tmp_path: Path
+) -> None:
+    async with record(embedded.url) as stream, api(embedded.url) as client, AsyncExitStack() as stack:
+        await stream.wait_ready()
+        processes = [
+            await stack.enter_async_context(
+                mcp_stdio(environment=embedded.environment, error_log=tmp_path / f"stdio-{n}.log")
+            )
+            for n in range(2)
+        ]
+
+        async def by_rest() -> list[str]:
+            return [(await client.create(f"REST {n}"))["event_id"] for n in range(15)]
+
+        writers = [by_rest()]
+        for process in processes:
+
+            async def by_tool(stdio: object = process) -> list[str]:
+                return [
+                    (await call(stdio, "create_ticket", summary=f"Tool {n}"))["event_id"]  # type: ignore[arg-type]  # the default binds it
+                    for n in range(15)
+                ]
+
+            writers.append(by_tool())
+        written = [event_id for ids in await asyncio.gather(*writers) for event_id in ids]
+        log = [event["id"] for event in await client.log()]
+        await stream.wait_id(log[-1])
+
+        assert stream.ids == log
+        assert sorted(written) == sorted(log)
+    with sqlite3.connect(embedded.data_dir / "taskhub.db") as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    database.close()
+
+
+async def test_a_server_that_is_killed_leaves_the_other_one_serving_its_streams(pair: list[TaskHubProcess]) -> None:
+    first, second = pair
+    async with api(first.url) as client:
+        made = await client.create("Before")
+    async with record(first.url, {"since": "earliest"}) as stream:
+        await stream.wait_id(made["event_id"])
+        last_id = stream.last_event_id or ""
+    await first.kill()
+
+    async with api(second.url) as client, record(second.url, headers={"Last-Event-ID": last_id}) as stream:
+        await stream.wait_ready()
+        changed = await until(lambda: client.change(made["key"], status="in_progress"), "a change")
+        await stream.wait_id(changed["event_id"])
+
+        assert stream.ids == [changed["event_id"]]
+        assert stream.frames[0].data["resume"] == "complete"

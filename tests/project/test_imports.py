@@ -1,0 +1,38 @@
+"""What the import contracts in pyproject.toml cannot say."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+BROADCASTER_MAY_IMPORT = {"broadcaster", "orjson"} | sys.stdlib_module_names
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The top-level names of everything that a module imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} has a relative import"
+            yield str(node.module).partition(".")[0]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "broadcaster").rglob("*.py")), ids=lambda path: path.name)
+def test_the_event_engine_imports_the_standard_library_and_orjson(path: Path) -> None:
+    allowed = BROADCASTER_MAY_IMPORT | ({"redis"} if path.name == "redis_relay.py" else set())
+
+    assert set(imported(path)) <= allowed
+
+
+@pytest.mark.parametrize("package", ["taskhub", "broadcaster", "routes"])
+def test_packages_re_export_nothing(package: str) -> None:
+    for path in (ROOT / package).rglob("__init__.py"):
+        assert not list(imported(path)), path
+
+
+def test_settings_files_hold_no_python() -> None:
+    assert not list((ROOT / "config").rglob("*.py"))

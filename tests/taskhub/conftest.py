@@ -1,0 +1,75 @@
+"""Databases for the tests of the product: each test that asks for `url` runs on SQLite and on PostgreSQL."""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from taskhub.storage.database import Database
+from taskhub.storage.migrate import migrate
+from tests.servers import PostgresServer
+from tests.taskhub.world import World
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server for all tests; skips where there is none."""
+    try:
+        server = PostgresServer()
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    server.start()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("template") / "taskhub.db"
+    migrate(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres: PostgresServer) -> str:
+    url = postgres.create_database()
+    migrate(url)
+    return url
+
+
+@pytest.fixture
+def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
+    """A migrated SQLite database of this test's own."""
+    return f"sqlite:///{shutil.copy(sqlite_template, tmp_path / 'taskhub.db')}"
+
+
+@pytest.fixture
+def postgres_url(postgres: PostgresServer, postgres_template: str) -> str:
+    """A migrated PostgreSQL database of this test's own."""
+    return postgres.create_database(postgres_template)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest) -> str:
+    """A migrated database, of each kind in turn."""
+    found: str = request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "postgres_url")
+    return found
+
+
+@pytest.fixture
+async def database(url: str) -> AsyncIterator[Database]:
+    database = Database(url)
+    await database.open()
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+async def world(database: Database) -> AsyncIterator[World]:
+    """A ticket service with what it stands on."""
+    world = World(database)
+    yield world
+    await world.writer.close()
+    assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("unit of work")]

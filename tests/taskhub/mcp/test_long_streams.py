@@ -1,0 +1,164 @@
+"""Streams that stay open: kept alive, ended at their age and at shutdown, and never in the middle of a call."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import aiohttp
+import pytest
+from sse_starlette import EventSourceResponse
+
+from tests.taskhub.mcp.gate import Gate, gated
+from tests.taskhub.mcp.wire import OLDER, Wire, in_session
+from tests.taskhub.mcp.world import Served, until
+
+STREAM = {"Accept": "text/event-stream"}
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as session:
+        yield session
+
+
+class OlderStream:
+    """The older transport as bytes: its stream, and messages posted to it."""
+
+    def __init__(self, http: aiohttp.ClientSession, served: Served, stream: aiohttp.ClientResponse) -> None:
+        self._http = http
+        self._url = served.url
+        self._stream = stream
+        self._endpoint = ""
+
+    async def event(self) -> str:
+        """The data of the next event, comments skipped. Raises StopAsyncIteration at the end of the stream."""
+        async with asyncio.timeout(10):
+            while line := await self._stream.content.readline():
+                if line.startswith(b"data: "):
+                    return line[6:].decode().strip()
+        raise StopAsyncIteration
+
+    async def initialize(self) -> None:
+        self._endpoint = await self.event()
+        client = {"name": "wire", "version": "1"}
+        await self.post("initialize", {"protocolVersion": OLDER, "capabilities": {}, "clientInfo": client})
+        await self.event()
+
+    async def post(self, method: str, params: object) -> None:
+        message = {"jsonrpc": "2.0", "id": 7, "method": method, "params": params}
+        async with self._http.post(self._url + self._endpoint, json=message) as response:
+            assert response.status == 202
+
+
+async def test_both_long_streams_are_kept_alive_by_a_bare_comment(
+    served: Served, http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert EventSourceResponse.DEFAULT_PING_INTERVAL == 15
+    monkeypatch.setattr(EventSourceResponse, "DEFAULT_PING_INTERVAL", 0.01)
+    session = await Wire(http, f"{served.url}/mcp").open()
+
+    for path, headers in (("/mcp", {**STREAM, **in_session(session)}), ("/sse", STREAM)):
+        async with http.get(served.url + path, headers=headers) as stream:
+            if path == "/sse":
+                await stream.content.readuntil(b"\r\n\r\n")
+            for _ in range(3):
+                assert await stream.content.readline() == b":\n"
+
+
+async def test_the_stream_of_a_session_ends_at_its_age_and_the_session_goes_on(
+    gate: Gate, http: aiohttp.ClientSession
+) -> None:
+    async with gated(gate, max_age_s=0.05) as served:
+        wire = Wire(http, f"{served.url}/mcp")
+        session = await wire.open()
+
+        async with http.get(wire.url, headers={**STREAM, **in_session(session)}) as stream:
+            assert await asyncio.wait_for(stream.read(), 10) == b""
+
+        assert (await wire.send("tools/list", **in_session(session))).result["tools"]
+
+
+async def test_an_older_stream_past_its_age_ends_after_the_call_that_runs(
+    gate: Gate, http: aiohttp.ClientSession
+) -> None:
+    async with gated(gate, max_age_s=0.05) as served, http.get(f"{served.url}/sse") as stream:
+        older = OlderStream(http, served, stream)
+        await older.initialize()
+        await older.post("tools/call", {"name": "wait", "arguments": {}})
+        await asyncio.wait_for(gate.entered.wait(), 10)
+        # Another stream, opened later and without a call, ends by its age: so the first one's has passed, too.
+        async with http.get(f"{served.url}/sse") as idle:
+            await asyncio.wait_for(idle.read(), 10)
+
+        gate.open.set()
+
+        assert json.loads(await older.event())["result"]["structuredContent"] == {"done": True}
+        with pytest.raises(StopAsyncIteration):
+            await older.event()
+
+
+async def test_stopping_ends_streams_and_lets_running_calls_finish(gate: Gate, http: aiohttp.ClientSession) -> None:
+    async with gated(gate) as served:
+        wire = Wire(http, f"{served.url}/mcp")
+        session = await wire.open()
+        async with http.get(wire.url, headers={**STREAM, **in_session(session)}) as stream:
+            call = asyncio.create_task(wire.call("wait", {}, **in_session(session)))
+            await asyncio.wait_for(gate.entered.wait(), 10)
+
+            stopping = asyncio.create_task(served.host.stop(10))
+
+            assert await asyncio.wait_for(stream.read(), 10) == b""
+            assert not call.done()
+            async with http.get(wire.url, headers={**STREAM, **in_session(session)}) as late:
+                assert late.status == 503
+            gate.open.set()
+            assert (await call).data == {"done": True}
+            await stopping
+
+
+async def test_stopping_lets_a_call_on_an_older_stream_finish_before_the_stream_ends(
+    gate: Gate, http: aiohttp.ClientSession
+) -> None:
+    async with gated(gate) as served, http.get(f"{served.url}/sse") as stream:
+        older = OlderStream(http, served, stream)
+        await older.initialize()
+        await older.post("tools/call", {"name": "wait", "arguments": {}})
+        await asyncio.wait_for(gate.entered.wait(), 10)
+
+        stopping = asyncio.create_task(served.host.stop(10))
+        await until(lambda: served.host.draining)
+        gate.open.set()
+
+        assert json.loads(await older.event())["result"]["structuredContent"] == {"done": True}
+        with pytest.raises(StopAsyncIteration):
+            await older.event()
+        await stopping
+
+
+async def test_a_call_that_does_not_finish_holds_up_the_stop_for_the_grace_alone(
+    gate: Gate, http: aiohttp.ClientSession
+) -> None:
+    async with gated(gate) as served:
+        wire = Wire(http, f"{served.url}/mcp")
+        call = asyncio.create_task(wire.call("wait", {}, **in_session(await wire.open())))
+        await asyncio.wait_for(gate.entered.wait(), 10)
+
+        await served.host.stop(0.05)
+
+        await asyncio.wait_for(gate.cancelled.wait(), 10)
+        call.cancel()
+
+
+async def test_a_client_that_leaves_its_older_stream_cancels_the_call_on_it(
+    gate: Gate, http: aiohttp.ClientSession
+) -> None:
+    async with gated(gate) as served:
+        stream = await http.get(f"{served.url}/sse")
+        older = OlderStream(http, served, stream)
+        await older.initialize()
+        await older.post("tools/call", {"name": "wait", "arguments": {}})
+        await asyncio.wait_for(gate.entered.wait(), 10)
+
+        stream.close()
+
+        await asyncio.wait_for(gate.cancelled.wait(), 10)

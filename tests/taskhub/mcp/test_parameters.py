@@ -1,0 +1,351 @@
+"""Every parameter that a tool accepts has an effect: one case for each, found by walking the schemas."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import pytest
+
+from taskhub.tickets.service import TicketService
+from tests.taskhub.mcp.calling import Tools
+
+Case = Callable[[Tools], Awaitable[None]]
+CASES: Final[dict[tuple[str, str], Case]] = {}
+
+
+def proves(tool: str, *parameters: str) -> Callable[[Case], Case]:
+    """Mark a case as the proof that these parameters of this tool have an effect."""
+
+    def mark(case: Case) -> Case:
+        for parameter in parameters:
+            CASES[tool, parameter] = case
+        return case
+
+    return mark
+
+
+def parameters_of(schema: dict[str, Any], prefix: str = "") -> list[str]:
+    """The names of all parameters, those inside of lists of objects as `outer.inner`."""
+    found = []
+    for name, node in schema["properties"].items():
+        found.append(prefix + name)
+        inner = node.get("items", {})
+        if "properties" in inner:
+            found += parameters_of(inner, f"{prefix}{name}.")
+    return found
+
+
+def test_there_is_a_case_for_every_parameter_of_every_tool(tickets: TicketService) -> None:
+    registry = Tools(tickets).registry
+    accepted = {
+        (name, parameter)
+        for name in registry.names
+        for parameter in parameters_of(dict(registry.input_schema(name) or {}))
+    }
+
+    assert CASES.keys() == accepted
+
+
+def _once() -> list[Any]:
+    """Each case once, under the names of all that it proves."""
+    names: dict[int, list[str]] = {}
+    for (tool, parameter), case in CASES.items():
+        names.setdefault(id(case), []).append(f"{tool}.{parameter}")
+    return [
+        pytest.param(case, id=",".join(names[id(case)]))
+        for case in {id(case): case for case in CASES.values()}.values()
+    ]
+
+
+# ── fields of create and update ──
+
+# Field → what is given, and what a ticket then shows under the same name.
+FIELDS: Final[dict[str, tuple[Any, Any]]] = {
+    "summary": ("another summary", "another summary"),
+    "description": ("long story", "long story"),
+    "reception_at": ("2026-01-02T03:04:05+09:00", "2026-01-01T18:04:05.000Z"),
+    "requestor": ("Alice", {"id": "alice", "name": "Alice"}),
+    "account": ("ACME", {"id": "acme", "name": "Acme"}),
+    "category": ("incident", {"id": "incident", "name": "Incident"}),
+    "category_detail": ("Slow Response", {"id": "slow_response", "name": "Slow Response"}),
+    "request_channel": ("e-mail", {"id": "email", "name": "Email"}),
+    "person_in_charge": ("triage bot", {"id": "triage_bot", "name": "Triage Bot"}),
+    "status": ("in-progress", {"id": "in_progress", "name": "In Progress"}),
+    "priority": ("urgent", "urgent"),
+    "scheduled_completion_date": ("2026-03-04", "2026-03-04"),
+    "completion_date": ("2026-03-03", "2026-03-03"),
+    "actual_effort_hours": (1.5, 1.5),
+    "response_category": ("answered", {"id": "answered", "name": "Answered"}),
+    "response_details": ("told them", "told them"),
+    "has_defect": (True, True),
+    "external_ticket_id": ("EXT-9", "EXT-9"),
+    "remarks": ("fragile", "fragile"),
+    "waiting_reason": ("the customer", "the customer"),
+    "labels": (["b", "a"], ["a", "b"]),
+}
+
+
+def _field_case(tool: str, field: str) -> None:
+    given, shown = FIELDS[field]
+    extra = {"status": "waiting"} if field == "waiting_reason" else {}
+
+    @proves(tool, field)
+    async def case(tools: Tools) -> None:
+        if tool == "create_ticket":
+            key = await tools.create(**{"summary": "a ticket", field: given, **extra})
+        else:
+            key = await tools.create()
+            await tools("update_ticket", ticket_id=key, **{field: given, **extra})
+
+        assert (await tools.ticket(key))[field] == shown
+
+
+for _field in FIELDS:
+    _field_case("create_ticket", _field)
+    _field_case("update_ticket", _field)
+
+
+@proves("create_ticket", "parent")
+async def a_new_ticket_has_its_parent(tools: Tools) -> None:
+    parent = await tools.create()
+
+    child = await tools.create(parent=parent.lower())
+
+    assert (await tools.ticket(child))["parent"] == parent
+
+
+@proves("update_ticket", "parent", "ticket_id")
+async def the_named_ticket_gets_a_parent(tools: Tools) -> None:
+    parent, child = await tools.create(), await tools.create()
+
+    await tools("update_ticket", ticket_id=child, parent=parent)
+
+    assert (await tools.ticket(child))["parent"] == parent
+    assert (await tools.ticket(parent))["parent"] is None
+
+
+@proves("create_ticket", "attachments", "attachments.file_name", "attachments.url")
+async def a_new_ticket_has_its_attachments(tools: Tools) -> None:
+    attachment = {"file_name": "log.txt", "url": "https://example.org/log.txt"}
+
+    key = await tools.create(attachments=[attachment])
+
+    (found,) = (await tools("get_ticket_detail", ticket_id=key, include=["attachments"]))["attachments"]
+    assert attachment.items() <= found.items()
+
+
+@proves("create_ticket", "blocked_by")
+async def a_new_ticket_is_blocked(tools: Tools) -> None:
+    blocker = await tools.create()
+
+    key = await tools.create(blocked_by=[blocker])
+
+    (relation,) = (await tools("get_ticket_detail", ticket_id=key, include=["relations"]))["relations"]
+    assert (relation["relation"], relation["ticket"]) == ("blocked_by", blocker)
+
+
+# ── what writes have in common ──
+
+
+@proves("update_ticket", "comment")
+async def a_change_carries_its_comment(tools: Tools) -> None:
+    key = await tools.create()
+
+    await tools("update_ticket", ticket_id=key, remarks="x", comment="because")
+
+    assert await bodies(tools, key) == ["because"]
+
+
+@proves("update_task_status", "task_id", "status", "comment")
+async def a_ticket_moves_to_a_status_with_a_comment(tools: Tools) -> None:
+    key = await tools.create()
+
+    await tools("update_task_status", task_id=key, status="In Progress", comment="started")
+
+    assert (await tools.ticket(key))["status"]["id"] == "in_progress"
+    assert await bodies(tools, key) == ["started"]
+
+
+@proves("add_ticket_history", "ticket_id", "comment", "kind")
+async def a_comment_has_its_kind(tools: Tools) -> None:
+    key = await tools.create()
+
+    await tools("add_ticket_history", ticket_id=key, comment="why?", kind="question")
+
+    (comment,) = (await tools("get_ticket_detail", ticket_id=key, include=["comments"]))["comments"]
+    assert (comment["body"], comment["kind"]) == ("why?", "question")
+
+
+async def bodies(tools: Tools, key: str) -> list[str]:
+    found = (await tools("get_ticket_detail", ticket_id=key, include=["comments"]))["comments"]
+    return [comment["body"] for comment in found]
+
+
+WRITES: Final[dict[str, dict[str, Any]]] = {
+    "update_ticket": {"ticket_id": "TH-1", "remarks": "x"},
+    "update_task_status": {"task_id": "TH-1", "status": "waiting", "comment": "the customer"},
+    "add_ticket_history": {"ticket_id": "TH-1", "comment": "hello"},
+    "create_ticket": {"summary": "once"},
+}
+
+
+def _write_cases(tool: str, arguments: dict[str, Any]) -> None:
+    @proves(tool, "idempotency_key")
+    async def repeated(tools: Tools) -> None:
+        await tools.create()
+
+        first = await tools(tool, **arguments, idempotency_key="key-1")
+        second = await tools(tool, **arguments, idempotency_key="key-1")
+
+        assert second == {**first, "replayed": True}
+        assert (await tools.error(tool, **{**arguments, "comment" if "comment" in arguments else "remarks": "other"},
+                                  idempotency_key="key-1"))["code"] == "idempotency_mismatch"  # fmt: skip
+
+    if tool in ("update_ticket", "update_task_status"):
+
+        @proves(tool, "expected_version")
+        async def conflicting(tools: Tools) -> None:
+            await tools.create()
+            await tools("update_ticket", ticket_id="TH-1", priority="high")
+
+            refused = await tools.error(tool, **arguments, expected_version=1)
+            accepted = await tools(tool, **arguments, expected_version=2)
+
+            assert (refused["code"], refused["current"]) == ("version_conflict", 2)
+            assert refused["changed"] == {"priority": ["none", "high"]}
+            assert accepted["version"] == 3
+
+
+for _tool, _arguments in WRITES.items():
+    _write_cases(_tool, _arguments)
+
+
+# ── the list ──
+
+# Filter → value → which of the two tickets made below it finds: the rich one, the plain one, or both.
+FILTERS: Final[dict[str, list[tuple[Any, set[str]]]]] = {
+    "person_in_charge": [("bob", {"rich"}), (["Bob", "none"], {"rich", "plain"}), ("me", set())],
+    "account": [("Acme", {"rich"}), (["globex"], set())],
+    "status": [("in progress", {"rich"}), (["received", "in_progress"], {"rich", "plain"})],
+    "phase": [("active", {"rich"}), (["todo", "active"], {"rich", "plain"})],
+    "category": [("incident", {"rich"}), (["inquiry"], set())],
+    "label": [("auth", {"rich"}), (["nothing", "auth"], {"rich"})],
+    "priority": [("high", {"rich"}), (["high", "none"], {"rich", "plain"})],
+    "scheduled_completion_date_from": [("2026-02-01", {"rich"}), ("2026-02-02", set())],
+    "scheduled_completion_date_to": [("2026-02-01", {"rich"}), ("2026-01-31", set())],
+    "ready": [(True, {"plain"}), (False, {"rich"})],
+    "unassigned": [(True, {"plain"}), (False, {"rich"})],
+    "query": [("ログイン fails", {"rich"}), ("TH-2", {"plain"})],
+    "updated_since": [("2020-01-01T00:00:00Z", {"rich", "plain"}), ("2100-01-01T00:00:00Z", set())],
+}
+
+
+async def two_tickets(tools: Tools) -> dict[str, str]:
+    rich = await tools.create(
+        "ログイン fails", person_in_charge="bob", account="acme", status="in_progress", category="incident",
+        labels=["auth"], priority="high", scheduled_completion_date="2026-02-01",
+    )  # fmt: skip
+    return {"rich": rich, "plain": await tools.create("a plain one")}
+
+
+def _filter_case(name: str) -> None:
+    @proves("get_ticket_list", name)
+    async def filtered(tools: Tools) -> None:
+        made = await two_tickets(tools)
+        for value, expected in FILTERS[name]:
+            assert set(await tools.keys(**{name: value})) == {made[which] for which in expected}, value
+
+
+for _name in FILTERS:
+    _filter_case(_name)
+
+
+@proves("get_ticket_list", "show_completed")
+async def completed_tickets_are_shown_when_asked_for(tools: Tools) -> None:
+    await tools.create(status="completed")
+
+    assert await tools.keys() == []
+    assert await tools.keys(show_completed=True) == ["TH-1"]
+
+
+@proves("get_ticket_list", "sort_by", "sort_order")
+async def the_order_is_as_asked(tools: Tools) -> None:
+    await tools.create(priority="low")
+    await tools.create(priority="urgent")
+    await tools.create(priority="medium")
+
+    assert await tools.keys(sort_by="priority") == ["TH-2", "TH-3", "TH-1"]
+    assert await tools.keys(sort_by="priority", sort_order="asc") == ["TH-1", "TH-3", "TH-2"]
+
+
+@proves("get_ticket_list", "limit", "cursor")
+async def pages_follow_each_other(tools: Tools) -> None:
+    for _ in range(3):
+        await tools.create()
+
+    first = await tools("get_ticket_list", limit=2, sort_by="key")
+    second = await tools("get_ticket_list", limit=2, sort_by="key", cursor=first["next_cursor"])
+
+    assert [row["key"] for row in first["tickets"]] == ["TH-3", "TH-2"]
+    assert [row["key"] for row in second["tickets"]] == ["TH-1"]
+    assert second["next_cursor"] is None
+
+
+@proves("get_ticket_list", "fields")
+async def the_columns_are_those_asked_for(tools: Tools) -> None:
+    await two_tickets(tools)
+
+    data = await tools("get_ticket_list", fields=["person_in_charge", "labels"], label="auth")
+
+    assert data["tickets"] == [{"key": "TH-1", "assignee": "bob", "labels": ["auth"]}]
+
+
+@proves("get_ticket_list", "format")
+async def the_format_is_the_one_asked_for(tools: Tools) -> None:
+    await two_tickets(tools)
+
+    (compact,) = (await tools("get_ticket_list", label="auth"))["tickets"]
+    (full,) = (await tools("get_ticket_list", label="auth", format="full"))["tickets"]
+    table = await tools.text("get_ticket_list", label="auth", format="markdown", fields=["status", "due"])
+
+    assert (compact["status"], compact["assignee"], "account" in compact) == ("In Progress", "bob", False)
+    assert full["status"] == {"id": "in_progress", "name": "In Progress"}
+    assert full["account"] == {"id": "acme", "name": "Acme"}
+    assert table == "| key | status | due |\n|---|---|---|\n| TH-1 | In Progress | 2026-02-01 |"
+
+
+# ── one ticket and reference data ──
+
+
+@proves("get_ticket_detail", "ticket_id", "include", "history_limit")
+async def a_ticket_comes_with_the_parts_asked_for(tools: Tools) -> None:
+    key = await tools.create()
+    await tools("update_ticket", ticket_id=key, priority="low")
+    await tools("update_ticket", ticket_id=key, priority="high")
+
+    bare = await tools("get_ticket_detail", ticket_id=key.lower())
+    single = await tools("get_ticket_detail", ticket_id=key, include="comments")
+    short = await tools("get_ticket_detail", ticket_id=key, include=["history"], history_limit=2)
+
+    assert bare.keys() == {"ticket"}
+    assert single["comments"] == []
+    assert [entry["version"] for entry in short["history"]] == [3, 2]
+
+
+@proves("get_users", "role")
+async def users_of_one_role(tools: Tools) -> None:
+    assert [user["id"] for user in (await tools("get_users"))["users"]] == ["alice", "bob", "triage_bot"]
+    assert [user["id"] for user in (await tools("get_users", role="manager"))["users"]] == ["alice"]
+
+
+@proves("get_category_details", "category")
+async def details_of_one_category(tools: Tools) -> None:
+    every = (await tools("get_category_details"))["category_details"]
+    some = (await tools("get_category_details", category="UX improvement"))["category_details"]
+
+    assert [detail["id"] for detail in some] == ["screen_layout", "wording", "accessibility"]
+    assert len(every) > len(some)
+
+
+@pytest.mark.parametrize("case", _once())
+async def test_the_parameter_has_its_effect(tickets: TicketService, case: Case) -> None:
+    await case(Tools(tickets))

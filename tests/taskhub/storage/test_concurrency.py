@@ -1,0 +1,146 @@
+"""Many writers in two processes: the log is dense, in commit order, and agrees with the tickets."""
+
+import asyncio
+import itertools
+import sys
+from pathlib import Path
+
+import orjson
+from sqlalchemy import select
+
+from broadcaster.event import Event, EventDraft
+from taskhub.storage.database import Database
+from taskhub.storage.event_log import SqlEventLog
+from taskhub.storage.schema import events, tickets
+from taskhub.storage.transaction import Transaction
+from taskhub.tickets.inputs import NewTicket
+from tests.taskhub.storage.writers import write_at_random
+from tests.taskhub.world import ALICE, World, until
+
+WRITES_EACH = 12
+ROOT = Path(__file__).parents[3]
+
+
+async def follow(log: SqlEventLog, done: asyncio.Event) -> list[Event]:
+    """What a reader sees that only ever asks for what comes after the last it saw."""
+    seen: list[Event] = []
+    while True:
+        finished = done.is_set()
+        page = await log.read("default", seen[-1].seq if seen else 0, 50)
+        seen += page
+        if finished and not page:
+            return seen
+
+
+async def test_writers_in_two_processes_make_one_dense_log(world: World, url: str) -> None:
+    for _ in range(3):
+        await world.create()
+    done = asyncio.Event()
+    readers = [asyncio.create_task(follow(SqlEventLog(world.database), done)) for _ in range(3)]
+    other = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.taskhub.storage.writers", url, "2", str(WRITES_EACH)),
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    committed_here = await write_at_random(url, 1, WRITES_EACH)
+    output, _ = await other.communicate()
+    done.set()
+    sequences = [await reader for reader in readers]
+
+    assert other.returncode == 0
+    assert committed_here > WRITES_EACH
+    assert int(output) > WRITES_EACH
+    head = (await world.log.bounds("default")).head
+    for sequence in sequences:
+        assert [event.seq for event in sequence] == list(range(1, head + 1))
+        assert [event.encoded for event in sequence] == [event.encoded for event in sequences[0]]
+    times = [event.time for event in sequences[0]]
+    assert times == sorted(times)
+    await assert_tickets_agree_with_the_log(world.database, sequences[0])
+
+
+async def assert_tickets_agree_with_the_log(database: Database, log: list[Event]) -> None:
+    async with database.read() as connection:
+        rows = (await connection.execute(select(tickets.c.no, tickets.c.version).order_by(tickets.c.no))).all()
+        nonces = (await connection.execute(select(events.c.nonce))).scalars().all()
+    assert [row.no for row in rows] == list(range(1, len(rows) + 1))
+    assert len(set(nonces)) == len(log)
+    for row in rows:
+        versions = [event.ticket_version for event in log if event.subject == f"TH-{row.no}"]
+        assert versions == list(range(1, row.version + 1))
+    states = [orjson.loads(event.data)["ticket"] for event in log if event.type.startswith("ticket.")]
+    assert all(state["key"].startswith("TH-") for state in states)
+    created = [event.subject for event in log if event.type == "ticket.created"]
+    assert created == [f"TH-{n}" for n in range(1, len(rows) + 1)]
+
+
+async def test_a_later_place_is_never_visible_before_an_earlier_one(world: World) -> None:
+    """With numbers from a sequence the second writer could commit first, and a reader would pass the first."""
+    first_has_its_place, go_on = asyncio.Event(), asyncio.Event()
+    order: list[str] = []
+
+    async def slow(transaction: Transaction) -> None:
+        await transaction.take(events=1)
+        first_has_its_place.set()
+        await go_on.wait()
+        transaction.emit(EventDraft("build.finished", "user:slow", "system", b"{}"))
+
+    async def quick(transaction: Transaction) -> None:
+        await transaction.take(events=1)
+        order.append("the quick one has its place")
+        transaction.emit(EventDraft("build.finished", "user:quick", "system", b"{}"))
+
+    slow_one = asyncio.create_task(world.writer.run("default", slow))
+    await first_has_its_place.wait()
+    quick_one = asyncio.create_task(world.writer.run("default", quick))
+    await until(lambda: world.writer.pending == 2)
+    assert list(await world.log.read("default", 0, 10)) == []
+    assert order == []
+    go_on.set()
+    await asyncio.gather(slow_one, quick_one)
+
+    assert [event.actor for event in await world.log.read("default", 0, 10)] == ["user:slow", "user:quick"]
+
+
+async def test_twenty_creates_with_one_key_make_one_ticket(world: World) -> None:
+    answers = await asyncio.gather(
+        *(world.tickets.create_ticket(ALICE, NewTicket(summary="once"), idempotency_key="only-one") for _ in range(20))
+    )
+
+    assert {answer.key for answer in answers} == {"TH-1"}
+    assert [answer.replayed for answer in answers].count(False) == 1
+    assert await world.keys() == ["TH-1"]
+    assert len(world.heard) == 1
+
+
+async def test_parents_set_at_once_on_different_tickets_make_no_circle(world: World) -> None:
+    for first in range(1, 21, 4):
+        a, b, c, d = (f"TH-{first + n}" for n in range(4))
+        for _ in range(4):
+            await world.create()
+        await world.update(b, parent=c)
+        await world.update(d, parent=a)
+
+        # Either alone is fine; together they close the circle a, b, c, d, and they have no ticket in common.
+        outcomes = await asyncio.gather(world.update(a, parent=b), world.update(c, parent=d), return_exceptions=True)
+        assert sorted(type(outcome).__name__ for outcome in outcomes) == ["InvalidInput", "Written"]
+
+
+async def test_writers_that_lock_the_same_tickets_do_not_lock_each_other_out(world: World) -> None:
+    for n in range(6):
+        await world.create(f"ticket {n}")
+
+    results = await asyncio.gather(
+        *(world.update(f"TH-{a}", parent=f"TH-{b}") for a, b in itertools.permutations(range(1, 7), 2)),
+        return_exceptions=True,
+    )
+
+    parents = {f"TH-{n}": (await world.ticket(f"TH-{n}")).parent for n in range(1, 7)}
+    for key in parents:
+        line, current = [], parents[key]
+        while current is not None:
+            assert current not in line, f"a circle of parents: {parents}"
+            line.append(current)
+            current = parents[current]
+    assert {type(result).__name__ for result in results} <= {"Written", "InvalidInput"}
+    assert any(parents.values())

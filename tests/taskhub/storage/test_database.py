@@ -1,0 +1,289 @@
+"""Connections: what a unit sees, and what it says when the database is busy or away."""
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select, text, update
+
+from taskhub.storage.database import Database
+from taskhub.storage.event_log import SqlEventLog
+from taskhub.storage.schema import workspaces
+from taskhub.storage.urls import driver_url
+from taskhub.tickets.errors import StorageBusy
+from tests.servers import PostgresServer
+from tests.taskhub.world import failed_connections_ended
+
+RENAME = update(workspaces).values(name="Renamed")
+NAME = select(workspaces.c.name)
+
+
+async def name_of(database: Database) -> str:
+    async with database.read() as connection:
+        return str((await connection.execute(NAME)).scalar_one())
+
+
+async def test_a_read_sees_the_database_as_it_was_at_its_first_statement(database: Database) -> None:
+    async with database.read() as reading:
+        before = (await reading.execute(NAME)).scalar_one()
+        async with database.write() as writing:
+            await writing.execute(RENAME)
+        after = (await reading.execute(NAME)).scalar_one()
+
+    assert before == after == "Default"
+    assert await name_of(database) == "Renamed"
+
+
+async def test_a_write_that_raises_is_rolled_back(database: Database) -> None:
+    async def change_and_fail() -> None:
+        async with database.write() as connection:
+            await connection.execute(RENAME)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        await change_and_fail()
+
+    assert await name_of(database) == "Default"
+
+
+async def test_a_read_cannot_write(database: Database) -> None:
+    with pytest.raises(Exception, match=r"read-?only|cannot be written"):
+        async with database.read() as connection:
+            await connection.execute(RENAME)
+
+
+async def test_a_caller_cancelled_in_a_unit_leaves_the_database_usable(database: Database) -> None:
+    begun = asyncio.Event()
+
+    async def write_and_wait() -> None:
+        async with database.write() as connection:
+            await connection.execute(RENAME)
+            begun.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(write_and_wait())
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    async with database.write() as connection:
+        assert (await connection.execute(NAME)).scalar_one() == "Default"
+
+
+async def test_a_ready_database_answers_a_ping_and_knows_its_deployment(database: Database) -> None:
+    await database.ping()
+
+    deployment = await database.deployment()
+    assert len(deployment.id) == 16
+    assert len(deployment.secret) == 32
+    assert await database.schema_is_current()
+
+
+async def test_a_schema_of_another_version_is_not_current(database: Database) -> None:
+    async with database.write() as connection:
+        await connection.execute(text("UPDATE alembic_version SET version_num = 'ffff'"))
+
+    assert not await database.schema_is_current()
+
+
+async def test_waiting_too_long_for_the_writer_is_busy(url: str) -> None:
+    patient, hasty = Database(url), Database(url, busy_timeout_s=0.05)
+    await patient.open()
+    await hasty.open()
+
+    async with patient.write() as connection:
+        await connection.execute(RENAME)
+        with pytest.raises(StorageBusy):
+            async with hasty.write() as second:
+                await second.execute(RENAME)
+        assert await name_of(hasty) == "Default"
+    async with hasty.write() as second:
+        await second.execute(RENAME)
+    await patient.close()
+    await hasty.close()
+
+
+async def test_waiting_too_long_for_a_connection_is_busy(url: str) -> None:
+    database = Database(url, pool_size=1, busy_timeout_s=0.05)
+    await database.open()
+
+    async with database.read() as connection:
+        await connection.execute(NAME)
+        with pytest.raises(StorageBusy, match="in use"):
+            await name_of(database)
+    await database.close()
+
+
+async def test_a_closed_database_is_busy(url: str) -> None:
+    database = Database(url)
+    with pytest.raises(StorageBusy, match="closed"):
+        await database.ping()
+
+
+async def test_sqlite_commits_durably_in_wal_mode_with_foreign_keys(sqlite_url: str) -> None:
+    database = Database(sqlite_url)
+    await database.open()
+    async with database.write() as connection:
+        values = [
+            (await connection.exec_driver_sql(f"PRAGMA {name}")).scalar_one()
+            for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+        ]
+    await database.close()
+
+    assert values == ["wal", 2, 1, 5000]
+
+
+async def test_data_version_changes_with_other_connections_only(sqlite_url: str) -> None:
+    database = Database(sqlite_url)
+    await database.open()
+    await name_of(database)
+    first = await database.data_version()
+    await name_of(database)
+    assert await database.data_version() == first
+
+    connection = sqlite3.connect(driver_url(sqlite_url)[0].database or "")
+    connection.execute("UPDATE workspaces SET name = 'Elsewhere'")
+    connection.commit()
+    connection.close()
+
+    assert await database.data_version() != first
+    await database.close()
+
+
+async def test_a_missing_sqlite_file_is_away_and_not_created(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/nowhere/taskhub.db")
+    await database.open()
+
+    with pytest.raises(StorageBusy):
+        await database.ping()
+    with pytest.raises(StorageBusy):
+        await database.data_version()
+    await database.close()
+    await failed_connections_ended()
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.fixture(scope="module")
+def stoppable_server(postgres: PostgresServer) -> Iterator[PostgresServer]:
+    """Not the one that all tests share; skipped like that one."""
+    server = PostgresServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def own_server(stoppable_server: PostgresServer) -> Iterator[PostgresServer]:
+    """A running server that a test may kill or pause."""
+    stoppable_server.start()
+    yield stoppable_server
+    stoppable_server.kill()
+
+
+@pytest.fixture
+async def on_own_server(own_server: PostgresServer) -> AsyncIterator[Database]:
+    database = Database(own_server.url, pool_size=3, busy_timeout_s=0.3)
+    await database.open()
+    yield database
+    await database.close()
+
+
+async def one(database: Database) -> int:
+    async with database.read() as connection:
+        return int((await connection.execute(text("SELECT 1"))).scalar_one())
+
+
+async def test_a_killed_server_is_away_at_once_and_found_again_when_it_is_back(
+    own_server: PostgresServer, on_own_server: Database
+) -> None:
+    database = on_own_server
+    assert await asyncio.gather(*(one(database) for _ in range(3))) == [1, 1, 1]
+    own_server.kill()
+
+    async with asyncio.timeout(5):
+        for _ in range(3):
+            with pytest.raises(StorageBusy):
+                await one(database)
+        with pytest.raises(StorageBusy):
+            await database.ping()
+    own_server.start()
+
+    assert await asyncio.gather(*(one(database) for _ in range(3))) == [1, 1, 1]
+    await database.ping()
+
+
+async def test_a_server_killed_in_a_write_leaves_nothing_of_it(
+    own_server: PostgresServer, on_own_server: Database
+) -> None:
+    database = on_own_server
+    async with database.write() as connection:
+        await connection.execute(text("CREATE TABLE kept (n int)"))
+
+    async def write_and_lose_the_server() -> None:
+        async with database.write() as connection:
+            await connection.execute(text("INSERT INTO kept VALUES (1)"))
+            own_server.kill()
+            await connection.execute(text("INSERT INTO kept VALUES (2)"))
+
+    with pytest.raises(StorageBusy):
+        await write_and_lose_the_server()
+    own_server.start()
+
+    async with database.read() as connection:
+        assert (await connection.execute(text("SELECT count(*) FROM kept"))).scalar_one() == 0
+
+
+async def test_losing_the_server_at_the_commit_is_said_to_be_uncertain(
+    own_server: PostgresServer, on_own_server: Database
+) -> None:
+    async def write_and_lose_the_server() -> None:
+        async with on_own_server.write() as connection:
+            await connection.execute(text("CREATE TABLE maybe (n int)"))
+            own_server.kill()
+
+    with pytest.raises(StorageBusy) as lost:
+        await write_and_lose_the_server()
+
+    assert lost.value.uncertain
+    assert "may have been made" in str(lost.value)
+    own_server.start()
+
+
+async def test_a_server_that_gives_no_answer_is_away_within_seconds(
+    own_server: PostgresServer, on_own_server: Database
+) -> None:
+    database = on_own_server
+    assert await one(database) == 1
+    own_server.pause()
+
+    async with asyncio.timeout(15):
+        for _ in range(2):
+            with pytest.raises(StorageBusy):
+                await one(database)
+        with pytest.raises(StorageBusy):
+            await database.ping()
+        with pytest.raises(Exception, match=r"reached|answer"):
+            await SqlEventLog(database).heads(["default"])
+    own_server.resume()
+
+    assert await one(database) == 1
+
+
+async def test_a_caller_cancelled_while_the_server_gives_no_answer_is_let_go(
+    own_server: PostgresServer, on_own_server: Database
+) -> None:
+    database = on_own_server
+    assert await one(database) == 1
+    own_server.pause()
+    task = asyncio.create_task(one(database))
+    await asyncio.sleep(0)
+    task.cancel()
+
+    async with asyncio.timeout(10):
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    own_server.resume()
+    assert await one(database) == 1

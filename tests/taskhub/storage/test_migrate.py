@@ -1,0 +1,152 @@
+"""Migrations, what a new database starts with, and the addresses that people write."""
+
+import asyncio
+import fcntl
+import multiprocessing
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Connection, func, select, text
+
+from taskhub.storage.database import Database
+from taskhub.storage.migrate import NewerSchema, migrate
+from taskhub.storage.names import normalise, slug
+from taskhub.storage.schema import METADATA, deployment, statuses, workspaces
+from taskhub.storage.urls import driver_url, sqlite_path
+from taskhub.tickets.errors import StorageBusy
+from tests.servers import PostgresServer, free_port
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def new_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A database that does not exist yet, or is empty."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/not yet/100%/taskhub.db"
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return server.create_database()
+
+
+async def test_the_migrations_make_the_schema_that_the_program_has(database: Database) -> None:
+    def differences(connection: Connection) -> list[object]:
+        return list(compare_metadata(MigrationContext.configure(connection), METADATA))
+
+    async with database.read() as connection:
+        assert await connection.run_sync(differences) == []
+
+
+async def test_several_processes_may_migrate_at_once(new_url: str) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    processes = [spawn.Process(target=migrate, args=(new_url,)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        await asyncio.to_thread(process.join)
+    await asyncio.to_thread(migrate, new_url)
+
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    database = Database(new_url)
+    await database.open()
+    assert await database.schema_is_current()
+    async with database.read() as connection:
+        for table, count in ((deployment, 1), (workspaces, 1), (statuses, 6)):
+            assert (await connection.execute(select(func.count()).select_from(table))).scalar_one() == count
+    await database.close()
+
+
+async def test_a_migration_that_fails_leaves_nothing(new_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(connection: object) -> None:
+        raise KeyError("no seeds")
+
+    monkeypatch.setattr("taskhub.storage.migrate.plant", fail)
+    with pytest.raises(KeyError):
+        await asyncio.to_thread(migrate, new_url)
+    monkeypatch.undo()
+    await asyncio.to_thread(migrate, new_url)
+
+    database = Database(new_url)
+    await database.open()
+    await database.ping()
+    async with database.read() as connection:
+        assert (await connection.execute(text("SELECT count(*) FROM workspaces"))).scalar_one() == 1
+    await database.close()
+
+
+def test_a_file_lock_is_held_while_migrating(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused: list[bool] = []
+
+    async def try_to_lock(connection: object) -> None:
+        with (tmp_path / "taskhub.db.migrate").open("a") as file, pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        refused.append(True)
+
+    monkeypatch.setattr("taskhub.storage.migrate.plant", try_to_lock)
+    migrate(f"sqlite:///{tmp_path}/taskhub.db")
+
+    assert refused == [True]
+
+
+def test_the_file_with_the_secret_is_for_its_owner_alone(tmp_path: Path) -> None:
+    path = tmp_path / "data" / "taskhub.db"
+    migrate(f"sqlite:///{path}")
+
+    assert path.stat().st_mode & 0o077 == 0
+
+
+async def test_a_schema_of_a_newer_version_is_refused_by_name(new_url: str) -> None:
+    await asyncio.to_thread(migrate, new_url)
+    database = Database(new_url)
+    await database.open()
+    async with database.write() as connection:
+        await connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    await database.close()
+
+    with pytest.raises(NewerSchema, match="9999"):
+        await asyncio.to_thread(migrate, new_url)
+
+
+def test_a_wrong_name_or_database_on_the_server_is_named(postgres: PostgresServer) -> None:
+    url = urlsplit(postgres.url)
+    with pytest.raises(StorageBusy, match="no database of that name"):
+        migrate(url._replace(path="/nowhere").geturl())
+    with pytest.raises(StorageBusy, match="refuses this user name"):
+        migrate(url._replace(netloc=f"nobody_known@{url.netloc.rpartition('@')[2]}").geturl())
+
+
+def test_a_server_that_is_not_there_is_away() -> None:
+    with pytest.raises(StorageBusy):
+        migrate(f"postgresql://nobody@127.0.0.1:{free_port()}/none")
+
+
+def test_a_directory_that_cannot_be_made_is_an_error_of_the_system(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        migrate(f"sqlite:///{tmp_path}/file/taskhub.db")
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "mysql://u@h/d", "redis://localhost"])
+def test_other_databases_and_databases_in_memory_are_refused(url: str) -> None:
+    with pytest.raises(ValueError, match="sqlite"):
+        driver_url(url)
+
+
+def test_addresses_are_read_as_people_write_them() -> None:
+    url, settings = driver_url("postgres://u:p%40ss@db.example:6000/tickets?sslmode=require&application_name=shop")
+    assert (url.drivername, url.password, url.host, url.port) == ("postgresql+asyncpg", "p@ss", "db.example", 6000)
+    assert (dict(url.query), settings) == ({"ssl": "require"}, {"application_name": "shop"})
+    assert sqlite_path(url) is None
+    assert sqlite_path(driver_url("sqlite:////var/lib/x.db")[0]) == Path("/var/lib/x.db")
+    assert sqlite_path(driver_url("sqlite:///x.db")[0]) == Path("x.db")
+
+
+def test_ids_are_slugs_and_lookups_ignore_case_and_separators() -> None:
+    assert slug("In Progress") == "in_progress"
+    assert slug("Chat/LLM") == "chat_llm"
+    assert slug("ＡＢＣ 商事（株）") == "abc_商事_株"
+    assert slug("In-Progress", {"in_progress", "in_progress_2"}) == "in_progress_3"
+    assert slug("!!!") == "unnamed"
+    assert {normalise(text) for text in ("In Progress", "in_progress", "IN-PROGRESS", "Ｉｎ　progress")} == {
+        "inprogress"
+    }

@@ -1,0 +1,350 @@
+"""Tickets of a TaskHub elsewhere: the whole application on a real socket, and the same service asked directly."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from pydantic import SecretStr
+from sqlalchemy import insert, update
+
+from routes.keys import DATABASE, TICKETS
+from taskhub.app import create_app
+from taskhub.auth.errors import Unauthenticated
+from taskhub.auth.principal import ALL_SCOPES, Caller, Principal
+from taskhub.remote import RemoteRefused, RemoteTickets, RemoteUnavailable
+from taskhub.settings import Settings
+from taskhub.storage.database import Database
+from taskhub.storage.names import slug
+from taskhub.storage.schema import accounts, workspaces
+from taskhub.tickets.errors import (
+    IdempotencyMismatch,
+    InvalidInput,
+    TicketError,
+    TicketNotFound,
+    VersionConflict,
+)
+from taskhub.tickets.inputs import NewAttachment, NewComment, NewTicket, TicketChange, TicketQuery
+from taskhub.tickets.model import Include
+from taskhub.tickets.service import TicketService
+from tests.servers import free_port
+
+ALICE = Caller(Principal("user:alice", "default", ALL_SCOPES, authenticated=False), "mcp_tool", "request-9")
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Elsewhere:
+    """A running application. Each entry of `faults` meets one request to the API; then all is well."""
+
+    def __init__(self, url: str, local: TicketService | None) -> None:
+        self.url = url
+        self._local = local
+        self._database: Database | None = None
+        self.faults: list[str] = []
+        self.requests: list[tuple[str, str]] = []
+        self.delays: list[float] = []
+
+    @property
+    def local(self) -> TicketService:
+        assert self._local is not None
+        return self._local
+
+    @property
+    def database(self) -> Database:
+        assert self._database is not None
+        return self._database
+
+    def remote(self, api_key: str | None = None) -> RemoteTickets:
+        async def sleep(seconds: float) -> None:
+            self.delays.append(seconds)
+            await asyncio.sleep(0)
+
+        return RemoteTickets(self.url, api_key, sleep=sleep)
+
+
+@asynccontextmanager
+async def serving(app: web.Application) -> AsyncIterator[str]:
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=5)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def elsewhere_at(data_dir: Path, **settings: Any) -> AsyncIterator[Elsewhere]:
+    found = Elsewhere("", None)
+
+    @web.middleware
+    async def faulty(request: web.Request, handler: Handler) -> web.StreamResponse:
+        found.requests.append((request.method, request.path))
+        fault = found.faults.pop(0) if found.faults else ""
+        if fault == "busy":
+            return web.json_response(
+                {"code": "storage_busy", "detail": "busy"}, status=503, headers={"Retry-After": "2"}
+            )
+        if fault == "no json":
+            return web.Response(text="<html>", status=200)
+        if fault == "moved":
+            return web.Response(status=307, headers={"Location": "https://elsewhere.example/"})
+        response = await handler(request)
+        if fault == "answer lost" and request.transport is not None:
+            request.transport.abort()
+        return response
+
+    app = create_app(Settings(data_dir=data_dir, **settings))
+    app.middlewares.insert(0, faulty)
+    async with serving(app) as url:
+        found.url = url
+        found._local = app[TICKETS]
+        found._database = app[DATABASE]
+        yield found
+
+
+@pytest.fixture
+async def elsewhere(tmp_path: Path) -> AsyncIterator[Elsewhere]:
+    async with elsewhere_at(tmp_path) as found:
+        yield found
+
+
+@pytest.fixture
+async def remote(elsewhere: Elsewhere) -> AsyncIterator[RemoteTickets]:
+    async with elsewhere.remote() as tickets:
+        yield tickets
+
+
+FULL = NewTicket(
+    summary="ログイン, fails",
+    description="long\nstory",
+    reception_at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+    category="incident",
+    category_detail="outage",
+    request_channel="Email",
+    status="waiting",
+    waiting_reason="the customer",
+    priority="urgent",
+    scheduled_completion_date=date(2026, 3, 4),
+    actual_effort_hours=1.5,
+    has_defect=False,
+    labels=["b", "a"],
+    attachments=[NewAttachment(file_name="log", url="https://example.org/log")],
+)
+
+
+async def test_every_read_answers_what_the_service_there_answers(elsewhere: Elsewhere, remote: RemoteTickets) -> None:
+    local = elsewhere.local
+    await remote.create_ticket(ALICE, FULL)
+    await remote.create_ticket(ALICE, NewTicket(summary="second", blocked_by=["TH-1"]))
+    await remote.add_comment(ALICE, "TH-1", NewComment(comment="why?", kind="question"))
+
+    query = TicketQuery(status=["waiting", "received"], ready=False, updated_since=datetime(2026, 1, 1, tzinfo=UTC))
+    assert await remote.list_tickets(ALICE, query) == await local.list_tickets(ALICE, query)
+    assert len((await remote.list_tickets(ALICE, query)).tickets) == 2
+    parts: tuple[Include, ...] = ("history", "comments", "relations", "attachments")
+    for key in ("TH-1", "th-2"):
+        assert await remote.get_ticket(ALICE, key, include=parts) == await local.get_ticket(ALICE, key, include=parts)
+    assert len((await remote.get_ticket(ALICE, "TH-1", include=["history"], history_limit=1)).history or []) == 1
+    assert await remote.users(ALICE, role="agent") == await local.users(ALICE, role="agent")
+    assert await remote.accounts(ALICE) == await local.accounts(ALICE)
+    assert await remote.categories(ALICE) == await local.categories(ALICE) != []
+    details = await local.category_details(ALICE, category="UX Improvement")
+    assert await remote.category_details(ALICE, category="UX Improvement") == details != []
+    assert await remote.statuses(ALICE) == await local.statuses(ALICE) != []
+    assert await remote.request_channels(ALICE) == await local.request_channels(ALICE) != []
+    assert await remote.response_categories(ALICE) == await local.response_categories(ALICE)
+
+
+async def test_pages_follow_each_other(elsewhere: Elsewhere, remote: RemoteTickets) -> None:
+    for number in range(3):
+        await remote.create_ticket(ALICE, NewTicket(summary=f"number {number}"))
+
+    first = await remote.list_tickets(ALICE, TicketQuery(limit=2, sort_by="key"))
+    second = await remote.list_tickets(ALICE, TicketQuery(limit=2, sort_by="key", cursor=first.next_cursor))
+
+    assert [ticket.key for ticket in (*first.tickets, *second.tickets)] == ["TH-3", "TH-2", "TH-1"]
+
+
+async def test_a_change_keeps_what_is_absent_and_clears_what_is_null(
+    elsewhere: Elsewhere, remote: RemoteTickets
+) -> None:
+    await remote.create_ticket(ALICE, FULL)
+
+    written = await remote.update_ticket(
+        ALICE, "TH-1", TicketChange(description=None, comment="cleared"), expected_version=1
+    )
+
+    ticket = (await elsewhere.local.get_ticket(ALICE, "TH-1")).ticket
+    assert (ticket.description, ticket.labels, ticket.version) == (None, ("a", "b"), 2)
+    assert (written.key, written.version, written.noop) == ("TH-1", 2, False)
+
+
+@pytest.mark.parametrize("actor", ["user:alice", "agent:夜勤"])
+async def test_the_caller_is_named_there_by_its_actor(elsewhere: Elsewhere, remote: RemoteTickets, actor: str) -> None:
+    caller = replace(ALICE, principal=replace(ALICE.principal, actor=actor))
+
+    await remote.create_ticket(caller, NewTicket(summary="x"))
+
+    history = (await elsewhere.local.get_ticket(ALICE, "TH-1", include=["history"])).history or []
+    assert history[0].actor == actor
+
+
+async def add_account(elsewhere: Elsewhere, name: str) -> None:
+    async with elsewhere.database.write() as connection:
+        row = {"workspace_id": "default", "id": slug(name), "name": name, "order_no": 1, "active": True}
+        await connection.execute(insert(accounts), {**row, "created_at": "", "updated_at": ""})
+        await connection.execute(update(workspaces).values(references_version=2))
+
+
+async def test_a_filter_may_name_what_has_a_comma_in_its_name(elsewhere: Elsewhere, remote: RemoteTickets) -> None:
+    await add_account(elsewhere, "Smith, Jones & Co.")
+    await remote.create_ticket(ALICE, NewTicket(summary="theirs", account="Smith, Jones & Co."))
+    await remote.create_ticket(ALICE, NewTicket(summary="nobody's"))
+    query = TicketQuery(account=["smith, jones & co."])
+
+    found = await remote.list_tickets(ALICE, query)
+
+    assert [ticket.key for ticket in found.tickets] == ["TH-1"]
+    assert found == await elsewhere.local.list_tickets(ALICE, query)
+
+
+@pytest.mark.parametrize("name", ["person_in_charge", "account", "status", "category"])
+async def test_an_unknown_name_with_a_comma_is_one_problem(remote: RemoteTickets, name: str) -> None:
+    with pytest.raises(InvalidInput, match=r"there is no 'Nobody, Inc\.'") as refused:
+        await remote.list_tickets(ALICE, TicketQuery.model_validate({name: ["Nobody, Inc."]}))
+
+    assert [problem.pointer for problem in refused.value.problems] == [f"/{name}"]
+
+
+async def test_a_write_whose_answer_was_lost_takes_effect_once(elsewhere: Elsewhere, remote: RemoteTickets) -> None:
+    elsewhere.faults = ["answer lost"]
+
+    written = await remote.create_ticket(ALICE, NewTicket(summary="once"))
+
+    assert (written.key, written.replayed) == ("TH-1", False)
+    assert elsewhere.requests == [("POST", "/api/v1/tickets")] * 2
+    assert len((await elsewhere.local.list_tickets(ALICE, TicketQuery())).tickets) == 1
+
+
+async def test_a_repeat_by_the_callers_own_key_says_so(elsewhere: Elsewhere, remote: RemoteTickets) -> None:
+    first = await remote.create_ticket(ALICE, NewTicket(summary="once"), idempotency_key="mine")
+
+    second = await remote.create_ticket(ALICE, NewTicket(summary="once"), idempotency_key="mine")
+
+    assert second == replace(first, replayed=True)
+
+
+async def test_a_busy_server_is_asked_again_when_it_says(elsewhere: Elsewhere, remote: RemoteTickets) -> None:
+    elsewhere.faults = ["busy", "busy"]
+
+    assert (await remote.list_tickets(ALICE, TicketQuery())).tickets == []
+    assert elsewhere.delays == [2.0, 2.0]
+
+
+async def test_a_server_that_stays_busy_is_given_up_with_its_address_in_the_error(
+    elsewhere: Elsewhere, remote: RemoteTickets
+) -> None:
+    elsewhere.faults = ["busy"] * 3
+
+    with pytest.raises(RemoteUnavailable) as given_up:
+        await remote.list_tickets(ALICE, TicketQuery())
+
+    assert elsewhere.url in str(given_up.value)
+    assert given_up.value.retryable
+    assert len(elsewhere.requests) == 3
+
+
+async def test_a_server_that_is_away_is_an_error_that_names_it() -> None:
+    address = f"http://user:secret@127.0.0.1:{free_port()}/"
+    async with RemoteTickets(address, None, sleep=lambda seconds: asyncio.sleep(0)) as remote:
+        with pytest.raises(
+            RemoteUnavailable, match=r"the TaskHub at http://127\.0\.0\.1:\d+/? does not answer"
+        ) as away:
+            await remote.statuses(ALICE)
+
+    assert "secret" not in str(away.value)
+    assert away.value.hint
+
+
+async def test_something_else_at_the_address_is_no_taskhub(elsewhere: Elsewhere, remote: RemoteTickets) -> None:
+    elsewhere.faults = ["no json"]
+    with pytest.raises(RemoteRefused, match="what answers there is no TaskHub API \\(HTTP status 200\\)"):
+        await remote.statuses(ALICE)
+    elsewhere.faults = ["moved"]
+    with pytest.raises(RemoteRefused, match="HTTP status 307"):
+        await remote.statuses(ALICE)
+
+
+async def both(elsewhere: Elsewhere, remote: RemoteTickets, call: Callable[[Any], Awaitable[Any]]) -> TicketError:
+    """The error of a call there, the same as that of the service asked directly."""
+    errors = []
+    for tickets in (elsewhere.local, remote):
+        with pytest.raises(TicketError) as raised:
+            await call(tickets)
+        errors.append(raised.value)
+    direct, over_http = errors
+    assert type(over_http) is type(direct)
+    assert over_http.code == direct.code
+    return over_http
+
+
+async def test_errors_come_back_as_what_they_were(elsewhere: Elsewhere, remote: RemoteTickets) -> None:
+    await remote.create_ticket(ALICE, NewTicket(summary="x"), idempotency_key="k")
+    await remote.update_ticket(ALICE, "TH-1", TicketChange(priority="high"))
+
+    missing = await both(elsewhere, remote, lambda tickets: tickets.get_ticket(ALICE, "TH-77"))
+    stale = await both(
+        elsewhere,
+        remote,
+        lambda tickets: tickets.update_ticket(ALICE, "TH-1", TicketChange(remarks="x"), expected_version=1),
+    )
+    unknown = await both(
+        elsewhere, remote, lambda tickets: tickets.update_ticket(ALICE, "TH-1", TicketChange(status="complete"))
+    )
+    listing = await both(
+        elsewhere, remote, lambda tickets: tickets.list_tickets(ALICE, TicketQuery(status=["nowhere"]))
+    )
+    cursor = await both(elsewhere, remote, lambda tickets: tickets.list_tickets(ALICE, TicketQuery(cursor="foreign")))
+    reused = await both(
+        elsewhere, remote, lambda tickets: tickets.create_ticket(ALICE, NewTicket(summary="y"), idempotency_key="k")
+    )
+
+    assert isinstance(missing, TicketNotFound)
+    assert missing.key == "TH-77"
+    assert isinstance(stale, VersionConflict)
+    assert (stale.expected, stale.current, stale.changed) == (1, 2, {"priority": ["none", "high"]})
+    assert stale.actors == ["user:alice"]
+    assert isinstance(unknown, InvalidInput)
+    assert (unknown.problems[0].pointer, unknown.problems[0].did_you_mean) == ("/status", "Completed")
+    assert "Completed" in unknown.problems[0].allowed
+    assert isinstance(listing, InvalidInput)
+    assert listing.problems[0].pointer == "/status"
+    assert isinstance(cursor, InvalidInput)
+    assert isinstance(reused, IdempotencyMismatch)
+
+
+@pytest.mark.parametrize("key", ["TH-1/comments", "../users", "TH-1?x=1", "", "TH 1", "%2e%2e"])
+async def test_what_cannot_be_a_key_is_never_part_of_an_address(
+    elsewhere: Elsewhere, remote: RemoteTickets, key: str
+) -> None:
+    with pytest.raises(TicketNotFound):
+        await remote.get_ticket(ALICE, key)
+
+    assert elsewhere.requests == []
+
+
+async def test_an_api_key_opens_a_server_that_asks_for_one(tmp_path: Path) -> None:
+    async with elsewhere_at(tmp_path, api_key=SecretStr("right-key")) as elsewhere:
+        async with elsewhere.remote("right-key") as remote:
+            assert await remote.statuses(ALICE)
+        async with elsewhere.remote("wrong-key") as remote:
+            with pytest.raises(Unauthenticated) as refused:
+                await remote.statuses(ALICE)
+
+    assert "wrong-key" not in str(refused.value)

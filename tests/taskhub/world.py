@@ -1,0 +1,99 @@
+"""A ticket service on a database, a clock that tests set, and callers."""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import insert, update
+
+from broadcaster.event import Event
+from taskhub.auth.principal import ALL_SCOPES, Caller, Principal, Scope
+from taskhub.storage.database import Database
+from taskhub.storage.event_log import SqlEventLog
+from taskhub.storage.names import slug
+from taskhub.storage.schema import METADATA, workspaces
+from taskhub.storage.writer import Writer
+from taskhub.tickets.inputs import NewTicket, TicketChange, TicketQuery
+from taskhub.tickets.model import Ticket, Written
+from taskhub.tickets.service import TicketService
+
+NOON = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+DEADLINE_S = 20.0
+
+
+def caller(actor: str = "user:alice", *, scopes: Iterable[Scope] = ALL_SCOPES) -> Caller:
+    return Caller(Principal(actor, "default", frozenset(scopes), authenticated=True), "rest_api", "r-1")
+
+
+ALICE = caller()
+
+
+class World:
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.now = NOON
+        self.heard: list[Event] = []
+        self.writer = Writer(database, self._heard, clock=lambda: self.now)
+        self.tickets = TicketService(database, self.writer)
+        self.log = SqlEventLog(database)
+
+    def _heard(self, workspace: str, events: Sequence[Event]) -> None:
+        self.heard += events
+
+    def tick(self, **delta: float) -> None:
+        """Let time pass: a millisecond, or as much as is said."""
+        self.now += timedelta(**delta) if delta else timedelta(milliseconds=1)
+
+    async def add(self, kind: str, name: str, **columns: Any) -> str:
+        """Add a row of reference data; its id."""
+        defaults: dict[str, Any] = {"active": True, "created_at": "", "updated_at": ""}
+        defaults |= {"kind": "human", "role": "agent"} if kind == "users" else {"order_no": 100}
+        row = {"workspace_id": "default", "id": slug(name), "name": name, **defaults, **columns}
+        async with self.database.write() as connection:
+            await connection.execute(insert(METADATA.tables[kind]), row)
+            await self._references_changed(connection)
+        return str(row["id"])
+
+    async def change_reference(self, kind: str, id: str, **columns: Any) -> None:
+        table = METADATA.tables[kind]
+        async with self.database.write() as connection:
+            await connection.execute(update(table).where(table.c.id == id).values(columns))
+            await self._references_changed(connection)
+
+    async def _references_changed(self, connection: Any) -> None:
+        raised = workspaces.c.references_version + 1
+        await connection.execute(update(workspaces).values(references_version=raised))
+
+    async def create(self, summary: str = "Printer is on fire", by: Caller = ALICE, **fields: Any) -> Written:
+        return await self.tickets.create_ticket(by, NewTicket(summary=summary, **fields))
+
+    async def update(self, key: str, by: Caller = ALICE, **fields: Any) -> Written:
+        return await self.tickets.update_ticket(by, key, TicketChange(**fields))
+
+    async def ticket(self, key: str) -> Ticket:
+        return (await self.tickets.get_ticket(ALICE, key)).ticket
+
+    async def keys(self, by: Caller = ALICE, **query: Any) -> list[str]:
+        """The keys of one page."""
+        page = await self.tickets.list_tickets(by, TicketQuery(**query))
+        return [ticket.key for ticket in page.tickets]
+
+
+async def failed_connections_ended() -> None:
+    """Wait for the SQLite driver's threads of connections that failed: they report to this test's loop, and a loop that
+    is closed by then makes an error in the next test."""
+    for thread in threading.enumerate():
+        if "_connection_worker_thread" in thread.name:
+            await asyncio.to_thread(thread.join, DEADLINE_S)
+
+
+async def until(condition: Callable[[], bool | Awaitable[bool]]) -> None:
+    """Wait for a condition, at most for the deadline."""
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            found = condition()
+            if found if isinstance(found, bool) else await found:
+                return
+            await asyncio.sleep(0.005)
