@@ -93,6 +93,13 @@ class Stream:
             pass
         return frame
 
+    async def caught_up(self) -> list[Frame]:
+        """The frames up to and with `ready`: all that was there when the stream was opened."""
+        frames = [await self.frame()]
+        while frames[-1].event != "ready":
+            frames.append(await self.frame())
+        return frames
+
     async def rest(self) -> list[Frame]:
         """All frames up to the end of the stream."""
         frames: list[Frame] = []
@@ -149,8 +156,11 @@ class Hub:
             assert response.status == 200, await response.text()
             yield Stream(response)
 
-    async def raw(self, request: bytes) -> tuple[int, dict[str, str], bytes]:
-        """Send bytes as they are; the answer's status, headers (names in lower case) and body, read to its end."""
+    async def raw(self, request: bytes, until: bytes | None = None) -> tuple[int, dict[str, str], bytes]:
+        """Send bytes as they are; the answer's status, headers (names in lower case) and body.
+
+        The body is read to its end, or with `until` to where these bytes come.
+        """
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
             writer.write(request)
@@ -159,7 +169,10 @@ class Hub:
                 lines = head.decode().split("\r\n")
                 headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines[1:] if line)}
                 length = headers.get("content-length")
-                body = await reader.readexactly(int(length)) if length is not None else await reader.read()
+                if until is not None:
+                    body = await reader.readuntil(until)
+                else:
+                    body = await reader.readexactly(int(length)) if length is not None else await reader.read()
         finally:
             writer.close()
         return int(lines[0].split()[1]), headers, body

@@ -34,8 +34,9 @@ async def test_a_list_has_a_position_from_which_listening_misses_nothing(hub: Hu
     await hub.create("One")
     answer = await hub.get("/api/v1/tickets")
     await hub.create("Two")
-    async with hub.stream("timeout=0.2", **{"Last-Event-ID": answer.headers["TaskHub-Position"]}) as stream:
-        events = [frame.data["data"]["ticket"]["summary"] for frame in await stream.rest() if frame.event == "message"]
+    async with hub.stream(**{"Last-Event-ID": answer.headers["TaskHub-Position"]}) as stream:
+        frames = await stream.caught_up()
+        events = [frame.data["data"]["ticket"]["summary"] for frame in frames if frame.event == "message"]
 
     assert [ticket["summary"] for ticket in answer.json["tickets"]] == ["One"]
     assert answer.json["position"] == answer.headers["TaskHub-Position"]
