@@ -8,6 +8,7 @@ import asyncio
 import logging
 import random
 import secrets
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -66,10 +67,11 @@ class Broadcaster:
     async def start(self) -> None:
         """Begin to listen to the relay and to poll."""
         loop = asyncio.get_running_loop()
-        self._clock = loop.time
-        self._scheduler = Scheduler(loop.call_soon, loop.call_later, loop.time)
+        # Not the loop's own time: some loops have it stand still while a turn lasts.
+        self._clock = time.monotonic
+        self._scheduler = Scheduler(loop.call_soon, loop.call_later, self._clock)
         self._timekeeper = Timekeeper(
-            loop.time(),
+            self._clock(),
             write_timeout_s=self.options.write_timeout_s,
             heartbeat=self._heartbeat,
             rotate=lambda subscriber: self.end(subscriber, "rotate"),

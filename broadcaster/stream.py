@@ -24,8 +24,8 @@ class Outlet(Protocol):
     `Subscriber.disconnected` exactly once when the connection is gone, for whatever reason.
     """
 
-    def write(self, data: bytes) -> None:
-        """Send, or buffer what cannot be sent now. Does nothing once the connection is closing."""
+    def write(self, data: bytes) -> int:
+        """Send, or buffer what cannot be sent now. Returns how many bytes wait; 0 once the connection is closing."""
 
     def buffered(self) -> int:
         """Bytes accepted by `write` that the kernel has not taken yet."""

@@ -29,7 +29,7 @@ class Subscriber:
     """
 
     __slots__ = (
-        "_closed", "_drained", "_owner", "began_at", "blocked_since", "bytes_sent", "check_at",
+        "_closed", "_drained", "_gone", "_owner", "began_at", "blocked_since", "bytes_sent", "check_at",
         "connected_at", "cursor", "end_reason", "events_sent", "group", "id", "join_turn", "last_blocked",
         "last_write", "max_age_at", "outlet", "request", "reset", "resume_outcome", "state", "workspace",
     )  # fmt: skip
@@ -67,8 +67,10 @@ class Subscriber:
         self.blocked_since: float | None = None
         self.last_blocked = 0
         self.end_reason: EndReason | None = None
+        self._gone = False
+        # Made when somebody waits, which is seldom: a future takes as much memory as all the rest.
         self._drained: asyncio.Future[None] | None = None
-        self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._closed: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
         return f"<Subscriber {self.id} {self.state} at {self.cursor}>"
@@ -99,14 +101,20 @@ class Subscriber:
 
     def disconnected(self) -> None:
         """The connection is gone. Idempotent."""
-        if not self._closed.done():
-            self.mark_ended("disconnected")
+        if self._gone:
+            return
+        self._gone = True
+        self.mark_ended("disconnected")
+        if self._closed is not None:
             self._closed.set_result(None)
-            self._owner.forget(self)
+        self._owner.forget(self)
 
     async def closed(self) -> None:
         """Wait until `disconnected` was called."""
-        await asyncio.shield(self._closed)
+        if not self._gone:
+            if self._closed is None:
+                self._closed = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._closed)
 
     # Called by the engine.
 
@@ -119,17 +127,16 @@ class Subscriber:
         outlet = self.outlet
         if outlet is None or self.state == "ended":
             return True
-        outlet.write(data)
+        waiting = outlet.write(data)
         self.events_sent += events
         self.bytes_sent += len(data)
         self.last_write = now
-        waiting = outlet.buffered()
-        if waiting:
-            self.last_blocked = waiting
-            if self.blocked_since is None:
-                self.blocked_since = now
-            return False
-        return True
+        if not waiting:
+            return True
+        self.last_blocked = waiting
+        if self.blocked_since is None:
+            self.blocked_since = now
+        return False
 
     async def wait_drained(self) -> None:
         """Wait until the outlet has passed on what was written (returns at once when it has)."""

@@ -153,12 +153,13 @@ class Probe:
         self.arrived = asyncio.Event()
         self.arrived_at = 0.0
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> int:
         if b'"event":"ready"' in data:
             self.ready.set()
         if b'"event":"message"' in data and self._mark in data:
             self.arrived_at = time.perf_counter()
             self.arrived.set()
+        return 0
 
     def buffered(self) -> int:
         return 0

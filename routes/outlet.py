@@ -5,31 +5,40 @@ all subscribers, so aiohttp's response would only copy them.
 """
 
 import asyncio
-import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from aiohttp import hdrs, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp_sse import EventSourceResponse
 
+from broadcaster.connection import limit_buffers
 from broadcaster.subscriber import Subscriber
+from routes import takeover
 
 STREAM_HEADERS: Final = {hdrs.CACHE_CONTROL: "no-store, no-transform", "X-Accel-Buffering": "no"}
 SSE_TYPE: Final = "text/event-stream"
 NDJSON_TYPE: Final = "application/x-ndjson"
-UNSENT_BYTES: Final = 64 * 1024
-"""How much the kernel may hold for a client beyond what is on its way. By default it takes megabytes for each one that
-stalls, and one that reads slowly looks as if it took nothing at all until those are gone."""
-
-_TCP_NOTSENT_LOWAT: Final = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 
 
-class EventStream(EventSourceResponse):
-    """The head of an SSE stream. It sends no pings of its own: heartbeats are the engine's."""
+class Head(web.StreamResponse):
+    """The head of a stream. Once its connection was taken over, aiohttp finds nothing left to do."""
 
-    def __init__(self, headers: Mapping[str, str], *, send_timeout: float) -> None:
-        super().__init__(send_timeout=send_timeout)
+    taken_over = False
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        return None if self.taken_over else await super().prepare(request)
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        if not self.taken_over:
+            await super().write_eof(data)
+
+
+class EventStream(Head, EventSourceResponse):
+    """The head of an SSE stream. It sends no pings and sets no timeout of its own: both are the engine's."""
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        super().__init__(send_timeout=None)
         self.headers.update(STREAM_HEADERS)
         self.headers.update(headers)
         # The connection is worn out afterwards: its buffer limits were changed for the stream.
@@ -38,11 +47,12 @@ class EventStream(EventSourceResponse):
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         writer = await super().prepare(request)
-        self.stop_streaming()  # ends the ping task, before its first step
+        if not self.taken_over:
+            self.stop_streaming()  # ends the ping task, before its first step
         return writer
 
 
-class LineStream(web.StreamResponse):
+class LineStream(Head):
     """The head of an NDJSON stream."""
 
     def __init__(self, headers: Mapping[str, str]) -> None:
@@ -51,28 +61,24 @@ class LineStream(web.StreamResponse):
 
 
 class TransportOutlet:
-    """Writes to a transport whose head was sent, and tells the handler's task when there is something to wait for."""
+    """Writes to a transport that stays aiohttp's, and tells the handler's task when there is something to wait for."""
 
     __slots__ = ("_closing", "_transport", "_woken")
 
-    def __init__(self, transport: asyncio.Transport) -> None:
+    def __init__(self, transport: asyncio.Transport, *, write_timeout_s: float) -> None:
         self._transport = transport
         self._woken = asyncio.Event()
         self._closing = False
-        # Anything left in the buffer pauses writing, so that `drain` waits until the kernel has taken all. A TLS
-        # transport with a limit of zero would pause at once and never resume.
-        over_tls = transport.get_extra_info("sslcontext") is not None
-        transport.set_write_buffer_limits(high=1 if over_tls else 0, low=0)
-        connection = transport.get_extra_info("socket")
-        if _TCP_NOTSENT_LOWAT is not None and connection.family in (socket.AF_INET, socket.AF_INET6):
-            connection.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+        limit_buffers(transport, write_timeout_s=write_timeout_s)
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> int:
         if self._closing or self._transport.is_closing():
-            return
+            return 0
         self._transport.write(data)
-        if self._transport.get_write_buffer_size():
+        waiting = self._transport.get_write_buffer_size()
+        if waiting:
             self._woken.set()
+        return waiting
 
     def buffered(self) -> int:
         return self._transport.get_write_buffer_size()
@@ -101,18 +107,34 @@ class TransportOutlet:
 
 
 async def run(
-    request: web.Request, response: web.StreamResponse, subscriber: Subscriber, *, write_timeout_s: float
+    request: web.Request,
+    response: Head,
+    subscriber: Subscriber,
+    on_lost: Callable[[Subscriber], None],
+    *,
+    write_timeout_s: float,
 ) -> None:
     """Send the head, then whatever the engine writes, until the stream ends on either side.
 
-    The task is cancelled when the client disconnects (`handler_cancellation`); the subscriber hears of every end.
+    Returns at once where the connection can be taken over; else with the stream's end, and the task is cancelled when
+    the client disconnects (`handler_cancellation`). The subscriber hears of every end, and `on_lost` after it.
     """
     try:
         writer = await response.prepare(request)
-        transport = request.transport
-        if writer is not None and transport is not None:
-            if not subscriber.ended():  # else shutdown came in between: the client finds an empty stream and comes back
-                outlet = TransportOutlet(transport)
+        # Shutdown may have come in between: the client then finds an empty stream, and comes back.
+        if not subscriber.ended():
+            response.taken_over = takeover.take_over(request, subscriber, on_lost, write_timeout_s=write_timeout_s)
+        if response.taken_over:
+            return
+    except BaseException as error:
+        _lost(subscriber, on_lost)
+        if isinstance(error, ConnectionError):
+            return  # The client is gone before it has begun.
+        raise
+    try:
+        if writer is not None and request.transport is not None:
+            if not subscriber.ended():
+                outlet = TransportOutlet(request.transport, write_timeout_s=write_timeout_s)
                 subscriber.start(outlet)
                 await outlet.serve(subscriber, writer)
             # The last chunk as well, while shutdown still waits for this stream.
@@ -124,4 +146,9 @@ async def run(
     except ConnectionError:
         pass  # The client is gone, which is how streams end.
     finally:
-        subscriber.disconnected()
+        _lost(subscriber, on_lost)
+
+
+def _lost(subscriber: Subscriber, on_lost: Callable[[Subscriber], None]) -> None:
+    subscriber.disconnected()
+    on_lost(subscriber)

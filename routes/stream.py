@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 from broadcaster.batching import Batching
 from broadcaster.errors import InvalidFilter, LogUnavailable
 from broadcaster.event import Position
-from broadcaster.filters import FILTER_NAMES, Filter, Resolver, parse_filter
+from broadcaster.filters import EVERYTHING, FILTER_NAMES, Filter, Resolver, parse_filter
 from broadcaster.frames import SSE, Format
 from broadcaster.stream import Snapshot, Start, StreamRefused, StreamRequest
 from broadcaster.subscriber import Subscriber
@@ -89,25 +89,31 @@ async def _serve(request: web.Request, subscriber: Subscriber, caller: Caller) -
         "TaskHub-Stream": subscriber.id,
         "TaskHub-Position": str(subscriber.began_at),
     }
-    response: web.StreamResponse
-    if subscriber.request.format.kind == "sse":
-        response = outlet.EventStream(headers, send_timeout=settings.sse_write_timeout_s)
-    else:
-        response = outlet.LineStream(headers)
-    opened = time.monotonic()
-    about = log.bind(stream=subscriber.id, actor=caller.principal.actor, address=subscriber.request.address)
-    about.info("stream opened", filter=subscriber.request.filter.describe(), resume=subscriber.resume_outcome)
-    try:
-        await outlet.run(request, response, subscriber, write_timeout_s=settings.sse_write_timeout_s)
-    finally:
-        about.info(
-            "stream closed",
-            reason=subscriber.end_reason,
-            events=subscriber.events_sent,
-            bytes=subscriber.bytes_sent,
-            duration_s=round(time.monotonic() - opened, 3),
-        )
+    kind = outlet.EventStream if subscriber.request.format.kind == "sse" else outlet.LineStream
+    response: outlet.Head = kind(headers)
+    log.info(
+        "stream opened",
+        stream=subscriber.id,
+        actor=caller.principal.actor,
+        address=subscriber.request.address,
+        filter=subscriber.request.filter.describe(),
+        resume=subscriber.resume_outcome,
+    )
+    await outlet.run(request, response, subscriber, _closed, write_timeout_s=settings.sse_write_timeout_s)
     return response
+
+
+def _closed(subscriber: Subscriber) -> None:
+    log.info(
+        "stream closed",
+        stream=subscriber.id,
+        actor=subscriber.request.principal,
+        address=subscriber.request.address,
+        reason=subscriber.end_reason,
+        events=subscriber.events_sent,
+        bytes=subscriber.bytes_sent,
+        duration_s=round(time.monotonic() - subscriber.connected_at, 3),
+    )
 
 
 async def read_wish(request: web.Request, caller: Caller, media: Media) -> StreamRequest:
@@ -160,7 +166,7 @@ async def read_filter(
     """The filter among the parameters; what is wrong with it is added to `faults`. Raises StorageBusy."""
     chosen = [(name, text) for name, text in items if name in FILTER_NAMES]
     if not chosen:  # nothing to resolve, so nothing to read
-        return Filter()
+        return EVERYTHING
     resolver = _Naming(await tickets.resolver(caller), faults)
     try:
         return parse_filter(chosen, resolver)

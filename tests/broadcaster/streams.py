@@ -33,15 +33,16 @@ class MemoryOutlet:
         self.most_buffered = 0
         self.subscriber: Subscriber | None = None
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> int:
         if self.closed:
-            return
+            return 0
         self.writes += 1
         if self.stalled:
             self.waiting += data
             self.most_buffered = max(self.most_buffered, len(self.waiting))
         else:
             self._take(data)
+        return len(self.waiting)
 
     def buffered(self) -> int:
         return len(self.waiting)
