@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 import orjson
 import pytest
+import uvloop
 from aiohttp import web
 
 from taskhub.app import create_app
@@ -120,6 +121,7 @@ class Hub:
     """A running TaskHub."""
 
     app: web.Application
+    runner: web.AppRunner
     port: int
     session: aiohttp.ClientSession
 
@@ -180,6 +182,17 @@ class Hub:
 
 Start = Callable[..., Awaitable[Hub]]
 
+LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
+    "uvloop": uvloop.new_event_loop,
+    "asyncio": asyncio.new_event_loop,
+}
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Tests run on the loop that a server has where it can; a module with `LOOPS` names others as well."""
+    names = getattr(item.getparent(pytest.Module).obj, "LOOPS", ["uvloop"])  # type: ignore[union-attr]  # it has one
+    return {name: LOOPS[name] for name in names}
+
 
 @pytest.fixture(scope="session")
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -205,7 +218,7 @@ async def start(tmp_path: Path, migrated: Path) -> AsyncIterator[Start]:
             stack.push_async_callback(runner.cleanup)
             await web.TCPSite(runner, "127.0.0.1", 0).start()
             session = await stack.enter_async_context(aiohttp.ClientSession())
-            return Hub(app, runner.addresses[0][1], session)
+            return Hub(app, runner, runner.addresses[0][1], session)
 
         yield start
 
