@@ -2,17 +2,21 @@
 handler does the same where a connection cannot be taken over."""
 
 import asyncio
+import fcntl
 import gc
+import os
 import random
 import socket
 import struct
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
+from broadcaster import connection as connection_module
 from broadcaster.connection import Connection
 from broadcaster.event import EventDraft
 from broadcaster.subscriber import Subscriber
@@ -171,3 +175,61 @@ async def test_the_ordinary_handler_serves_a_stream_from_head_to_last_chunk(hub:
     assert [frame.id for frame in frames[:2]] == [event["id"] for event in sent]
     assert [frame.event for frame in frames] == ["message", "message", "goodbye"]
     await until(lambda: not outlets(hub))
+
+
+class Numbered:
+    """What a connection must not write through: the number of a descriptor, whoever has it by now."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def send(self, data: bytes) -> int:
+        return os.write(self._number, data)
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("through", ["its own descriptor", "a number"])
+async def test_a_lost_connection_never_writes_to_the_one_that_took_its_descriptor(
+    hub: Hub, through: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine hears late that connections are gone, while others come; the number is the control that must fail."""
+    if through == "a number":
+        monkeypatch.setattr(
+            connection_module, "duplicate", lambda transport: Numbered(transport.get_extra_info("socket").fileno())
+        )
+    lost = Connection.connection_lost
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(Connection, "connection_lost", lambda self, exc: loop.call_later(0.2, lost, self, exc))
+    strangers = rounds = 0
+    async with asyncio.timeout(DEADLINE_S * 3), AsyncExitStack() as stack:
+        while rounds < 10 and not strangers:
+            rounds += 1
+            subjects = [f"round-{rounds}-{which}-{n}" for which in ("first", "second") for n in range(5)]
+            for _, writer in [await listening(hub, subject) for subject in subjects[:5]]:
+                linger = struct.pack("ii", 1, 0)
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                writer.close()
+            second = [await listening(hub, subject) for subject in subjects[5:]]
+            for _, writer in second:
+                stack.callback(writer.close)
+            for subject in subjects:
+                hub.app[BROADCASTER].publish_transient("default", replace(DRAFT, subject=subject))
+            for reader, _ in second:
+                strangers += (await reader.readuntil(b"-second-")).count(b"-first-")
+    await until(lambda: not outlets(hub))
+
+    assert bool(strangers) == (through == "a number")
+
+
+async def listening(hub: Hub, subject: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A stream of the events about a subject, ready. Its end here has a high number, so low ones are the server's."""
+    with socket.create_connection(("127.0.0.1", hub.port)) as low:
+        high = socket.socket(fileno=fcntl.fcntl(low.fileno(), fcntl.F_DUPFD, 300))
+    high.setblocking(False)
+    reader, writer = await asyncio.open_connection(sock=high)
+    writer.write(GET.replace(b"/stream", f"/stream?subject={subject}".encode()))
+    await reader.readuntil(READY)
+    await reader.readuntil(b"\n\n")
+    return reader, writer
