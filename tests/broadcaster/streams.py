@@ -177,7 +177,7 @@ def ticket_event(
     )
 
 
-async def until(condition: Callable[[], object], deadline_s: float = 10.0, pause_s: float = 0.001) -> None:
+async def until(condition: Callable[[], object], deadline_s: float = 60.0, pause_s: float = 0.001) -> None:
     """Let the loop turn until `condition()` is true; fail after `deadline_s`. `pause_s` 0 looks at every turn."""
     loop = asyncio.get_running_loop()
     end = loop.time() + deadline_s

@@ -508,7 +508,7 @@ async def test_events_committed_elsewhere_are_found_by_the_poll(world: World) ->
 
 
 async def test_waiting_beyond_a_position_ends_with_the_next_event(world: World) -> None:
-    waiting = asyncio.create_task(world.broadcaster.wait_beyond(WORKSPACE, 0, 10.0))
+    waiting = asyncio.create_task(world.broadcaster.wait_beyond(WORKSPACE, 0, 60.0))
     await settle()
 
     world.commit(numbered(1))

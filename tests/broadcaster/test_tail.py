@@ -612,9 +612,7 @@ async def test_the_runner_works_in_a_context_of_its_own() -> None:
     runner = TailRunner("default", WatchedLog(), Tail(), lambda events: None, lambda bounds: None)
     await runner.start()
     runner.check()
-    async with asyncio.timeout(5):
-        while len(seen) < 2:
-            await asyncio.sleep(0.001)
+    await until(lambda: len(seen) == 2, "second look at the log")
     await runner.stop()
 
     assert seen == ["of a request", "none"]

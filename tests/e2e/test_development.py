@@ -28,7 +28,7 @@ async def test_a_syntax_error_saved_during_development_leaves_the_old_process_se
         await stream.wait_ready()
         instance = stream.frames[0].data["instance"]
         source.write_text(good + "\ndef broken(:\n")
-        said = await until(lambda: explanation(hub.log, "model.py"), "explanation", 20, explain=lambda: hub.log)
+        said = await until(lambda: explanation(hub.log, "model.py"), "explanation", explain=lambda: hub.log)
         line = len(good.splitlines()) + 2
         assert str(line) in said
         made = await client.create("While the source is broken")
@@ -38,7 +38,7 @@ async def test_a_syntax_error_saved_during_development_leaves_the_old_process_se
         assert not stream.named("goodbye")
 
         source.write_text(good + "\n# mended\n")
-        goodbye = await stream.wait_frame("goodbye", deadline_s=30)
+        goodbye = await stream.wait_frame("goodbye")
         assert goodbye.data["reconnect"] is True
         async with record(hub.url, headers={"Last-Event-ID": stream.last_event_id or ""}) as again:
             await again.wait_ready()
@@ -55,7 +55,7 @@ async def test_a_mistake_that_only_shows_when_the_code_runs_leaves_the_old_proce
         await stream.wait_ready()
         source = checkout / "taskhub/app.py"
         source.write_text(source.read_text() + "\nraise RuntimeError('misspelt in a hurry')\n")
-        await until(lambda: "misspelt in a hurry" in hub.log, "explanation", 30, explain=lambda: hub.log)
+        await until(lambda: "misspelt in a hurry" in hub.log, "explanation", explain=lambda: hub.log)
         await until(lambda: "keeps serving" in hub.log, "word that the old one serves", explain=lambda: hub.log)
         made = await client.create("While the new process cannot start")
         await stream.wait_id(made["event_id"])

@@ -11,12 +11,12 @@ from tests.e2e.harness.process import ROOT, run_command
 from tests.e2e.harness.streams import record_with_curl
 from tests.e2e.harness.waiting import until
 
-INSTALL_DEADLINE_S = 240.0
+INSTALL_DEADLINE_S = 900.0
 """A second or two per package where nothing is cached."""
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1200)
 @pytest.mark.needs("curl")
 async def test_make_run_in_a_fresh_clone_serves_example_tickets(make_hub: MakeHub, tmp_path: Path) -> None:
     if not (ROOT / ".git").exists():

@@ -127,7 +127,7 @@ async def test_a_reload_loses_nothing_and_refuses_nobody(make_hub: MakeHub, tmp_
             await stream.wait_events(20)
             source = checkout / "taskhub/tickets/model.py"
             source.write_text(source.read_text() + "\n# saved\n")
-            goodbye = await stream.wait_frame("goodbye", deadline_s=30)
+            goodbye = await stream.wait_frame("goodbye")
             await stream.wait_end()
             collected, last_id = stream.events, stream.last_event_id or ""
         async with record(hub.url, headers=resuming(last_id)) as stream:

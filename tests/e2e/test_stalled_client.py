@@ -44,7 +44,7 @@ async def test_stalled_clients_delay_nobody_cost_little_and_catch_up_exactly(mak
             await stream.wait_ready()
         await publish_and_hear(client, readers)  # the server's own caches are filled before its memory is measured
         for stream in stalled:
-            await stream.wait_events(ROUNDS * BATCH, deadline_s=30)
+            await stream.wait_events(ROUNDS * BATCH)
             stream.pause()
         before = hub.memory_bytes()
 
@@ -60,7 +60,7 @@ async def test_stalled_clients_delay_nobody_cost_little_and_catch_up_exactly(mak
             assert seen["lag_events"] > ROUNDS * BATCH // 2, seen
             stream.resume()
         for stream in stalled:
-            await stream.wait_id(ids[-1], deadline_s=30)
+            await stream.wait_id(ids[-1])
             assert stream.ids[-len(ids) :] == ids
             assert len(stream.ids) == len(set(stream.ids))
             assert not stream.named("reset")
@@ -82,7 +82,7 @@ async def test_a_stalled_client_that_catches_up_joins_the_live_stream_again(hub:
         stream.pause()
         ids = await publish_much(rest)
         stream.resume()
-        await stream.wait_id(ids[-1], deadline_s=30)
+        await stream.wait_id(ids[-1])
 
         live = await rest.create("After the catch-up")
         await stream.wait_id(live["event_id"])
@@ -104,7 +104,7 @@ async def test_a_client_that_never_reads_again_is_dropped_and_resumes_by_its_las
             await stream.wait_end()
             collected, last_id = stream.ids, stream.last_event_id or ""
         async with record(hub.url, headers={"Last-Event-ID": last_id}) as stream:
-            await stream.wait_ready(deadline_s=30)
+            await stream.wait_ready()
             collected += stream.ids
 
     assert collected == ids

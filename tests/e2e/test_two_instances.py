@@ -129,7 +129,7 @@ async def test_changes_made_while_redis_is_away_are_heard_in_order_when_it_is_ba
         assert [hub.status("/readyz") for hub in hubs] == [200, 200]
         redis.start()
         for stream in streams:
-            await wait_notice(stream, "recovered", deadline_s=20)
+            await wait_notice(stream, "recovered")
         written += [(await clients[n % 2].create(f"With Redis again {n}"))["event_id"] for n in range(4)]
         for stream in streams:
             await stream.wait_id(written[-1])
@@ -138,10 +138,8 @@ async def test_changes_made_while_redis_is_away_are_heard_in_order_when_it_is_ba
         assert not any(stream.named("goodbye") or stream.named("reset") for stream in streams)
 
 
-async def wait_notice(stream: SocketRecorder, code: str, deadline_s: float = 10.0) -> None:
-    await stream.wait_for(
-        lambda: any(frame.data["code"] == code for frame in stream.named("notice")), f"notice {code}", deadline_s
-    )
+async def wait_notice(stream: SocketRecorder, code: str) -> None:
+    await stream.wait_for(lambda: any(frame.data["code"] == code for frame in stream.named("notice")), f"notice {code}")
 
 
 async def test_a_redis_that_hangs_loses_and_blocks_nothing(pair: list[TaskHubProcess], redis: RedisServer) -> None:
@@ -172,11 +170,11 @@ async def test_a_stdio_process_on_the_same_sqlite_file_is_heard_on_the_servers_s
             for number in range(3):
                 made = await call(stdio, "create_ticket", summary=f"From stdio {number}")
                 # Found by looking at the file's version, about once a second; not by what the server itself writes.
-                await stream.wait_id(made["event_id"], deadline_s=5)
+                await stream.wait_id(made["event_id"])
                 changed = await client.change(made["key"], status="in_progress")
                 moved = await call(stdio, "update_task_status", task_id=made["key"], status="completed")
                 written += [made["event_id"], changed["event_id"], moved["event_id"]]
-                await stream.wait_id(moved["event_id"], deadline_s=5)
+                await stream.wait_id(moved["event_id"])
 
         assert stream.ids == written
         assert [e["origin"] for e in stream.events[:3]] == ["mcp_tool", "rest_api", "mcp_tool"]

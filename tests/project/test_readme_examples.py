@@ -16,7 +16,7 @@ from taskhub.settings import load
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
 PRINTED_ADDRESS = "http://127.0.0.1:8000"
-DEADLINE_S = 20
+DEADLINE_S = 60
 
 pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 

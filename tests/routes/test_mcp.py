@@ -17,6 +17,7 @@ from pydantic import SecretStr
 from taskhub.app import create_app
 from taskhub.mcp import host
 from taskhub.settings import Settings
+from tests.routes.conftest import DEADLINE_S
 
 
 @asynccontextmanager
@@ -53,7 +54,7 @@ async def test_a_tool_call_is_seen_by_the_rest_api(url: str, http: aiohttp.Clien
 
 @pytest.mark.parametrize("path", ["/sse", "/mcp"])
 async def test_the_older_transport_works_at_both_addresses(url: str, path: str) -> None:
-    async with Client(sse_client(url + path), mode="legacy") as client:
+    async with Client(sse_client(url + path, timeout=DEADLINE_S), mode="legacy") as client:
         assert not (await client.call_tool("create_ticket", {"summary": "x"})).is_error
 
 
@@ -63,7 +64,7 @@ async def test_a_key_is_asked_for_when_one_is_set(tmp_path: Path, http: aiohttp.
             async with http.request(method, url + path) as response:
                 assert response.status == 401
                 assert response.headers["WWW-Authenticate"].startswith("Bearer")
-        keyed = httpx2.AsyncClient(headers={"Authorization": "Bearer right"})
+        keyed = httpx2.AsyncClient(headers={"Authorization": "Bearer right"}, timeout=DEADLINE_S)
         async with keyed, Client(streamable_http_client(f"{url}/mcp", http_client=keyed)) as client:
             assert (await client.list_tools()).tools
 

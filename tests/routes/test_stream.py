@@ -473,7 +473,8 @@ async def test_a_limit_ends_a_stream_with_done(hub: Hub) -> None:
     assert (frames[-1].data["reason"], frames[-1].data["reconnect"]) == ("done", False)
 
 
-async def test_a_client_that_leaves_is_forgotten_at_once(hub: Hub) -> None:
+async def test_a_client_that_leaves_is_forgotten_at_once(start: Start) -> None:
+    hub = await start(sse_heartbeat_s=60)  # it is not a heartbeat that finds nobody there
     async with hub.stream() as stream:
         await stream.until("ready")
         assert hub.app[BROADCASTER].statistics().connected_clients == 1
@@ -481,7 +482,8 @@ async def test_a_client_that_leaves_is_forgotten_at_once(hub: Hub) -> None:
     await stream_count(hub, 0)
 
 
-async def test_a_client_that_resets_its_connection_is_forgotten_at_once(hub: Hub) -> None:
+async def test_a_client_that_resets_its_connection_is_forgotten_at_once(start: Start) -> None:
+    hub = await start(sse_heartbeat_s=60)
     with socket.create_connection(("127.0.0.1", hub.port)) as connection:
         connection.sendall(b"GET /events/stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await stream_count(hub, 1)
@@ -491,7 +493,7 @@ async def test_a_client_that_resets_its_connection_is_forgotten_at_once(hub: Hub
 
 
 async def test_a_client_that_reads_slowly_gets_everything_in_order(start: Start) -> None:
-    hub = await start(sse_buffer_bytes=4096)
+    hub = await start(sse_buffer_bytes=4096, sse_write_timeout_s=600)
     reader, writer = await asyncio.open_connection("127.0.0.1", hub.port, limit=2**20)
     transport = cast(asyncio.Transport, writer.transport)
     subjects: list[int] = []
@@ -506,7 +508,7 @@ async def test_a_client_that_reads_slowly_gets_everything_in_order(start: Start)
             assert (await hub.post("/events/batch", {"events": batch})).status == 201
         (slow,) = hub.app[BROADCASTER].statistics().streams
         transport.resume_reading()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(DEADLINE_S):
             while len(subjects) < count:
                 line = await reader.readline()
                 if line.startswith(b'data: {"specversion"'):

@@ -6,7 +6,7 @@ import pytest
 
 from taskhub.demo import Demo, demo_caller, fill
 from taskhub.tickets.inputs import TicketQuery
-from tests.taskhub.world import ALICE, World, until
+from tests.taskhub.world import ALICE, DEADLINE_S, World, until
 
 
 async def test_an_empty_database_is_filled_once(world: World) -> None:
@@ -62,7 +62,7 @@ async def test_nothing_changes_while_nobody_watches(world: World) -> None:
     demo = Demo(world.database, world.tickets, watched, every_s=0.001)
     await demo.start()
     head = (await world.log.bounds("default")).head
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(DEADLINE_S):
         await asked.wait()
     await demo.stop()
 

@@ -12,7 +12,7 @@ from taskhub.listening import AddressUnavailable, holder_of, listen, url_of
 def test_a_free_port_is_taken_and_listened_on_at_once() -> None:
     with listen("127.0.0.1", 0, move_on=False) as sock:
         port = sock.getsockname()[1]
-        with socket.create_connection(("127.0.0.1", port), timeout=5):
+        with socket.create_connection(("127.0.0.1", port), timeout=60):
             pass
 
         assert url_of(sock) == f"http://127.0.0.1:{port}"

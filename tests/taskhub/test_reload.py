@@ -16,7 +16,7 @@ from taskhub.listening import listen
 from taskhub.reload import Supervisor, server_command, syntax_problem
 from tests.e2e.harness.process import ROOT, TaskHubProcess
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 class Supervised:
@@ -39,7 +39,7 @@ class Supervised:
             command,
             self._socket,
             [self.watched],
-            stop_timeout_s=5,
+            stop_timeout_s=DEADLINE_S,
             start_timeout_s=start_timeout_s,
             say=self.said.append,
         )

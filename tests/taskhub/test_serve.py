@@ -19,6 +19,7 @@ from taskhub.settings import load
 from taskhub.tickets.inputs import NewTicket, TicketQuery
 from tests.e2e.harness.process import TaskHubProcess, run_command
 from tests.e2e.harness.waiting import until
+from tests.taskhub.world import DEADLINE_S
 
 KEY = "a-key-of-the-tests"
 
@@ -132,7 +133,7 @@ async def test_in_development_a_busy_port_moves_on_and_the_real_address_is_print
         hub.port = taken = busy.getsockname()[1]
         hub.launch()
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(DEADLINE_S):
                 while (server := server_file.read(hub.data_dir)) is None:
                     assert hub.running, hub.log
                     await asyncio.sleep(0.02)
@@ -157,7 +158,7 @@ async def test_a_second_server_on_the_same_data_says_so_and_the_first_is_found_a
     try:
         await first.start()
         second.launch()
-        await until(lambda: other.format(first) in second.log, "word of the first server", 20)
+        await until(lambda: other.format(first) in second.log, "word of the first server")
         running = server_file.read(first.data_dir)
         assert running is not None
         assert running.pid == second.pid
@@ -201,7 +202,7 @@ async def test_a_database_that_is_away_ends_the_start_with_one_sentence(tmp_path
     hub = TaskHubProcess(tmp_path / "data", *arguments, environment={"TASKHUB_DATABASE_URL": url})
     hub.launch()
     try:
-        assert await hub.wait_exit(20) == 1
+        assert await hub.wait_exit() == 1
     finally:
         hub.dispose()
 

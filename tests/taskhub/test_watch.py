@@ -23,6 +23,7 @@ from taskhub.cli.sse import Frame, FrameReader
 from taskhub.cli.watch import Refused, Watcher, print_json, print_line
 from taskhub.settings import load
 from tests.e2e.harness.process import ROOT, clean_environment
+from tests.taskhub.world import DEADLINE_S
 
 UNREACHABLE = "http://127.0.0.1:1"
 
@@ -267,7 +268,7 @@ async def test_watch_ends_when_nobody_reads_what_it_prints(tmp_path: Path, form:
             start_new_session=True,
         )
         try:
-            out, err = await asyncio.wait_for(process.communicate(), 20)
+            out, err = await asyncio.wait_for(process.communicate(), DEADLINE_S)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # with what bash started
@@ -284,7 +285,7 @@ async def test_watch_without_a_server_says_how_to_start_one(tmp_path: Path) -> N
     )  # fmt: skip
     try:
         assert process.stderr is not None
-        said = await asyncio.wait_for(process.stderr.readline(), 20)
+        said = await asyncio.wait_for(process.stderr.readline(), DEADLINE_S)
     finally:
         process.kill()
         await process.wait()

@@ -20,7 +20,7 @@ from taskhub.tickets.model import Ticket, Written
 from taskhub.tickets.service import TicketService
 
 NOON = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 def caller(actor: str = "user:alice", *, scopes: Iterable[Scope] = ALL_SCOPES) -> Caller:

@@ -16,6 +16,7 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 
 from tests.e2e.harness.process import ROOT, clean_environment, run_command
 from tests.e2e.harness.tools import node
+from tests.e2e.harness.waiting import DEADLINE_S
 
 INSPECTOR: Final = ROOT / "tests/e2e/node_modules/@modelcontextprotocol/inspector/clients/launcher/build/index.js"
 T = TypeVar("T")
@@ -106,18 +107,18 @@ class Api:
 @contextlib.asynccontextmanager
 async def api(base_url: str, headers: Mapping[str, str] | None = None) -> AsyncIterator[Api]:
     """An HTTP client of the server at `base_url`."""
-    async with aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=30)) as session:
+    async with aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=DEADLINE_S)) as session:
         yield Api(session, base_url)
 
 
 def mcp_http(base_url: str, mode: str = "auto") -> Client:
     """The SDK's client on Streamable HTTP; `mode` is `auto`, `legacy`, or a protocol revision."""
-    return Client(f"{base_url}/mcp", mode=mode, read_timeout_seconds=20)
+    return Client(f"{base_url}/mcp", mode=mode, read_timeout_seconds=DEADLINE_S)
 
 
 def mcp_sse(base_url: str, path: str = "/sse") -> Client:
     """The SDK's client on the older HTTP+SSE pair of endpoints."""
-    return Client(sse_client(base_url + path), mode="legacy", read_timeout_seconds=20)
+    return Client(sse_client(base_url + path, timeout=DEADLINE_S), mode="legacy", read_timeout_seconds=DEADLINE_S)
 
 
 @contextlib.asynccontextmanager
@@ -140,7 +141,9 @@ async def mcp_stdio(
         cwd=cwd or ROOT,
     )
     with error_log.open("a") as errors:
-        async with Client(stdio_client(parameters, errlog=errors), mode=mode, read_timeout_seconds=20) as client:
+        async with Client(
+            stdio_client(parameters, errlog=errors), mode=mode, read_timeout_seconds=DEADLINE_S
+        ) as client:
             yield client
 
 
@@ -191,7 +194,5 @@ async def call_failing(client: Client, tool: str, **arguments: Any) -> dict[str,
 
 async def inspect(*arguments: str, environment: Mapping[str, str] | None = None, cwd: Path | None = None) -> Any:
     """Run the MCP Inspector's command line and return the JSON it prints."""
-    output = await run_command(
-        str(node()), str(INSPECTOR), "--cli", *arguments, environment=environment, cwd=cwd, deadline_s=60
-    )
+    output = await run_command(str(node()), str(INSPECTOR), "--cli", *arguments, environment=environment, cwd=cwd)
     return json.loads(output)

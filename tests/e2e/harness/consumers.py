@@ -19,7 +19,7 @@ from tests.e2e.harness.browser import LISTEN, browser_page, other_origin
 from tests.e2e.harness.frames import CONTROL_FRAMES
 from tests.e2e.harness.streams import record_with_curl
 from tests.e2e.harness.tools import E2E, node
-from tests.e2e.harness.waiting import until
+from tests.e2e.harness.waiting import DEADLINE_S, until
 
 NAMES: Final = sorted(CONTROL_FRAMES)
 Dispatched = list[dict[str, Any]]
@@ -32,7 +32,7 @@ class Consumer(Protocol):
         """What it was given so far."""
 
 
-async def wait_for_event(consumer: Consumer, event_id: str, deadline_s: float = 15.0) -> Dispatched:
+async def wait_for_event(consumer: Consumer, event_id: str, deadline_s: float = DEADLINE_S) -> Dispatched:
     """Wait until the consumer was given the frame with this id; return all it was given."""
 
     async def found() -> Dispatched:
@@ -102,7 +102,7 @@ async def httpx_consumer(url: str) -> AsyncIterator[Consumer]:
     consumer = ListConsumer()
 
     async def read() -> None:
-        async with httpx.AsyncClient(timeout=30) as client, aconnect_sse(client, "GET", url) as source:
+        async with httpx.AsyncClient(timeout=DEADLINE_S) as client, aconnect_sse(client, "GET", url) as source:
             async for event in source.aiter_sse():
                 entry = {"event": event.event, "id": event.id, "data": json.loads(event.data)}
                 consumer.entries.append(entry)

@@ -14,10 +14,9 @@ from typing import Final
 
 import psutil
 
-from tests.e2e.harness.waiting import until
+from tests.e2e.harness.waiting import DEADLINE_S, until
 
 ROOT: Final = Path(__file__).resolve().parents[3]
-START_DEADLINE_S: Final = 30.0
 
 
 def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -100,7 +99,7 @@ class TaskHubProcess:
                 start_new_session=True,
             )
 
-    async def start(self, deadline_s: float = START_DEADLINE_S) -> "TaskHubProcess":
+    async def start(self, deadline_s: float = DEADLINE_S) -> "TaskHubProcess":
         """Start the process and wait until it is ready."""
         self.launch()
         await until(self._answers, "a ready server", deadline_s, explain=lambda: self.log[-4000:])
@@ -119,7 +118,7 @@ class TaskHubProcess:
 
     def status(self, path: str) -> int | None:
         """The status of a GET, None when nobody answers."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=2)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         try:
             connection.request("GET", path)
             return connection.getresponse().status
@@ -133,7 +132,7 @@ class TaskHubProcess:
         assert self.process is not None
         self.process.send_signal(number)
 
-    async def wait_exit(self, deadline_s: float = 12.0) -> int:
+    async def wait_exit(self, deadline_s: float = DEADLINE_S) -> int:
         """Wait for the process to end; return its exit status."""
         assert self.process is not None
         process = self.process
@@ -160,14 +159,14 @@ class TaskHubProcess:
         if self.process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait(10)
+            self.process.wait(DEADLINE_S)
 
 
 async def run_command(
     *arguments: str,
     environment: Mapping[str, str] | None = None,
     cwd: Path | None = None,
-    deadline_s: float = 60.0,
+    deadline_s: float = 2 * DEADLINE_S,
     status: int | None = 0,
 ) -> str:
     """Run a program to its end and return its standard output. Fails unless it exits with `status` (None: any)."""

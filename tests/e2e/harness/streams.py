@@ -6,15 +6,13 @@ import json
 import socket
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlencode, urlsplit
 
 from tests.e2e.harness.frames import ChunkDecoder, Frame, FrameParser, WireViolation
+from tests.e2e.harness.waiting import DEADLINE_S
 
 T = TypeVar("T")
-
-DEADLINE_S: Final = 10.0
-"""How long a test waits for something that takes milliseconds on an idle machine."""
 
 Query = Mapping[str, str | int] | Sequence[tuple[str, str | int]]
 

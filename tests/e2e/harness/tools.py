@@ -89,7 +89,7 @@ def _on_path(*names: str) -> Path:
 
 def _node_version(program: Path) -> tuple[int, ...]:
     try:
-        output = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=20, check=False).stdout
+        output = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=60, check=False).stdout
     except (OSError, subprocess.TimeoutExpired):
         return ()
     found = re.match(r"v(\d+)\.(\d+)\.(\d+)", output)

@@ -6,12 +6,14 @@ from inspect import isawaitable
 from typing import Any, Final
 
 INTERVAL_S: Final = 0.02
+DEADLINE_S: Final = 60.0
+"""How long a test waits for something that takes milliseconds on an idle machine, before it fails."""
 
 
 async def until(
     found: Callable[[], Any],
     what: str,
-    deadline_s: float = 10.0,
+    deadline_s: float = DEADLINE_S,
     *,
     explain: Callable[[], str] | None = None,
 ) -> Any:

@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 
 from taskhub.mcp.bridge import Application, Exchange, RefusedBody, error_response, read_body
-from tests.taskhub.mcp.world import until
+from tests.taskhub.mcp.world import DEADLINE_S, until
 
 START = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]}
 
@@ -119,7 +119,7 @@ async def test_a_whole_response_is_sent_while_the_application_goes_on() -> None:
             assert await response.read() == b"yes"
         assert not done.is_set()
         go.set()
-        await asyncio.wait_for(done.wait(), 5)
+        await asyncio.wait_for(done.wait(), DEADLINE_S)
 
 
 async def test_headers_about_the_connection_stay_with_the_server() -> None:
@@ -188,7 +188,7 @@ async def test_what_is_sent_after_the_client_left_is_lost_in_silence() -> None:
         response.close()
         await until(lambda: server.exchanges[0]._request.transport is None)
         left.set()
-        await asyncio.wait_for(sent.wait(), 5)
+        await asyncio.wait_for(sent.wait(), DEADLINE_S)
 
 
 async def slowly(*parts: bytes) -> AsyncIterator[bytes]:

@@ -8,13 +8,14 @@ import aiohttp
 import pytest
 from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS
+from sse_starlette import EventSourceResponse
 
 from taskhub.mcp.bridge import MAX_BODY_BYTES
 from taskhub.mcp.host import SESSION_HEADER, VERSION_HEADER
 from taskhub.tickets.service import TicketService
 from tests.taskhub.mcp.gate import Gate, gated
 from tests.taskhub.mcp.wire import Wire, in_session
-from tests.taskhub.mcp.world import MODERN, Served, data_of, serve_mcp, until
+from tests.taskhub.mcp.world import DEADLINE_S, MODERN, Served, data_of, serve_mcp, until
 
 EVERY_WAY = ["auto", "legacy", MODERN, "sse"]
 
@@ -217,15 +218,18 @@ async def test_a_message_for_a_stream_that_is_not_there_is_refused(served: Serve
             assert response.status == status
 
 
-async def test_a_client_that_leaves_cancels_its_call(gate: Gate, http: aiohttp.ClientSession) -> None:
+async def test_a_client_that_leaves_cancels_its_call(
+    gate: Gate, http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(EventSourceResponse, "DEFAULT_PING_INTERVAL", 1000)  # it is not a ping that finds nobody there
     async with gated(gate) as served:
         wire = Wire(http, f"{served.url}/mcp")
         call = asyncio.create_task(wire.modern("tools/call", {"name": "wait", "arguments": {}}))
-        await asyncio.wait_for(gate.entered.wait(), 5)
+        await asyncio.wait_for(gate.entered.wait(), DEADLINE_S)
 
         call.cancel()
 
-        await asyncio.wait_for(gate.cancelled.wait(), 5)
+        await asyncio.wait_for(gate.cancelled.wait(), DEADLINE_S)
 
 
 async def test_a_session_that_is_open_is_not_another_transports(wire: Wire) -> None:

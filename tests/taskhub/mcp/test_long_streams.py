@@ -10,7 +10,7 @@ from sse_starlette import EventSourceResponse
 
 from tests.taskhub.mcp.gate import Gate, gated
 from tests.taskhub.mcp.wire import OLDER, Wire, in_session
-from tests.taskhub.mcp.world import Served, until
+from tests.taskhub.mcp.world import DEADLINE_S, Served, until
 
 STREAM = {"Accept": "text/event-stream"}
 
@@ -32,7 +32,7 @@ class OlderStream:
 
     async def event(self) -> str:
         """The data of the next event, comments skipped. Raises StopAsyncIteration at the end of the stream."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE_S):
             while line := await self._stream.content.readline():
                 if line.startswith(b"data: "):
                     return line[6:].decode().strip()
@@ -73,7 +73,7 @@ async def test_the_stream_of_a_session_ends_at_its_age_and_the_session_goes_on(
         session = await wire.open()
 
         async with http.get(wire.url, headers={**STREAM, **in_session(session)}) as stream:
-            assert await asyncio.wait_for(stream.read(), 10) == b""
+            assert await asyncio.wait_for(stream.read(), DEADLINE_S) == b""
 
         assert (await wire.send("tools/list", **in_session(session))).result["tools"]
 
@@ -85,10 +85,10 @@ async def test_an_older_stream_past_its_age_ends_after_the_call_that_runs(
         older = OlderStream(http, served, stream)
         await older.initialize()
         await older.post("tools/call", {"name": "wait", "arguments": {}})
-        await asyncio.wait_for(gate.entered.wait(), 10)
+        await asyncio.wait_for(gate.entered.wait(), DEADLINE_S)
         # Another stream, opened later and without a call, ends by its age: so the first one's has passed, too.
         async with http.get(f"{served.url}/sse") as idle:
-            await asyncio.wait_for(idle.read(), 10)
+            await asyncio.wait_for(idle.read(), DEADLINE_S)
 
         gate.open.set()
 
@@ -103,11 +103,11 @@ async def test_stopping_ends_streams_and_lets_running_calls_finish(gate: Gate, h
         session = await wire.open()
         async with http.get(wire.url, headers={**STREAM, **in_session(session)}) as stream:
             call = asyncio.create_task(wire.call("wait", {}, **in_session(session)))
-            await asyncio.wait_for(gate.entered.wait(), 10)
+            await asyncio.wait_for(gate.entered.wait(), DEADLINE_S)
 
-            stopping = asyncio.create_task(served.host.stop(10))
+            stopping = asyncio.create_task(served.host.stop(2 * DEADLINE_S))
 
-            assert await asyncio.wait_for(stream.read(), 10) == b""
+            assert await asyncio.wait_for(stream.read(), DEADLINE_S) == b""
             assert not call.done()
             async with http.get(wire.url, headers={**STREAM, **in_session(session)}) as late:
                 assert late.status == 503
@@ -123,9 +123,9 @@ async def test_stopping_lets_a_call_on_an_older_stream_finish_before_the_stream_
         older = OlderStream(http, served, stream)
         await older.initialize()
         await older.post("tools/call", {"name": "wait", "arguments": {}})
-        await asyncio.wait_for(gate.entered.wait(), 10)
+        await asyncio.wait_for(gate.entered.wait(), DEADLINE_S)
 
-        stopping = asyncio.create_task(served.host.stop(10))
+        stopping = asyncio.create_task(served.host.stop(2 * DEADLINE_S))
         await until(lambda: served.host.draining)
         gate.open.set()
 
@@ -141,24 +141,25 @@ async def test_a_call_that_does_not_finish_holds_up_the_stop_for_the_grace_alone
     async with gated(gate) as served:
         wire = Wire(http, f"{served.url}/mcp")
         call = asyncio.create_task(wire.call("wait", {}, **in_session(await wire.open())))
-        await asyncio.wait_for(gate.entered.wait(), 10)
+        await asyncio.wait_for(gate.entered.wait(), DEADLINE_S)
 
         await served.host.stop(0.05)
 
-        await asyncio.wait_for(gate.cancelled.wait(), 10)
+        await asyncio.wait_for(gate.cancelled.wait(), DEADLINE_S)
         call.cancel()
 
 
 async def test_a_client_that_leaves_its_older_stream_cancels_the_call_on_it(
-    gate: Gate, http: aiohttp.ClientSession
+    gate: Gate, http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(EventSourceResponse, "DEFAULT_PING_INTERVAL", 1000)  # it is not a ping that finds nobody there
     async with gated(gate) as served:
         stream = await http.get(f"{served.url}/sse")
         older = OlderStream(http, served, stream)
         await older.initialize()
         await older.post("tools/call", {"name": "wait", "arguments": {}})
-        await asyncio.wait_for(gate.entered.wait(), 10)
+        await asyncio.wait_for(gate.entered.wait(), DEADLINE_S)
 
         stream.close()
 
-        await asyncio.wait_for(gate.cancelled.wait(), 10)
+        await asyncio.wait_for(gate.cancelled.wait(), DEADLINE_S)

@@ -21,7 +21,7 @@ from taskhub.app import create_app
 from taskhub.settings import Settings
 from taskhub.stdio import MAX_LINE_BYTES, _lines_of
 from tests.taskhub.mcp.calling import Tools
-from tests.taskhub.mcp.world import MODERN, data_of, open_tickets
+from tests.taskhub.mcp.world import DEADLINE_S, MODERN, data_of, open_tickets
 
 ROOT: Final = Path(__file__).resolve().parents[3]
 COMMAND: Final = ("-P", "-m", "taskhub", "stdio")
@@ -67,7 +67,7 @@ async def say(process: asyncio.subprocess.Process, *messages: dict[str, Any]) ->
 
 async def hear(process: asyncio.subprocess.Process) -> dict[str, Any]:
     assert process.stdout is not None
-    message: dict[str, Any] = json.loads(await asyncio.wait_for(process.stdout.readline(), 30))
+    message: dict[str, Any] = json.loads(await asyncio.wait_for(process.stdout.readline(), DEADLINE_S))
     return message
 
 
@@ -92,7 +92,7 @@ async def test_calls_in_flight_are_answered_when_the_input_ends(database_file: P
         await say(process, INITIALIZE, INITIALIZED, *calls)
         assert process.stdin is not None
         process.stdin.close()
-        output, errors = await asyncio.wait_for(process.communicate(), 30)
+        output, errors = await asyncio.wait_for(process.communicate(), DEADLINE_S)
 
     answers = {answer["id"]: answer["result"] for answer in map(json.loads, output.splitlines())}
     assert process.returncode == 0, errors.decode()
@@ -113,7 +113,7 @@ async def test_a_signal_ends_it_in_good_order_while_the_input_is_open(
         assert (await hear(process))["id"] == 1
 
         process.send_signal(number)
-        assert await asyncio.wait_for(process.wait(), 30) == 0
+        assert await asyncio.wait_for(process.wait(), DEADLINE_S) == 0
 
 
 async def test_what_is_no_message_does_not_end_it(database_file: Path, tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ async def test_an_input_that_is_closed_at_once_ends_it(database_file: Path, tmp_
     async with running(tmp_path) as process:
         assert process.stdin is not None
         process.stdin.close()
-        output, _ = await asyncio.wait_for(process.communicate(), 30)
+        output, _ = await asyncio.wait_for(process.communicate(), DEADLINE_S)
 
     assert (process.returncode, output) == (0, b"")
 
@@ -160,5 +160,5 @@ def test_a_line_that_is_too_long_is_dropped_and_the_next_one_is_read() -> None:
         pipe.write(b"first\n\n" + b"x" * (MAX_LINE_BYTES + 200_000) + b"\nlast")
         pipe.close()
 
-        assert lines.result(30) == [b"first", b"last"]
+        assert lines.result(DEADLINE_S) == [b"first", b"last"]
     os.close(reading)

@@ -54,7 +54,7 @@ async def test_the_reader_ends_after_the_calls_in_flight() -> None:
     calls = CallsInFlight()
     sending, receiving = create_context_streams[SessionMessage | Exception](1)
     answers, answered = create_context_streams[SessionMessage](1)
-    reader = CountedReader(receiving, calls, linger_s=10)
+    reader = CountedReader(receiving, calls, linger_s=60)
     async with reader, answered, CountedWriter(answers, calls) as writer:
         await sending.send(request(1))
         await sending.aclose()

@@ -24,6 +24,7 @@ from taskhub.tickets.api import Tickets
 from taskhub.tickets.service import TicketService
 
 MODERN: Final = "2026-07-28"
+DEADLINE_S: Final = 60.0
 SECRET: Final = b"0123456789abcdef0123456789abcdef"
 ALICE: Final = Caller(Principal("user:alice", "default", ALL_SCOPES, authenticated=False), "mcp_tool")
 
@@ -64,9 +65,9 @@ class Served:
         """The SDK's client: `mode` is `legacy`, `auto` or a version of the 2026 era; `sse` the older transport."""
         information = Implementation(name=name, version="1")
         if mode == "sse":
-            transport: Any = sse_client(self.url + path, headers=dict(headers or {}))
+            transport: Any = sse_client(self.url + path, headers=dict(headers or {}), timeout=DEADLINE_S)
             return Client(transport, mode="legacy", client_info=information)
-        http = httpx2.AsyncClient(headers=dict(headers or {}), timeout=30)
+        http = httpx2.AsyncClient(headers=dict(headers or {}), timeout=DEADLINE_S)
         return Client(_closing(self.url + path, http), mode=mode, client_info=information)
 
 
@@ -144,7 +145,7 @@ def text_of(result: CallToolResult) -> str:
     return content.text
 
 
-async def until(condition: Callable[[], bool], deadline_s: float = 10) -> None:
+async def until(condition: Callable[[], bool], deadline_s: float = DEADLINE_S) -> None:
     """Return once the condition holds. Raises TimeoutError."""
     async with asyncio.timeout(deadline_s):
         while not condition():

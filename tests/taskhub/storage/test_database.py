@@ -15,7 +15,7 @@ from taskhub.storage.schema import workspaces
 from taskhub.storage.urls import driver_url
 from taskhub.tickets.errors import StorageBusy
 from tests.servers import PostgresServer
-from tests.taskhub.world import failed_connections_ended
+from tests.taskhub.world import DEADLINE_S, failed_connections_ended
 
 RENAME = update(workspaces).values(name="Renamed")
 NAME = select(workspaces.c.name)
@@ -203,7 +203,7 @@ async def test_a_killed_server_is_away_at_once_and_found_again_when_it_is_back(
     assert await asyncio.gather(*(one(database) for _ in range(3))) == [1, 1, 1]
     own_server.kill()
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(DEADLINE_S):
         for _ in range(3):
             with pytest.raises(StorageBusy):
                 await one(database)
@@ -259,7 +259,7 @@ async def test_a_server_that_gives_no_answer_is_away_within_seconds(
     assert await one(database) == 1
     own_server.pause()
 
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(DEADLINE_S):
         for _ in range(2):
             with pytest.raises(StorageBusy):
                 await one(database)
@@ -282,7 +282,7 @@ async def test_a_caller_cancelled_while_the_server_gives_no_answer_is_let_go(
     await asyncio.sleep(0)
     task.cancel()
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(DEADLINE_S):
         with pytest.raises(asyncio.CancelledError):
             await task
     own_server.resume()
