@@ -146,6 +146,8 @@ class RedisRelay:
                     logger.exception("the relay failed; trying again")
                 elif failures <= 1:
                     logger.warning("the relay %s is away: %s; trying again", self._url, _summary(error))
+            if self._listener is None:
+                return  # a failure at the same time as the cancellation was raised in its place
             ceiling: float = min(_MIN_BACKOFF_S * 2**failures, _MAX_BACKOFF_S)
             await asyncio.sleep(ceiling * random.uniform(0.5, 1.0))  # noqa: S311  # spreads retries, guards nothing
 
@@ -159,6 +161,8 @@ class RedisRelay:
             # Redis answers in order: this pong comes when all subscriptions stand.
             asked = self._clock()
             await pubsub.ping()
+            if self._listener is None:
+                return  # see _end_if_cancelled; a task group that failed may leave this task marked as cancelled
             async with asyncio.TaskGroup() as session:
                 session.create_task(self._receive(pubsub), name="relay receiver")
                 session.create_task(self._follow_watched(pubsub, subscribed), name="relay subscriptions")
@@ -180,6 +184,7 @@ class RedisRelay:
                     taken += 1
             finally:
                 self._hand_on(batch)
+            _end_if_cancelled()
             if taken == _MESSAGES_PER_TURN:
                 await asyncio.sleep(0)
 
@@ -229,6 +234,7 @@ class RedisRelay:
         while True:
             await self._watched_changed.wait()
             await self._subscribe(pubsub, subscribed)
+            _end_if_cancelled()
 
     async def _subscribe(self, pubsub: PubSub, subscribed: set[str]) -> None:
         """Make the connection's subscriptions those that are watched."""
@@ -250,6 +256,7 @@ class RedisRelay:
                 raise RedisTimeoutError(f"not a word in {self._ping_interval_s:g} s")
             asked = self._clock()
             await pubsub.ping()
+            _end_if_cancelled()
 
     def _set_up(self, up: bool) -> None:
         before, self._state = self._state, "up" if up else "down"
@@ -267,7 +274,7 @@ class RedisRelay:
             logger.exception("a change of the relay could not be handled")
 
     async def _publish(self) -> None:
-        while True:
+        while self._listener is not None:
             await self._queued.wait()
             await self._up.wait()
             batch = [self._queue.popleft() for _ in range(min(len(self._queue), _MESSAGES_PER_TURN))]
@@ -341,6 +348,16 @@ def _host_and_port(text: str) -> tuple[str, int]:
     if not parts.hostname:
         raise ValueError("a host is missing")
     return parts.hostname, parts.port or _SENTINEL_PORT
+
+
+def _end_if_cancelled() -> None:
+    """Raise CancelledError in a task whose cancellation was lost, which would never end otherwise.
+
+    On Python 3.11 `asyncio.wait_for`, with which redis-py sends, answers its result instead when both come at once.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _is_connection_trouble(error: BaseException) -> bool:

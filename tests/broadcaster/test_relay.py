@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 import redis
+from redis.asyncio.client import PubSub
 
 from broadcaster.event import Event, EventDraft
 from broadcaster.memory_log import MemoryEventLog
 from broadcaster.redis_relay import RedisRelay, redact
 from broadcaster.relay import Announcement, LocalRelay, Relay
 from broadcaster.relay_message import CARRY_LIMIT_BYTES, InvalidMessage, decode_message, encode_messages
-from tests.e2e.harness.waiting import until
+from tests.e2e.harness.waiting import DEADLINE_S, until
 from tests.servers import RedisServer, free_port
 
 PREFIX = "taskhub:test"
@@ -94,10 +95,19 @@ def operator(server: RedisServer) -> Iterator["redis.Redis"]:
 
 @asynccontextmanager
 async def instance(
-    url: str, name: str, ear: Ear | None = None, *, watch: str | None = WORKSPACE, queue_limit: int = 2000
+    url: str,
+    name: str,
+    ear: Ear | None = None,
+    *,
+    watch: str | None = WORKSPACE,
+    queue_limit: int = 2000,
+    ping_interval_s: float = 30.0,
 ) -> AsyncIterator[tuple[RedisRelay, Ear]]:
+    """A relay that runs. Only a Redis that is away for good is away to it, unless it pings more often."""
     ear = ear or Ear()
-    relay = RedisRelay(url, channel_prefix=PREFIX, instance=name, queue_limit=queue_limit, ping_interval_s=0.25)
+    relay = RedisRelay(
+        url, channel_prefix=PREFIX, instance=name, queue_limit=queue_limit, ping_interval_s=ping_interval_s
+    )
     if watch is not None:
         relay.watch(watch)
     await relay.start(ear)
@@ -339,17 +349,21 @@ async def test_a_redis_that_was_killed_is_found_again_and_the_listener_is_told(s
 
 
 async def test_a_paused_redis_is_noticed_though_its_connections_stay_open(server: RedisServer) -> None:
-    async with instance(server.url, "a") as (a, ear_a), instance(server.url, "b") as (b, ear_b):
+    async with (
+        instance(server.url, "a", ping_interval_s=1.0) as (a, ear_a),
+        instance(server.url, "b", ping_interval_s=1.0) as (b, ear_b),
+    ):
         await is_up(a, b)
 
         server.pause()
-        await until(lambda: ear_a.changes == ear_b.changes == [True, False], "loss")
+        await until(lambda: a.statistics().state == b.statistics().state == "down", "loss")
         server.resume()
         await is_up(a, b)
         a.announce(Publisher().announcement())
         await hears(ear_b, lambda ear: ear.heard)
 
-        assert ear_b.changes == [True, False, True]
+        for ear in (ear_a, ear_b):
+            assert ear.changes[:3] == [True, False, True]
 
 
 async def test_killed_subscriptions_come_back(server: RedisServer, operator: "redis.Redis") -> None:
@@ -409,6 +423,31 @@ async def test_stopping_sends_what_is_queued_and_leaves_no_task(server: RedisSer
             await is_up(a, b)
             a.announce(Publisher().announcement(3))
         await hears(ear, lambda ear: len(ear.ids) == 3)
+
+    assert asyncio.all_tasks() == tasks
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_stopping_ends_while_a_ping_is_on_its_way(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch, turns: int
+) -> None:
+    tasks, pings, ping = asyncio.all_tasks(), 0, PubSub.ping
+
+    async def seen_ping(pubsub: PubSub, message: str | None = None) -> bool:
+        nonlocal pings
+        pings += 1
+        return bool(await ping(pubsub, message))
+
+    monkeypatch.setattr(PubSub, "ping", seen_ping)
+    async with instance(server.url, "a", ping_interval_s=0.2) as (a, _):
+        await is_up(a)
+        before = pings
+        while pings == before:
+            await asyncio.sleep(0)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        async with asyncio.timeout(DEADLINE_S):
+            await a.stop()
 
     assert asyncio.all_tasks() == tasks
 
