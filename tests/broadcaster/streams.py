@@ -14,6 +14,7 @@ from broadcaster.options import BroadcastOptions
 from broadcaster.relay import LocalRelay
 from broadcaster.stream import StreamRequest
 from broadcaster.subscriber import Subscriber
+from tests.clock import LoopClock
 from tests.e2e.harness.frames import Frame, FrameParser
 
 WORKSPACE = "default"
@@ -102,9 +103,10 @@ class MemoryOutlet:
 
 
 class World:
-    """A broadcaster over a log in memory, with streams that record."""
+    """A broadcaster over a log in memory, with streams that record. Make it before the broadcaster starts."""
 
     def __init__(self, log: MemoryEventLog, broadcaster: Broadcaster) -> None:
+        self.clock = LoopClock()
         self.log = log
         self.broadcaster = broadcaster
         self._number = 0

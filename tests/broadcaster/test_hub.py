@@ -84,13 +84,14 @@ async def test_names_give_each_event_its_type_as_the_name(world: World) -> None:
 
 
 async def test_a_batch_sends_the_first_at_once_and_the_rest_in_one_frame(world: World) -> None:
-    outlet = await world.listen(batching=Batching(window_s=0.2))
+    outlet = await world.listen(batching=Batching(window_s=50.0))
 
     world.commit(*world.numbered(1))
     await until(lambda: outlet.numbers == [1])
     last = [world.commit(draft)[0] for draft in world.numbered(5)][-1]
     await settle()
     waiting = list(outlet.numbers)
+    world.clock.advance(50.0)
     await until(lambda: len(outlet.events) == 6)
 
     assert waiting == [1]
@@ -134,7 +135,7 @@ async def test_a_batch_of_others_delays_nobody(world: World) -> None:
 
 
 async def test_coalescing_keeps_the_newest_event_of_a_ticket_with_the_whole_span_of_its_changes(world: World) -> None:
-    outlet = await world.listen("status=doing", batching=Batching(window_s=0.1, coalesce=True))
+    outlet = await world.listen("status=doing", batching=Batching(window_s=50.0, coalesce=True))
     world.commit(ticket_event("TH-9", "doing"))
     await until(lambda: outlet.events)
 
@@ -143,6 +144,7 @@ async def test_coalescing_keeps_the_newest_event_of_a_ticket_with_the_whole_span
     world.commit(ticket_event("TH-1", "review", was="doing", n=3))
     world.commit(ticket_event("TH-1", "doing", was="review", n=4))
     world.commit(ticket_event("TH-2", "todo", was="doing", n=5))
+    world.clock.advance(50.0)
     await until(lambda: len(outlet.events) == 2)
 
     newest = outlet.events[-1]

@@ -8,6 +8,7 @@ import aiohttp
 import pytest
 from sse_starlette import EventSourceResponse
 
+from tests.clock import LoopClock
 from tests.taskhub.mcp.gate import Gate, gated
 from tests.taskhub.mcp.wire import OLDER, Wire, in_session
 from tests.taskhub.mcp.world import DEADLINE_S, Served, until
@@ -81,13 +82,15 @@ async def test_the_stream_of_a_session_ends_at_its_age_and_the_session_goes_on(
 async def test_an_older_stream_past_its_age_ends_after_the_call_that_runs(
     gate: Gate, http: aiohttp.ClientSession
 ) -> None:
-    async with gated(gate, max_age_s=0.05) as served, http.get(f"{served.url}/sse") as stream:
+    clock = LoopClock()
+    async with gated(gate, max_age_s=100) as served, http.get(f"{served.url}/sse") as stream:
         older = OlderStream(http, served, stream)
         await older.initialize()
         await older.post("tools/call", {"name": "wait", "arguments": {}})
         await asyncio.wait_for(gate.entered.wait(), DEADLINE_S)
-        # Another stream, opened later and without a call, ends by its age: so the first one's has passed, too.
         async with http.get(f"{served.url}/sse") as idle:
+            clock.advance(120)
+            # The other stream, opened later and without a call, ends by its age: so the first one's has passed, too.
             await asyncio.wait_for(idle.read(), DEADLINE_S)
 
         gate.open.set()
