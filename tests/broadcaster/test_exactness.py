@@ -97,7 +97,7 @@ async def play(steps: list[tuple[str, object]]) -> None:
     await world.broadcaster.stop()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(STEPS, max_size=60), st.integers(1, 4))
 def test_every_stream_is_exact_over_joins_stalls_drains_and_disconnects(
     steps: list[tuple[str, object]], writes_per_turn: int

@@ -279,7 +279,7 @@ class AnyOrder(RuleBasedStateMachine):
         assert len(self.came) == self.head() - self.before
 
 
-AnyOrder.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+AnyOrder.TestCase.settings = settings(max_examples=60, stateful_step_count=30)
 TestAnyOrder = AnyOrder.TestCase
 
 
