@@ -20,6 +20,9 @@ from tests.taskhub.world import DEADLINE_S, failed_connections_ended
 RENAME = update(workspaces).values(name="Renamed")
 NAME = select(workspaces.c.name)
 
+HASTY_S = 1.5
+"""Waited for in full; on PostgreSQL a connection must be made, and each statement answered, within it."""
+
 
 async def name_of(database: Database) -> str:
     async with database.read() as connection:
@@ -91,7 +94,7 @@ async def test_a_schema_of_another_version_is_not_current(database: Database) ->
 
 
 async def test_waiting_too_long_for_the_writer_is_busy(url: str) -> None:
-    patient, hasty = Database(url), Database(url, busy_timeout_s=0.05)
+    patient, hasty = Database(url), Database(url, busy_timeout_s=HASTY_S)
     await patient.open()
     await hasty.open()
 
@@ -108,7 +111,7 @@ async def test_waiting_too_long_for_the_writer_is_busy(url: str) -> None:
 
 
 async def test_waiting_too_long_for_a_connection_is_busy(url: str) -> None:
-    database = Database(url, pool_size=1, busy_timeout_s=0.05)
+    database = Database(url, pool_size=1, busy_timeout_s=HASTY_S)
     await database.open()
 
     async with database.read() as connection:
@@ -185,7 +188,7 @@ def own_server(stoppable_server: PostgresServer) -> Iterator[PostgresServer]:
 
 @pytest.fixture
 async def on_own_server(own_server: PostgresServer) -> AsyncIterator[Database]:
-    database = Database(own_server.url, pool_size=3, busy_timeout_s=0.3)
+    database = Database(own_server.url, pool_size=3, busy_timeout_s=HASTY_S)
     await database.open()
     yield database
     await database.close()

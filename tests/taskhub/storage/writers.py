@@ -20,7 +20,8 @@ class ChangedMind(Exception):
 
 async def write_at_random(url: str, seed: int, count: int, writers: int = 8) -> int:
     """Let `writers` tasks make `count` writes each; how many were committed."""
-    database = Database(url)
+    # SQLite gives the file to any of those who wait; one of many may wait for long.
+    database = Database(url, busy_timeout_s=60.0)
     await database.open()
     writer = Writer(database, lambda workspace, events: None)
     service = TicketService(database, writer)
