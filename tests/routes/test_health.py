@@ -114,7 +114,7 @@ async def test_a_server_in_front_of_one_that_refuses_its_key_is_not_ready(start:
 
 
 async def test_the_check_of_a_server_that_hangs_has_an_end(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taskhub.remote.CHECK_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("taskhub.remote.CHECK_TIMEOUT_S", 0.5)
     gone = asyncio.Event()
 
     async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
