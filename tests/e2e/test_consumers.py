@@ -73,6 +73,7 @@ async def test_a_consumer_is_given_a_known_sequence_and_no_phantoms(
             moved = await client.change(made["key"], status="in_progress", comment="line one\r\nline two\u2028three")
             wanted += [made["event_id"], moved["event_id"]]
         wanted += await client.publish(*[{"type": "build.finished", "data": {"n": n}} for n in range(3)])
+        await reference.wait_id(wanted[-1])
         await next_heartbeat(reference)
         seen = await wait_for_event(consumer, wanted[-1])
 

@@ -5,7 +5,6 @@ from typing import Any, Final
 
 from tests.e2e.conftest import MakeHub
 from tests.e2e.harness.clients import Api, api
-from tests.e2e.harness.process import TaskHubProcess
 from tests.e2e.harness.streams import SocketRecorder, record
 from tests.e2e.harness.waiting import until
 
@@ -15,6 +14,8 @@ BATCH: Final = 200
 EVENT_BYTES: Final = 2000
 BUFFER_BYTES: Final = 65_536
 """The server's default limit per stream (SSE_BUFFER_BYTES)."""
+PATIENT: Final = {"TASKHUB_SSE_WRITE_TIMEOUT_S": "600"}
+"""No client is dropped, however long it takes to publish what it does not read."""
 
 
 async def publish_much(client: Api) -> list[str]:
@@ -36,7 +37,7 @@ def stream_id(stream: SocketRecorder) -> str:
 
 
 async def test_stalled_clients_delay_nobody_cost_little_and_catch_up_exactly(make_hub: MakeHub) -> None:
-    hub = await make_hub().start()
+    hub = await make_hub(environment=PATIENT).start()
     async with api(hub.url) as client, AsyncExitStack() as stack:
         readers = [await stack.enter_async_context(record(hub.url)) for _ in range(3)]
         stalled = [await stack.enter_async_context(record(hub.url, receive_buffer=4096 + n)) for n in range(STALLED)]
@@ -76,8 +77,9 @@ async def publish_and_hear(client: Api, readers: list[SocketRecorder]) -> list[s
     return ids
 
 
-async def test_a_stalled_client_that_catches_up_joins_the_live_stream_again(hub: TaskHubProcess, rest: Api) -> None:
-    async with record(hub.url, receive_buffer=4096) as stream:
+async def test_a_stalled_client_that_catches_up_joins_the_live_stream_again(make_hub: MakeHub) -> None:
+    hub = await make_hub(environment=PATIENT).start()
+    async with api(hub.url) as rest, record(hub.url, receive_buffer=4096) as stream:
         await stream.wait_ready()
         stream.pause()
         ids = await publish_much(rest)
@@ -94,18 +96,20 @@ async def test_a_stalled_client_that_catches_up_joins_the_live_stream_again(hub:
 
 async def test_a_client_that_never_reads_again_is_dropped_and_resumes_by_its_last_id(make_hub: MakeHub) -> None:
     hub = await make_hub(environment={"TASKHUB_SSE_WRITE_TIMEOUT_S": "0.5"}).start()
-    async with api(hub.url) as client:
-        async with record(hub.url, receive_buffer=4096) as stream:
-            await stream.wait_ready()
-            stream.pause()
-            ids = await publish_much(client)
-            await until(lambda: gone(client, stream_id(stream)), "end of the stalled stream")
-            stream.resume()
-            await stream.wait_end()
-            collected, last_id = stream.ids, stream.last_event_id or ""
-        async with record(hub.url, headers={"Last-Event-ID": last_id}) as stream:
-            await stream.wait_ready()
-            collected += stream.ids
+    async with api(hub.url) as client, record(hub.url, receive_buffer=4096) as stream:
+        await stream.wait_ready()
+        stream.pause()
+        ids = await publish_much(client)
+        await until(lambda: gone(client, stream_id(stream)), "end of the stalled stream")
+        stream.resume()
+        await stream.wait_end()
+        collected, last_id = stream.ids, stream.last_event_id or ""
+    await hub.stop()
+    # A reader that is only slow is not to be dropped, too.
+    hub = await make_hub(name="patient", data_dir=hub.data_dir, environment=PATIENT).start()
+    async with record(hub.url, headers={"Last-Event-ID": last_id}) as stream:
+        await stream.wait_ready()
+        collected += stream.ids
 
     assert collected == ids
 

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from redis import Redis
 
 from tests.e2e.conftest import MakeHub
 from tests.e2e.harness.clients import Api, api, call, mcp_http, mcp_stdio
@@ -42,19 +43,42 @@ async def pair(make_hub: MakeHub, postgres: PostgresServer, redis: RedisServer) 
         "TASKHUB_DATABASE_URL": postgres.create_database(),
         "TASKHUB_REDIS_URL": redis.url,
         # So rare that what is heard sooner came through Redis.
-        "TASKHUB_POLL_INTERVAL_MS": "30000",
+        "TASKHUB_POLL_INTERVAL_MS": "60000",
     }
     hubs = [make_hub(name=name, environment=environment) for name in ("first", "second")]
     await asyncio.gather(*(hub.start() for hub in hubs))
     return hubs
 
 
-async def test_a_change_through_one_instance_is_heard_on_the_other_through_redis(pair: list[TaskHubProcess]) -> None:
+async def subscribed(redis: RedisServer, count: int) -> None:
+    """Wait until so many instances hear what is said in Redis. A stream may be ready before its instance does."""
+    with Redis.from_url(redis.url) as operator:
+
+        def subscriptions() -> int:
+            return sum(number for name in operator.pubsub_channels() for _, number in operator.pubsub_numsub(name))
+
+        await until(lambda: subscriptions() == count, "subscription of every instance")
+
+
+async def heard_through_redis(hub: TaskHubProcess, count: int) -> None:
+    """Wait until the instance was told of so many changes by the others."""
+
+    async def heard() -> bool:
+        return bool((await client.get("/events/debug"))["relay"]["received"] >= count)
+
+    async with api(hub.url) as client:
+        await until(heard, f"{count} announcements")
+
+
+async def test_a_change_through_one_instance_is_heard_on_the_other_through_redis(
+    pair: list[TaskHubProcess], redis: RedisServer
+) -> None:
     first, second = pair
     async with AsyncExitStack() as stack:
         streams = [await stack.enter_async_context(record(hub.url)) for hub in pair]
         for stream in streams:
             await stream.wait_ready()
+        await subscribed(redis, len(pair))
         written = []
         async with mcp_http(first.url) as here, mcp_http(second.url) as there:
             for number in range(5):
@@ -66,15 +90,20 @@ async def test_a_change_through_one_instance_is_heard_on_the_other_through_redis
                 written += [made["event_id"], moved["event_id"]]
 
         assert [stream.ids for stream in streams] == [written, written]
+        for hub in pair:
+            await heard_through_redis(hub, 5)
         async with api(first.url) as one, api(second.url) as other:
             assert await one.all_tickets() == await other.all_tickets()
 
 
-async def test_simultaneous_writers_on_both_instances_give_both_streams_one_order(pair: list[TaskHubProcess]) -> None:
+async def test_simultaneous_writers_on_both_instances_give_both_streams_one_order(
+    pair: list[TaskHubProcess], redis: RedisServer
+) -> None:
     async with AsyncExitStack() as stack:
         streams = [await stack.enter_async_context(record(hub.url)) for hub in pair]
         for stream in streams:
             await stream.wait_ready()
+        await subscribed(redis, len(pair))
         clients = [await stack.enter_async_context(api(hub.url)) for hub in pair]
 
         async def write(client: Api, writer: int) -> None:
@@ -92,9 +121,12 @@ async def test_simultaneous_writers_on_both_instances_give_both_streams_one_orde
         assert [event["id"] for event in await clients[1].log()] == log
 
 
-async def test_transient_events_cross_instances_and_are_not_kept(pair: list[TaskHubProcess]) -> None:
+async def test_transient_events_cross_instances_and_are_not_kept(
+    pair: list[TaskHubProcess], redis: RedisServer
+) -> None:
     async with record(pair[1].url) as stream, api(pair[0].url) as client:
         await stream.wait_ready()
+        await subscribed(redis, 1)
         event = {"type": "presence.seen", "data": {"who": "alice"}, "transient": True}
         answer = await client.request("POST", "/events", json=event)
         assert answer.status == 201, answer

@@ -7,6 +7,7 @@ from aiohttp import web
 from playwright.async_api import Page, async_playwright
 
 from tests.e2e.harness.tools import chromium
+from tests.e2e.harness.waiting import DEADLINE_S
 
 ARGUMENTS = [
     "--no-sandbox",
@@ -38,9 +39,13 @@ LISTEN = """
 async def browser_page() -> AsyncIterator[Page]:
     """An empty page in a fresh headless Chromium."""
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=str(chromium()), args=ARGUMENTS)
+        browser = await playwright.chromium.launch(
+            executable_path=str(chromium()), args=ARGUMENTS, timeout=DEADLINE_S * 1000
+        )
         try:
-            yield await browser.new_page()
+            page = await browser.new_page()
+            page.set_default_timeout(DEADLINE_S * 1000)
+            yield page
         finally:
             await browser.close()
 
