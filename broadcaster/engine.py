@@ -47,11 +47,14 @@ class Broadcaster:
         options: BroadcastOptions,
         *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._log = log
         self._relay = relay
         self.options = options
         self._now = now
+        # Not the loop's own time: some loops have it stand still while a turn lasts.
+        self._clock = clock
         self.counters = Counters()
         self._subscribers: dict[str, Subscriber] = {}
         self._channels = Channels(log, relay, self._make_channel)
@@ -67,8 +70,6 @@ class Broadcaster:
     async def start(self) -> None:
         """Begin to listen to the relay and to poll."""
         loop = asyncio.get_running_loop()
-        # Not the loop's own time: some loops have it stand still while a turn lasts.
-        self._clock = time.monotonic
         self._scheduler = Scheduler(loop.call_soon, loop.call_later, self._clock)
         self._timekeeper = Timekeeper(
             self._clock(),

@@ -103,10 +103,10 @@ class MemoryOutlet:
 
 
 class World:
-    """A broadcaster over a log in memory, with streams that record. Make it before the broadcaster starts."""
+    """A broadcaster over a log in memory, with streams that record. Its time is that of `clock`."""
 
-    def __init__(self, log: MemoryEventLog, broadcaster: Broadcaster) -> None:
-        self.clock = LoopClock()
+    def __init__(self, log: MemoryEventLog, broadcaster: Broadcaster, clock: LoopClock) -> None:
+        self.clock = clock
         self.log = log
         self.broadcaster = broadcaster
         self._number = 0
@@ -115,7 +115,8 @@ class World:
     async def open(cls, log: MemoryEventLog | None = None, **options: Any) -> "World":
         log = log or MemoryEventLog()
         settings = replace(BroadcastOptions(max_age_jitter=0.0, poll_interval_s=0.05), **options)
-        world = cls(log, Broadcaster(log, LocalRelay(), settings))
+        clock = LoopClock()
+        world = cls(log, Broadcaster(log, LocalRelay(), settings, clock=clock.time), clock)
         await world.broadcaster.start()
         return world
 

@@ -17,6 +17,7 @@ from broadcaster.options import BroadcastOptions
 from broadcaster.relay import Announcement, LocalRelay
 from broadcaster.stream import Snapshot, StreamRefused
 from tests.broadcaster.streams import WORKSPACE, MemoryOutlet, World, numbered, settle, ticket_event, until
+from tests.clock import LoopClock
 
 
 async def position(world: World, seq: int) -> Position:
@@ -396,7 +397,8 @@ class SlowLog(MemoryEventLog):
 
 async def slow_world() -> tuple[World, SlowLog]:
     log = SlowLog()
-    world = World(log, Broadcaster(log, LocalRelay(), BroadcastOptions()))
+    clock = LoopClock()
+    world = World(log, Broadcaster(log, LocalRelay(), BroadcastOptions(), clock=clock.time), clock)
     await world.broadcaster.start()
     return world, log
 
