@@ -13,7 +13,6 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
-from uuid import uuid4
 
 from broadcaster.catchup import CatchUp
 from broadcaster.channel import Channel
@@ -55,6 +54,7 @@ class Broadcaster:
         self._now = now
         # Not the loop's own time: some loops have it stand still while a turn lasts.
         self._clock = clock
+        self._random = random.Random()  # noqa: S311  # tells events apart, guards nothing
         self.counters = Counters()
         self._subscribers: dict[str, Subscriber] = {}
         self._channels = Channels(log, relay, self._make_channel)
@@ -143,7 +143,7 @@ class Broadcaster:
             workspace=workspace,
             epoch="",
             seq=0,
-            id=str(uuid4()),
+            id=_uuid(self._random.getrandbits(122)),
             time=wire_time(self._now()),
             type=draft.type,
             subject=draft.subject,
@@ -496,6 +496,12 @@ class Broadcaster:
 
     def _drain_retry_ms(self) -> int:
         return int(self.options.drain_s * 1000 * _spread(0.1, 1.0))
+
+
+def _uuid(bits: int) -> str:
+    """The UUID (RFC 9562, version 4) of 122 random bits, for a third of what the standard library's takes."""
+    digits = f"{bits:031x}"
+    return f"{digits[1:9]}-{digits[9:13]}-4{digits[13:16]}-{'89ab'[int(digits[0])]}{digits[16:19]}-{digits[19:]}"
 
 
 def _spread(low: float, high: float) -> float:

@@ -237,7 +237,9 @@ class Event:
 
 def wire_time(moment: datetime) -> str:
     """An aware time as events carry it: UTC with milliseconds, `2026-11-20T09:12:03.123Z`."""
-    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def state_of(ticket: Mapping[str, Any]) -> State:

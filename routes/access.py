@@ -3,10 +3,11 @@
 import ipaddress
 import unicodedata
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Final
 
 from aiohttp import web
-from multidict import CIMultiDictProxy
+from multidict import CIMultiDictProxy, istr
 
 from routes.errors import Fault, Problem
 from routes.keys import CALLER
@@ -20,6 +21,8 @@ OPEN: Final = PROBES | {"/", "/favicon.ico", "/health", "/version", "/capabiliti
 """What a caller must be able to read before it knows how to authenticate."""
 MCP_PATHS: Final = frozenset({"/mcp", "/sse", "/message"})
 
+_ACTOR_HEADER: Final = istr(ACTOR_HEADER)
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -30,20 +33,13 @@ def networks(texts: Iterable[str]) -> tuple[Network, ...]:
 
 def proxied(request: web.BaseRequest) -> str | None:
     """The header that shows that a proxy passed the request on; None when it came directly."""
-    return next(
-        (
-            name
-            for name in request.headers
-            if name.lower() in ("forwarded", "via") or name.lower().startswith("x-forwarded-")
-        ),
-        None,
-    )
+    return next(filter(_set_by_proxies, request.headers), None)
 
 
 def client_address(request: web.BaseRequest, trusted: Sequence[Network]) -> str | None:
     """The client's address: the peer's, or, when that is a trusted proxy, the last one in the chain that is none."""
     peer = request.remote
-    if peer is None or not _trusted(peer, trusted):
+    if peer is None or not trusted or not _trusted(peer, trusted):
         return peer
     if "Forwarded" in request.headers:
         chain = [element.get("for", "") for element in request.forwarded]
@@ -64,10 +60,12 @@ def check_actor(headers: CIMultiDictProxy[str]) -> None:
 
     An empty one counts as not given; a name without a kind is an agent's.
     """
-    given = headers.getall(ACTOR_HEADER, [])
+    given = headers.getall(_ACTOR_HEADER, ())
+    if not given:
+        return
     if len(given) > 1:
         raise Problem.of("bad_header", [Fault("is there more than once", header=ACTOR_HEADER)])
-    text = given[0].strip() if given else ""
+    text = given[0].strip()
     if not text:
         return
     actor = actor_of(text)
@@ -96,21 +94,27 @@ def _plain(name: str) -> str:
     return unicodedata.normalize("NFKC", name).casefold().replace("-", "_").replace(".", "_")
 
 
+@lru_cache(maxsize=256)
+def _set_by_proxies(header: str) -> bool:
+    name = header.lower()
+    return name in ("forwarded", "via") or name.startswith("x-forwarded-")
+
+
 def _trusted(address: str, trusted: Sequence[Network]) -> bool:
+    parsed = _parsed(address)
+    return parsed is not None and any(parsed in network for network in trusted)
+
+
+@lru_cache(maxsize=1024)
+def _parsed(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        parsed = ipaddress.ip_address(address)
+        return ipaddress.ip_address(address)
     except ValueError:
-        return False
-    return any(parsed in network for network in trusted)
+        return None
 
 
 def _address(hop: str) -> str | None:
     """The address in a hop such as `192.0.2.1`, `192.0.2.1:4711` or `"[2001:db8::1]:4711"`; None when it has none."""
     text = hop.strip().strip('"')
     candidates = (text, text.partition("]")[0].removeprefix("["), text.rpartition(":")[0])
-    for candidate in candidates:
-        try:
-            return str(ipaddress.ip_address(candidate))
-        except ValueError:
-            continue
-    return None
+    return next((str(address) for candidate in candidates if (address := _parsed(candidate)) is not None), None)

@@ -1,6 +1,7 @@
 """JSON bodies and query strings: what comes in is checked here, before anything is decided with it."""
 
 import asyncio
+import gc
 import json
 import re
 import types
@@ -11,6 +12,7 @@ from typing import Any, Final, TypeVar
 
 import orjson
 from aiohttp import hdrs, web
+from multidict import CIMultiDict, istr
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from routes.errors import MAX_FAULTS, Fault, Problem, json_pointer, validation_faults
@@ -24,34 +26,43 @@ READ_TIMEOUT_S: Final = 10.0
 MAX_DEPTH: Final = 64
 # Of an integer that 64 bits may hold, its sign included.
 MAX_DIGITS: Final = 20
-# Parsing holds the loop for about 5 ms per MiB: from here on it happens in a thread, so that streams go on meanwhile.
+# Parsing and checking take 10 to 100 ms per MiB: from here on they happen in a thread, where others get their turns.
 THREAD_BYTES: Final = 256 * 1024
+MAX_VALUES: Final = 500_000
+"""Of one body. The parser is not interrupted, in a thread neither: so many values keep every stream waiting for 50 ms,
+the eleven million that 32 MiB can hold would for two seconds."""
 
 MAX_FIELDS: Final = 100
 """Of an object that is checked against a model: far more than any model has."""
 
 M = TypeVar("M", bound=BaseModel)
+_IDEMPOTENCY_HEADER: Final = istr("Idempotency-Key")
+_JSON_HEADERS: Final = CIMultiDict({hdrs.CONTENT_TYPE: "application/json", hdrs.CACHE_CONTROL: "no-store"})
 _JSON_TYPE: Final = re.compile(r"application/(?:[\w.-]+\+)?json")
-_BRACKETS: Final = re.compile(rb"[\[{]")
 
 
 async def read_body(request: web.Request, max_bytes: int = MAX_BODY_BYTES) -> bytes:
     """The whole body. Raises Problem: body_too_large, request_timeout."""
-    too_large = Problem("body_too_large", f"the body may have at most {max_bytes} bytes")
+    content = request.content
     if (request.content_length or 0) > max_bytes:
-        raise too_large
-    body = bytearray()
+        raise _too_large(max_bytes)
+    # Most bodies are here as soon as their heads: nothing to wait for, so no timer either.
+    here = content.read_nowait()
+    if content.at_eof() and len(here) <= max_bytes:
+        return here
+    body = bytearray(here)
     try:
         async with asyncio.timeout(READ_TIMEOUT_S):
-            async for piece in request.content.iter_any():
+            # Counted as it comes: a chunked or compressed body does not say beforehand how large it is.
+            while len(body) <= max_bytes:
+                piece = await content.readany()
+                if not piece:
+                    return bytes(body)
                 body += piece
-                # Counted as it comes: a chunked or compressed body does not say beforehand how large it is.
-                if len(body) > max_bytes:
-                    raise too_large
     except TimeoutError:
         detail = f"the body did not arrive within {READ_TIMEOUT_S:g} seconds"
         raise Problem("request_timeout", detail, headers={"Connection": "close"}) from None
-    return bytes(body)
+    raise _too_large(max_bytes)
 
 
 async def read_json(request: web.Request, max_bytes: int = MAX_BODY_BYTES) -> Any:
@@ -62,8 +73,19 @@ async def read_json(request: web.Request, max_bytes: int = MAX_BODY_BYTES) -> An
         raise Problem("unsupported_media_type", f"JSON is UTF-8, not {charset[:40]}")
     body = await read_body(request, max_bytes)
     if len(body) > THREAD_BYTES:
-        return await asyncio.to_thread(parse_json, body)
+        return await asyncio.to_thread(_parse_large, body)
     return parse_json(body)
+
+
+def _parse_large(body: bytes) -> Any:
+    """`parse_json` for a thread."""
+    if _too_many_values(body):
+        raise Problem("body_too_large", f"the body may have at most {MAX_VALUES} values")
+    gc.disable()  # or the collector would look through all that is there again and again while so much is added to it
+    try:
+        return parse_json(body)
+    finally:
+        gc.enable()
 
 
 def parse_json(body: bytes) -> Any:
@@ -71,14 +93,13 @@ def parse_json(body: bytes) -> Any:
     an integer beyond 64 bits: it would become a float, which is another number."""
     try:
         value = orjson.loads(body)
-        if len(_BRACKETS.findall(body)) > MAX_DEPTH and _deeper_than(value, MAX_DEPTH):
+        if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _deeper_than(value, MAX_DEPTH):
             raise Problem("malformed_json", f"the body is nested deeper than {MAX_DEPTH}")
-        # orjson keeps the last of two equal keys; who sends both means something that would get lost.
-        if _MANY_DIGITS.search(body):
+        if _LONG_NUMBER in body.translate(_DIGITS_AS_ZEROS):
             ways = islice(_inexact(_EXACT.decode(body.decode())), MAX_FAULTS)
             if faults := [Fault(_TOO_LARGE, pointer=json_pointer(way)) for way in ways]:
                 raise Problem.of("invalid_input", faults)
-        else:
+        elif not _complete(body, value):
             _KEYS_ONCE.decode(body.decode())
     except _KeyTwice as twice:
         raise Problem("malformed_json", f"the key {twice.key[:80]!r} occurs twice in one object") from None
@@ -114,7 +135,7 @@ def check_model(value: Any, model: type[M]) -> M:
 
 def idempotency_key(request: web.Request) -> str | None:
     """The Idempotency-Key header. Raises Problem: bad_header."""
-    given = request.headers.getall("Idempotency-Key", [])
+    given = request.headers.getall(_IDEMPOTENCY_HEADER, ())
     if not given:
         return None
     try:
@@ -128,7 +149,7 @@ def idempotency_key(request: web.Request) -> str | None:
 
 def query_model(request: web.Request, model: type[M]) -> M:
     """The query string as `model`. Raises Problem: bad_parameter, naming every parameter that is wrong."""
-    found, faults = parse_query(request.query.items(), model)
+    found, faults = parse_query(request.query.items() if request.rel_url.raw_query_string else (), model)
     if found is None:
         raise Problem.of("bad_parameter", faults)
     return found
@@ -167,11 +188,19 @@ class NoParameters(BaseModel):
     """The query of a resource that has none."""
 
 
+def no_parameters(request: web.Request) -> None:
+    """Raise Problem (bad_parameter) when there is a query string that says something."""
+    if request.rel_url.raw_query_string:
+        query_model(request, NoParameters)
+
+
 def json_response(value: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
     """A value (dataclasses included), or JSON that is encoded already, as the answer."""
     body = value if isinstance(value, bytes) else orjson.dumps(value)
-    own: dict[str, str] = {hdrs.CONTENT_TYPE: "application/json", hdrs.CACHE_CONTROL: "no-store"}
-    return web.Response(status=status, body=body, headers={**own, **(headers or {})})
+    response = web.Response(status=status, body=body, headers=_JSON_HEADERS)
+    if headers:
+        response.headers.update(headers)
+    return response
 
 
 def _overfull(value: dict[str, Any]) -> str | None:
@@ -226,19 +255,51 @@ def _once(pairs: list[tuple[str, Any]]) -> None:
 _KEYS_ONCE: Final = json.JSONDecoder(object_pairs_hook=_once)
 # Slower, for a call for each integer: only for bodies with a run of digits that may not fit.
 _EXACT: Final = json.JSONDecoder(object_pairs_hook=_object_once, parse_int=_integer)
-_MANY_DIGITS: Final = re.compile(rb"\d{19}")
+_DIGITS_AS_ZEROS: Final = bytes.maketrans(b"123456789", b"000000000")
+_LONG_NUMBER: Final = b"0" * 19
+_CONTAINERS: Final = frozenset({dict, list})
+_MIB: Final = 1024 * 1024
+# In front of each value but the first of a document stands one of these.
+_MARKS: Final = b",[{"
+_UNMARKING: Final = bytes(set(range(256)).difference(_MARKS))
+# A text that does not end counts as one, too: looked for again from each quote inside, it would take for ever.
+_TEXT_OR_MARK: Final = re.compile(rb'(?s)"(?:[^"\\]++|\\.)*+"?|([,\[{])')
 _INTEGERS: Final = range(-(2**63), 2**64)
 _TOO_LARGE: Final = "an integer beyond 64 bits cannot be kept as it is: send it as text"
 _IDEMPOTENCY_KEY: Final[TypeAdapter[str]] = TypeAdapter(IdempotencyKey)
 
 
+def _complete(body: bytes, value: Any) -> bool:
+    """Whether every key of the body is in the value; False also when that is not certain.
+
+    orjson keeps the last of two equal keys; who sends both means something that would get lost. A lost key has lost its
+    colon: encoded again, the value has as many of them as the body, unless a text has one as an escape (`\\u003a`).
+    """
+    return b"\\u003" not in body and body.count(b":") == orjson.dumps(value).count(b":")
+
+
 def _deeper_than(value: Any, limit: int) -> bool:
     """Whether more than `limit` objects and arrays stand in each other."""
-    level = [value]
+    level = [value] if type(value) in _CONTAINERS else []
     for _ in range(limit):
-        children = (parent.values() if isinstance(parent, dict) else parent for parent in level)
-        level = [child for each in children for child in each if isinstance(child, dict | list)]
+        if not level:
+            return False
+        children = [parent.values() if type(parent) is dict else parent for parent in level]
+        level = [child for each in children for child in each if type(child) in _CONTAINERS]
     return bool(level)
+
+
+def _too_many_values(body: bytes) -> bool:
+    """Whether parsing would make more than MAX_VALUES values."""
+    if sum(len(body[at : at + _MIB].translate(None, _UNMARKING)) for at in range(0, len(body), _MIB)) <= MAX_VALUES:
+        return False
+    # Too many commas and brackets; those inside of texts do not count.
+    marks = (mark for mark in _TEXT_OR_MARK.finditer(body) if mark.lastindex)
+    return next(islice(marks, MAX_VALUES, None), None) is not None
+
+
+def _too_large(max_bytes: int) -> Problem:
+    return Problem("body_too_large", f"the body may have at most {max_bytes} bytes")
 
 
 def _is_list(annotation: Any) -> bool:

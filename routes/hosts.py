@@ -8,11 +8,14 @@ import ipaddress
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 from urllib.parse import urlsplit
 
 _AUTHORITY: Final = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>\d{1,5}))?")
 _ORIGIN: Final = re.compile(r"(?P<scheme>https?)://(?P<authority>[^/?#@\\\s]+)")
+REMEMBERED: Final = 128
+"""Answers of one kind: clients say the same few names all the time. Few, for they may be as long as a header may be."""
 _DEFAULT_PORTS: Final[Mapping[str, str]] = {"http": "80", "https": "443"}
 
 
@@ -39,14 +42,20 @@ class Authority:
             return False
 
 
-@dataclass(frozen=True, slots=True)
 class HostRules:
     """`hosts` are names or name:port, a name alone for any port. `loopback_hosts`: names of loopback as well."""
 
-    hosts: tuple[Authority, ...]
-    loopback_hosts: bool
-    origins: frozenset[str]
-    loopback_origins: bool
+    def __init__(
+        self, hosts: tuple[Authority, ...], origins: frozenset[str], *, loopback_hosts: bool, loopback_origins: bool
+    ) -> None:
+        self.hosts = hosts
+        self.origins = origins
+        self.loopback_hosts = loopback_hosts
+        self.loopback_origins = loopback_origins
+        self.host_allowed: Final = lru_cache(REMEMBERED)(self._host_allowed)
+        """Whether a Host header's value names this server."""
+        self.cross_origin_allowed: Final = lru_cache(REMEMBERED)(self._cross_origin_allowed)
+        """Whether pages of this other origin may call TaskHub, and read what it answers."""
 
     @classmethod
     def of(
@@ -54,10 +63,10 @@ class HostRules:
     ) -> "HostRules":
         parsed = (Authority.parse(host) for host in hosts)
         folded = frozenset(origin.rstrip("/").lower() for origin in origins)
-        return cls(tuple(host for host in parsed if host is not None), loopback_hosts, folded, loopback_origins)
+        known = tuple(host for host in parsed if host is not None)
+        return cls(known, folded, loopback_hosts=loopback_hosts, loopback_origins=loopback_origins)
 
-    def host_allowed(self, host: str) -> bool:
-        """Whether a Host header's value names this server."""
+    def _host_allowed(self, host: str) -> bool:
         given = Authority.parse(host)
         if given is None:
             return False
@@ -65,8 +74,7 @@ class HostRules:
             return True
         return any(given.name == own.name and own.port in (None, given.port) for own in self.hosts)
 
-    def cross_origin_allowed(self, origin: str) -> bool:
-        """Whether pages of this other origin may call TaskHub, and read what it answers."""
+    def _cross_origin_allowed(self, origin: str) -> bool:
         found = _ORIGIN.fullmatch(origin.lower())
         if found is None:
             return False
@@ -80,6 +88,7 @@ class HostRules:
         return same_origin(origin, host) or self.cross_origin_allowed(origin)
 
 
+@lru_cache(REMEMBERED)
 def same_origin(origin: str, host: str) -> bool:
     """Whether the origin is the host itself. Schemes are not compared: TLS may end at a proxy."""
     found = _ORIGIN.fullmatch(origin.lower())

@@ -7,7 +7,7 @@ from aiohttp import web
 
 from broadcaster.engine import Broadcaster
 from broadcaster.log import EventLog
-from taskhub.auth.principal import AuthProvider, Caller, Principal
+from taskhub.auth.principal import AuthProvider, Caller
 from taskhub.mcp.host import McpHost
 from taskhub.publishing import EventPublisher
 from taskhub.settings import Settings
@@ -33,6 +33,5 @@ BROADCASTER: Final = web.AppKey("broadcaster", Broadcaster)
 AUTH: Final = web.AppKey("auth", AuthProvider)
 MCP: Final = web.AppKey("mcp", McpHost)
 
-PRINCIPAL: Final = web.RequestKey("principal", Principal)
 CALLER: Final = web.RequestKey("caller", Caller)
 REQUEST_ID: Final = web.RequestKey("request_id", str)

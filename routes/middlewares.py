@@ -1,25 +1,30 @@
 """What every request passes through: request id and log line, error mapping, host and origin, authentication."""
 
+import itertools
+import logging
 import re
 import secrets
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 import structlog
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
+from multidict import istr
 
 from routes import access, cors
 from routes.access import MCP_PATHS, OPEN, PROBES, Network
 from routes.errors import Fault, Problem, problem_of, problem_response
 from routes.hosts import HostRules, target_authority
-from routes.keys import AUTH, CALLER, PRINCIPAL, REQUEST_ID
-from taskhub.auth.principal import Caller, Origin
+from routes.keys import AUTH, CALLER, REQUEST_ID
+from taskhub import logs
+from taskhub.auth.principal import AuthProvider, Caller, Origin
 from taskhub.settings import Settings, is_loopback
 
 MAX_QUERY_BYTES: Final = 4096
-MAX_HEADER_BYTES: Final[dict[str, int]] = {"Last-Event-ID": 256, "Idempotency-Key": 200, "If-Match": 200}
+MAX_HEADER_BYTES: Final = (("Last-Event-ID", 256), ("Idempotency-Key", 200), ("If-Match", 200))
 """Headers whose values go on to where they cost something."""
 CONTENT_SECURITY_POLICY: Final = (
     "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
@@ -28,16 +33,27 @@ CONTENT_SECURITY_POLICY: Final = (
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,100}")
 # Encoded slashes and control characters: what decodes to them means another path to a proxy than to us.
 _BAD_PATH: Final = re.compile(r"%(?:2f|5c|7f|[01][0-9a-f])", re.IGNORECASE)
+# A header is looked up under an `istr` without being folded to one case for each request.
+_LIMITED_HEADERS: Final = tuple((istr(name), limit) for name, limit in MAX_HEADER_BYTES)
+_X_REQUEST_ID: Final = istr("X-Request-ID")
+_CSP: Final = istr("Content-Security-Policy")
+_EVERYWHERE: Final = (
+    (hdrs.SERVER, "TaskHub"),
+    (istr("X-Content-Type-Options"), "nosniff"),
+    (istr("Referrer-Policy"), "no-referrer"),
+)
 
 log = structlog.get_logger("taskhub.http")
+_records: Final = logging.getLogger("taskhub.http")
 
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """What the settings say of who may come in."""
+    """What the settings say of who may come in, and the ids of requests that bring none."""
 
     rules: HostRules
     trusted: tuple[Network, ...]
+    request_ids: Iterator[str]
 
     @classmethod
     def of(cls, settings: Settings) -> "Gate":
@@ -48,87 +64,96 @@ class Gate:
             loopback_hosts=is_loopback(settings.host),
             loopback_origins=not settings.production,
         )
-        return cls(rules, access.networks(settings.trusted_proxies))
+        # Unique, not secret: a random name for this process, and a number.
+        request_ids = map(f"{secrets.token_hex(5)}-{{:x}}".format, itertools.count(1))
+        return cls(rules, access.networks(settings.trusted_proxies), request_ids)
 
 
 GATE: Final = web.AppKey("gate", Gate)
 
 
 @web.middleware
-async def record(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Give the request its id, turn errors into problems, and log one line."""
-    given = request.headers.get("X-Request-ID", "")
-    request_id = request[REQUEST_ID] = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
-    structlog.contextvars.bind_contextvars(request_id=request_id)
+async def receive(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """The way in for every request: give it an id, let it in or not, turn errors into problems, and log one line.
+
+    One middleware, not one for each of these: what is refused early is a problem with a request id all the same.
+    """
+    app = request.app
+    gate = app[GATE]
+    given = request.headers.get(_X_REQUEST_ID)
+    request_id = given if given is not None and _REQUEST_ID.fullmatch(given) else next(gate.request_ids)
+    request[REQUEST_ID] = request_id
+    logs.request_id.set(request_id)
     started = time.perf_counter()
-    response: web.StreamResponse
+    response: web.StreamResponse | None
     try:
-        response = await handler(request)
+        response = guard(request, gate, app[AUTH])
+        if response is None:
+            await authenticate(request, gate, app[AUTH])
+            response = await handler(request)
     except Exception as error:
         response = _error_response(error, request)
-    if not response.prepared:  # a stream logs for itself
-        principal = request.get(PRINCIPAL)
+    level = logging.DEBUG if request.path in PROBES else logging.INFO
+    # Asked first: even what is not written costs as much as the rest of this function.
+    if _records.isEnabledFor(level) and not response.prepared:  # a stream logs for itself
+        caller = request.get(CALLER)
         resource = request.match_info.route.resource
         log.log(
-            10 if request.path in PROBES else 20,
+            level,
             "request",
             method=request.method,
             route=resource.canonical if resource is not None else None,
             status=response.status,
             duration_ms=round(1000 * (time.perf_counter() - started), 1),
-            actor=principal.actor if principal is not None else None,
+            actor=caller.principal.actor if caller is not None else None,
         )
     return response
 
 
-@web.middleware
-async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Refuse what must not even be looked at; answer preflights."""
-    if _BAD_PATH.search(request.rel_url.raw_path):
+def guard(request: web.Request, gate: Gate, auth: AuthProvider) -> web.Response | None:
+    """Refuse what must not even be looked at (raises Problem); the answer to a preflight, None to any other request."""
+    url = request.rel_url
+    if "%" in url.raw_path and _BAD_PATH.search(url.raw_path):
         raise Problem("bad_path", "a path must not contain encoded slashes or control characters")
-    if len(request.rel_url.raw_query_string) > MAX_QUERY_BYTES:
+    if len(url.raw_query_string) > MAX_QUERY_BYTES:
         raise Problem("query_too_long", f"a query may have at most {MAX_QUERY_BYTES} bytes")
-    for name, limit in MAX_HEADER_BYTES.items():
-        if len(request.headers.get(name, "")) > limit:
+    headers = request.headers
+    for name, limit in _LIMITED_HEADERS:
+        if len(headers.get(name, "")) > limit:
             raise Problem.of("headers_too_large", [Fault(f"has more than {limit} bytes", header=name)])
     if request.path not in PROBES:
-        _check_host(request, request.app[GATE].rules)
-        if request.app[AUTH].name == "none" and (header := access.proxied(request)) is not None:
+        _check_host(request, gate.rules)
+        if auth.name == "none" and (header := access.proxied(request)) is not None:
             detail = "set TASKHUB_API_KEY to serve through a proxy"
             raise Problem("proxied_request", f"the request came through a proxy ({header}); {detail}")
-    if request.method == hdrs.METH_OPTIONS and (response := cors.options(request)) is not None:
-        return response
-    return await handler(request)
+    return cors.options(request) if request.method == hdrs.METH_OPTIONS else None
 
 
-@web.middleware
-async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def authenticate(request: web.Request, gate: Gate, auth: AuthProvider) -> None:
     """Find out who calls, where that counts."""
-    if request.path not in OPEN and request.match_info.http_exception is None:
-        address = access.client_address(request, request.app[GATE].trusted)
-        if request.app[AUTH].name == "none":
-            access.check_actor(request.headers)
-        principal = await request.app[AUTH].authenticate(request.headers, address)
-        request[PRINCIPAL] = principal
-        origin: Origin = "mcp_tool" if request.path in MCP_PATHS else "rest_api"
-        request[CALLER] = Caller(principal, origin, request[REQUEST_ID])
-    return await handler(request)
+    if request.path in OPEN or request.match_info.http_exception is not None:
+        return
+    address = access.client_address(request, gate.trusted)
+    if auth.name == "none":
+        access.check_actor(request.headers)
+    principal = await auth.authenticate(request.headers, address)
+    origin: Origin = "mcp_tool" if request.path in MCP_PATHS else "rest_api"
+    request[CALLER] = Caller(principal, origin, request[REQUEST_ID])
 
 
 async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
     """Headers of every response, streams and errors included; a signal, for a middleware comes too late for streams."""
     headers = response.headers
-    headers[hdrs.SERVER] = "TaskHub"
-    headers.setdefault("Content-Security-Policy", CONTENT_SECURITY_POLICY)
-    headers["X-Content-Type-Options"] = "nosniff"
-    headers["Referrer-Policy"] = "no-referrer"
+    for name, value in _EVERYWHERE:
+        headers[name] = value
+    headers.setdefault(_CSP, CONTENT_SECURITY_POLICY)
     if (request_id := request.get(REQUEST_ID)) is not None:
-        headers["X-Request-ID"] = request_id
+        headers[_X_REQUEST_ID] = request_id
     cors.add_headers(request, response, request.app[GATE].rules)
 
 
 def _check_host(request: web.Request, rules: HostRules) -> None:
-    hosts = request.headers.getall(hdrs.HOST, [])
+    hosts = request.headers.getall(hdrs.HOST, ())
     if len(hosts) != 1:
         raise Problem("bad_host", "a request has exactly one Host header")
     target = target_authority(request.raw_path)
@@ -136,7 +161,7 @@ def _check_host(request: web.Request, rules: HostRules) -> None:
         if not rules.host_allowed(host):
             hint = "set TASKHUB_ALLOWED_HOSTS to the names this server has"
             raise Problem("misdirected_request", f"this server does not answer for {host[:100]!r}; {hint}")
-    for origin in request.headers.getall(hdrs.ORIGIN, []):
+    for origin in request.headers.getall(hdrs.ORIGIN, ()):
         if not rules.origin_allowed(origin, hosts[0]):
             hint = "set TASKHUB_ALLOWED_ORIGINS to the origins of pages that may"
             raise Problem("forbidden_origin", f"pages of {origin[:100]!r} may not call TaskHub; {hint}")

@@ -1,6 +1,6 @@
 """`POST /events` and `/events/batch`: events of a caller's own."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 import orjson
@@ -8,15 +8,14 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
 from broadcaster.errors import InvalidEvent
-from broadcaster.event import EventDraft
+from broadcaster.event import Event, EventDraft
 from routes.access import caller_with
 from routes.bodies import (
     MAX_BATCH_BYTES,
     MAX_BODY_BYTES,
-    NoParameters,
     idempotency_key,
     json_response,
-    query_model,
+    no_parameters,
     read_model,
 )
 from routes.errors import Fault, Problem, event_faults
@@ -44,7 +43,7 @@ class PublishedBatch(BaseModel):
 async def publish(request: web.Request) -> web.Response:
     """POST /events → 201 `{"id", "position", "replayed"}`; a transient event has no position."""
     caller = caller_with(request, "events:publish")
-    query_model(request, NoParameters)
+    no_parameters(request)
     event = await read_model(request, PublishedEvent, MAX_BODY_BYTES)
     ids, position, replayed = await _publish(request, caller, [event], prefix="")
     return _created({"id": ids[0], "position": position, "replayed": replayed}, position)
@@ -53,7 +52,7 @@ async def publish(request: web.Request) -> web.Response:
 async def publish_batch(request: web.Request) -> web.Response:
     """POST /events/batch → 201 `{"ids", "position", "replayed"}`: all or nothing, with contiguous positions."""
     caller = caller_with(request, "events:publish")
-    query_model(request, NoParameters)
+    no_parameters(request)
     batch = await read_model(request, PublishedBatch, MAX_BATCH_BYTES)
     ids, position, replayed = await _publish(request, caller, batch.events, prefix="/events/{}")
     return _created({"ids": ids, "position": position, "replayed": replayed}, position)
@@ -72,18 +71,15 @@ async def _publish(
     if key is not None and len(stored) != len(drafts):
         # A transient event leaves nothing behind by which a repeat could be told from a new one.
         raise Problem.of("bad_header", [Fault("cannot be used with transient events", header="Idempotency-Key")])
-    ids: dict[int, str] = {}
+    events_stored: Iterator[Event] = iter(())
     position: str | None = None
     replayed = False
     if stored:
         done = await request.app[PUBLISHER].publish(caller, stored, key)
-        ids |= {id(draft): event.id for draft, event in zip(stored, done.events, strict=True)}
-        position = done.events[-1].position
-        replayed = done.replayed
-    for draft in drafts:
-        if draft.transient:
-            ids[id(draft)] = request.app[BROADCASTER].publish_transient(caller.principal.workspace, draft).id
-    return [ids[id(draft)] for draft in drafts], position, replayed
+        events_stored, position, replayed = iter(done.events), done.position, done.replayed
+    send, workspace = request.app[BROADCASTER].publish_transient, caller.principal.workspace
+    ids = [(send(workspace, draft) if draft.transient else next(events_stored)).id for draft in drafts]
+    return ids, position, replayed
 
 
 def _drafts(caller: Caller, events: Sequence[PublishedEvent], prefix: str) -> list[EventDraft]:
@@ -110,4 +106,4 @@ def _drafts(caller: Caller, events: Sequence[PublishedEvent], prefix: str) -> li
 
 
 def _created(answer: dict[str, Any], position: str | None) -> web.Response:
-    return json_response(answer, status=201, headers={} if position is None else {"TaskHub-Position": position})
+    return json_response(answer, status=201, headers=None if position is None else {"TaskHub-Position": position})

@@ -6,10 +6,9 @@ from aiohttp import web
 
 from routes import debug, events, health, mcp, pages, publish, reference, stream, tickets
 from routes.keys import SETTINGS
-from routes.middlewares import GATE, Gate, add_headers, authenticate, guard, record
+from routes.middlewares import GATE, Gate, add_headers, receive
 
-MIDDLEWARES: Final = (record, guard, authenticate)
-"""Outermost first: what fails in a later one is a problem with a request id, too."""
+MIDDLEWARES: Final = (receive,)
 
 
 def add_routes(app: web.Application) -> None:

@@ -4,6 +4,8 @@ import logging
 import re
 import sys
 from collections.abc import Mapping, MutableMapping
+from contextvars import ContextVar
+from functools import lru_cache
 from typing import Any, Final, TextIO
 
 import structlog
@@ -12,6 +14,9 @@ from aiohttp.web import RequestPayloadError
 from structlog.types import Processor
 
 REDACTED: Final = "[redacted]"
+
+request_id: Final[ContextVar[str]] = ContextVar("request_id")
+"""The request during which a record is written; each request is a context of its own."""
 
 # The last word of a key, so that `token` and `session_token` are hidden, `tokens_used` and `author` are not.
 _SECRET_KEYS: Final = re.compile(
@@ -30,6 +35,8 @@ _SECRET_TEXTS: Final = (
         rf"\g<keep>{REDACTED}",
     ),
 )
+# Before a secret in a text stands one of these: most of what is logged is a word, a path or a number.
+_MAY_HOLD_SECRETS: Final = re.compile(r"[:=\s]")
 _SEVERITY: Final = {"debug": "DEBUG", "info": "INFO", "warning": "WARNING", "error": "ERROR", "critical": "CRITICAL"}
 
 
@@ -38,7 +45,7 @@ def configure(*, level: str, json: bool, stream: TextIO | None = None) -> None:
     may carry MCP)."""
     output = stream or sys.stderr
     shared: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
+        name_request,
         structlog.stdlib.add_log_level,
         structlog.stdlib.ExtraAdder(),
         structlog.processors.StackInfoRenderer(),
@@ -101,6 +108,13 @@ def without_malformed_bytes(record: logging.LogRecord) -> bool:
     return True
 
 
+def name_request(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Processor: say which request a record belongs to."""
+    if (current := request_id.get(None)) is not None:
+        event.setdefault("request_id", current)
+    return event
+
+
 def redact(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Processor: hide values under secret names, and secrets inside any text, however deep."""
     for key in list(event):
@@ -108,12 +122,18 @@ def redact(logger: Any, method: str, event: MutableMapping[str, Any]) -> Mutable
     return event
 
 
+@lru_cache(maxsize=1024)
+def _names_secret(key: str) -> bool:
+    return _SECRET_KEYS.search(key) is not None
+
+
 def _clean(key: str, value: Any) -> Any:
-    if key and value is not None and _SECRET_KEYS.search(key):
+    if value is not None and _names_secret(key):
         return REDACTED
     if isinstance(value, str):
-        for pattern, replacement in _SECRET_TEXTS:
-            value = pattern.sub(replacement, value)
+        if _MAY_HOLD_SECRETS.search(value):
+            for pattern, replacement in _SECRET_TEXTS:
+                value = pattern.sub(replacement, value)
         return value
     if isinstance(value, Mapping):
         return {k: _clean(str(k), v) for k, v in value.items()}

@@ -44,4 +44,7 @@ class AuthProvider(Protocol):
         """`none`, `api_key` or `oauth`, as `/capabilities` shows it."""
 
     async def authenticate(self, headers: Mapping[str, str], client_address: str | None) -> Principal:
-        """The principal of a request. Raises Unauthenticated (no or wrong credential)."""
+        """The principal of a request. Raises Unauthenticated (no or wrong credential).
+
+        `headers` are found whatever the case of their names, as those of an aiohttp request are.
+        """

@@ -14,6 +14,7 @@ DEFAULT_WORKSPACE: Final = "default"
 ACTOR_HEADER: Final = "X-TaskHub-Actor"
 MAX_ACTOR_LENGTH: Final = 100
 _ACTOR_KINDS: Final = ("user", "agent", "service")
+_LOCAL_OPERATOR: Final = Principal("user:local", DEFAULT_WORKSPACE, ALL_SCOPES, authenticated=False)
 
 
 class NoAuth:
@@ -22,8 +23,11 @@ class NoAuth:
     name = "none"
 
     async def authenticate(self, headers: Mapping[str, str], client_address: str | None) -> Principal:
-        named = actor_of(_header(headers, ACTOR_HEADER) or "")
-        return Principal(named or "user:local", DEFAULT_WORKSPACE, ALL_SCOPES, authenticated=False)
+        name = headers.get(ACTOR_HEADER)
+        actor = None if name is None else actor_of(name)
+        if actor is None:
+            return _LOCAL_OPERATOR
+        return Principal(actor, DEFAULT_WORKSPACE, ALL_SCOPES, authenticated=False)
 
 
 class ApiKeyAuth:
@@ -35,9 +39,9 @@ class ApiKeyAuth:
         self._digest = _digest(bootstrap_key)
 
     async def authenticate(self, headers: Mapping[str, str], client_address: str | None) -> Principal:
-        presented = _header(headers, "x-api-key")
+        presented = headers.get("x-api-key")
         if presented is None:
-            scheme, _, credentials = (_header(headers, "Authorization") or "").partition(" ")
+            scheme, _, credentials = headers.get("Authorization", "").partition(" ")
             presented = credentials.strip() if scheme.lower() == "bearer" else ""
         # Digests have one length, so the comparison tells nothing about the key's length either.
         if not hmac.compare_digest(_digest(presented), self._digest):
@@ -64,11 +68,3 @@ def _slug(text: str, keep: str = "") -> str:
 
 def _digest(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
-
-
-def _header(headers: Mapping[str, str], name: str) -> str | None:
-    """A header's value whatever its case: aiohttp's headers ignore case, plain mappings do not."""
-    value = headers.get(name)
-    if value is None:
-        value = next((headers[key] for key in headers if key.lower() == name.lower()), None)
-    return value
