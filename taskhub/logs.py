@@ -35,8 +35,8 @@ _SECRET_TEXTS: Final = (
         rf"\g<keep>{REDACTED}",
     ),
 )
-# Before a secret in a text stands one of these: most of what is logged is a word, a path or a number.
-_MAY_HOLD_SECRETS: Final = re.compile(r"[:=\s]")
+# Beside a secret in a text stands one of these: most of what is logged is a word, a path or a number.
+_MAY_HOLD_SECRETS: Final = re.compile(r"[=\s]|://|(?i:authorization|api-key|cookie)")
 _SEVERITY: Final = {"debug": "DEBUG", "info": "INFO", "warning": "WARNING", "error": "ERROR", "critical": "CRITICAL"}
 
 

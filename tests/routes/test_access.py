@@ -113,6 +113,13 @@ async def test_a_sane_request_id_is_kept(hub: Hub, given: str) -> None:
     assert (await hub.get("/version", headers={"X-Request-ID": given})).headers["X-Request-ID"] == given
 
 
+async def test_requests_that_bring_no_id_get_one_each(hub: Hub, start: Start) -> None:
+    other = await start()
+    answers = [await each.get("/version") for each in (hub, hub, other, other)]
+
+    assert len({answer.headers["X-Request-ID"] for answer in answers}) == 4
+
+
 @pytest.mark.parametrize("given", ["", "two words", "x" * 101, "<script>"])
 async def test_any_other_request_id_is_replaced(hub: Hub, given: str) -> None:
     answer = await hub.get("/version", headers={"X-Request-ID": given})

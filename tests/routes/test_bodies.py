@@ -7,7 +7,7 @@ import io
 import pytest
 from pydantic import BaseModel
 
-from routes.bodies import MAX_DEPTH, parse_json, parse_query
+from routes.bodies import MAX_DEPTH, MAX_VALUES, parse_json, parse_query
 from routes.errors import MAX_FAULTS, Problem
 from tests.routes.conftest import Hub
 
@@ -34,6 +34,10 @@ JSON = {"Content-Type": "application/json"}
         b'{"a":"\n"}',
         b'{"a":1,"a":1}',
         b'{"x":{"a":1,"\\u0061":2}}',
+        b'{"a":1,"a":"\\u003a"}',
+        b'{"a":1,"b":"\\u003A","a":1}',
+        b'{"a":"::","a":""}',
+        b'{"a":"::\\\\u003a","a":""}',
         b'[{"b":[{"a":1,"a":2}]}]',
         b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1),
         b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
@@ -51,6 +55,8 @@ def test_what_is_no_strict_json_is_refused(body: bytes) -> None:
 
 def test_strict_json_is_read_as_it_stands() -> None:
     deep = b"[" * MAX_DEPTH + b"]" * MAX_DEPTH
+
+    assert parse_json(b'{":":"a:b\\u003ac\\u003A:"}') == {":": "a:b:c::"}
 
     assert parse_json('{"a":[1,2.5,null,"é\\u00e9 \\ud83d\\ude00"]}'.encode()) == {"a": [1, 2.5, None, "éé 😀"]}
     assert parse_json(b"[" + b"[]," * 500 + b"[]]") == [[]] * 501
@@ -158,6 +164,31 @@ async def test_a_batch_may_be_larger_than_other_bodies(hub: Hub) -> None:
     assert answer.code == "malformed_json"
     assert good.status == 201
     assert len(good.json["ids"]) == 30
+
+
+@pytest.mark.parametrize("values", [b"{},", b"[],", b"1,", b'"",', b'{"a":1},'])
+async def test_a_body_with_more_values_than_any_sender_means_is_refused(hub: Hub, values: bytes) -> None:
+    body = b'{"events":[' + values * (MAX_VALUES + 1) + b"1]}"
+    answer = await hub.request("POST", "/events/batch", data=io.BytesIO(body), headers=JSON)
+
+    assert (answer.status, answer.code) == (413, "body_too_large")
+    assert f"{MAX_VALUES} values" in answer.json["detail"]
+
+
+async def test_commas_and_brackets_of_texts_are_no_values(hub: Hub) -> None:
+    event = b'{"type":"a.b","data":{"text":"' + b'{[,\\",' * 8_000 + b'"}}'
+    body = b'{"events":[' + b",".join([event] * 30) + b"]}"
+    answer = await hub.request("POST", "/events/batch", data=io.BytesIO(body), headers=JSON)
+
+    assert sum(body.count(mark) for mark in (b",", b"[", b"{")) > MAX_VALUES
+    assert answer.status == 201
+
+
+async def test_a_text_without_end_is_looked_through_once(hub: Hub) -> None:
+    body = b'{"events":["' + b'\\",' * (MAX_VALUES + 1)
+    answer = await hub.request("POST", "/events/batch", data=io.BytesIO(body), headers=JSON)
+
+    assert (answer.status, answer.code) == (400, "malformed_json")
 
 
 async def test_a_body_that_breaks_off_or_is_malformed_is_the_clients_fault(hub: Hub) -> None:

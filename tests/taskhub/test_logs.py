@@ -1,5 +1,6 @@
 """Logs: readable by machines and by people, without secrets."""
 
+import contextvars
 import io
 import json
 import logging
@@ -52,6 +53,21 @@ def test_what_is_less_severe_than_the_level_is_not_written() -> None:
     assert output.getvalue() == ""
 
 
+def test_a_record_names_the_request_it_was_written_in() -> None:
+    output = io.StringIO()
+    logs.configure(level="info", json=True, stream=output)
+
+    def in_a_request() -> None:
+        logs.request_id.set("r-1")
+        structlog.get_logger("taskhub.x").info("ours")
+        logging.getLogger("elsewhere").warning("theirs")
+
+    contextvars.copy_context().run(in_a_request)
+    logging.getLogger("elsewhere").warning("outside")
+
+    assert [line.get("request_id") for line in lines(output)] == ["r-1", "r-1", None]
+
+
 @pytest.mark.parametrize("as_json", [True, False])
 def test_no_secret_is_written(as_json: bool) -> None:
     output = io.StringIO()
@@ -62,6 +78,7 @@ def test_no_secret_is_written(as_json: bool) -> None:
     logger.info("values", token="hunter2", api_key="hunter2", session_token="hunter2", password="hunter2")
     logger.info("connecting to postgresql://me:hunter2@db/taskhub", redis="redis://:hunter2@redis:6379")
     logger.info("GET /events/stream?token=hunter2&status=done", urls=["https://h/x?api_key=hunter2"])
+    logger.info("texts", texts=["X-Api-Key:hunter2", "set-COOKIE:hunter2", "Bearer\thunter2", "x;token=hunter2"])
     logging.getLogger("elsewhere").warning("sent Authorization: Bearer hunter2")
     try:
         raise ValueError("no such host in postgresql://me:hunter2@db/taskhub")
