@@ -29,8 +29,8 @@ MAX_DIGITS: Final = 20
 # Parsing and checking take 10 to 100 ms per MiB: from here on they happen in a thread, where others get their turns.
 THREAD_BYTES: Final = 256 * 1024
 MAX_VALUES: Final = 500_000
-"""Of one body. The parser is not interrupted, in a thread neither: so many values keep every stream waiting for 50 ms,
-the eleven million that 32 MiB can hold would for two seconds."""
+"""Of one body over THREAD_BYTES. The parser is not interrupted, in a thread neither: so many values keep every stream
+waiting for 50 to 150 ms, the eleven million that 32 MiB can hold would for seconds."""
 
 MAX_FIELDS: Final = 100
 """Of an object that is checked against a model: far more than any model has."""
