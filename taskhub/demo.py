@@ -186,9 +186,9 @@ async def fill(database: Database, tickets_: Tickets) -> bool:
 async def _add_references(writer: Writer) -> bool:
     """Add users, accounts and response categories in one unit; False when the workspace has tickets."""
 
-    async def work(transaction: Transaction) -> bool:
+    def work(transaction: Transaction) -> bool:
         connection, workspace = transaction.connection, transaction.workspace
-        if (await connection.execute(select(tickets.c.no).where(tickets.c.workspace_id == workspace))).first():
+        if connection.execute(select(tickets.c.no).where(tickets.c.workspace_id == workspace)).first():
             return False
         common = {
             "workspace_id": workspace, "active": True, "created_at": transaction.now, "updated_at": transaction.now,
@@ -202,14 +202,14 @@ async def _add_references(writer: Writer) -> bool:
         for table_name, row in rows:
             table = METADATA.tables[table_name]
             row_id = slug(row["name"])
-            known = await connection.execute(
+            known = connection.execute(
                 select(table.c.id).where(table.c.workspace_id == workspace, table.c.id == row_id)
             )
             if known.first() is None:
-                await connection.execute(insert(table), {**common, **row, "id": row_id})
+                transaction.execute(insert(table), {**common, **row, "id": row_id})
                 added.append((table_name, row_id, row["name"]))
         if added:
-            await transaction.take(events=len(added), reference_changes=1)
+            transaction.change_references()
         for kind, row_id, name in added:
             data = orjson.dumps({"kind": kind, "action": "created", "id": row_id, "name": name})
             transaction.emit(EventDraft("reference.changed", DEMO_ACTOR, "system", data, f"{kind}/{row_id}"))

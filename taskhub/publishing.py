@@ -12,6 +12,7 @@ from broadcaster.errors import FieldProblem, InvalidEvent
 from broadcaster.event import Event, EventDraft
 from taskhub.auth.principal import Caller
 from taskhub.storage.event_log import event_of
+from taskhub.storage.group import Once
 from taskhub.storage.idempotency import IdempotentRequest, fingerprint
 from taskhub.storage.schema import events
 from taskhub.storage.transaction import Transaction
@@ -62,22 +63,27 @@ class EventPublisher:
         """
         require(caller, "events:publish")
         _check(drafts)
-        appended: list[Event] = []
 
-        async def work(transaction: Transaction) -> _Range:
-            place = await transaction.take(events=len(drafts))
-            appended.extend(transaction.emit(draft) for draft in drafts)
-            return _Range(place.epoch, place.first_seq, place.first_seq + len(drafts) - 1)
+        def work(transaction: Transaction) -> list[Event]:
+            return [transaction.emit(draft) for draft in drafts]
 
         workspace = caller.principal.workspace
         if idempotency_key is None:
-            await self._writer.run(workspace, work)
-            return Published(appended)
-        key = checked_key(idempotency_key)
+            return Published((await self._writer.run(workspace, work)).value)
+        return await self._publish_once(caller, drafts, checked_key(idempotency_key))
+
+    async def _publish_once(self, caller: Caller, drafts: Sequence[EventDraft], key: str) -> Published:
+        emitted: list[Event] = []
+
+        def work(transaction: Transaction) -> _Range:
+            emitted[:] = [transaction.emit(draft) for draft in drafts]
+            return _Range(emitted[0].epoch, emitted[0].seq, emitted[-1].seq)
+
+        workspace = caller.principal.workspace
         request = IdempotentRequest(caller.principal.actor, "publish", key, _fingerprint(drafts))
-        answer = await self._writer.run(workspace, work, request=request, answer_type=_RANGE)
+        answer = await self._writer.run(workspace, work, once=Once(request, _RANGE))
         if not answer.replayed:
-            return Published(appended)
+            return Published(emitted)
         return Published(await self._stored(workspace, answer.value), replayed=True)
 
     async def _stored(self, workspace: str, range_: _Range) -> list[Event]:

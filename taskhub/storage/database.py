@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial, wraps
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
 
 import aiosqlite
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, event, select
+from sqlalchemy import Connection, Engine, create_engine, event, select
 from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -42,22 +43,23 @@ class Deployment:
 class Database:
     """A database and its connections. After `open` you must `close`.
 
-    SQLite: one connection writes (BEGIN IMMEDIATE), others read, one idle connection watches for other processes.
-    PostgreSQL: one pool for both. A unit that waits longer than `busy_timeout_s` for a connection or a lock, or whose
-    statement takes longer on PostgreSQL, or that finds the database away, raises StorageBusy.
+    SQLite: one connection writes (BEGIN IMMEDIATE) on a thread of its own, others read, one idle connection watches for
+    other processes. PostgreSQL: one pool for both. A unit that waits longer than `busy_timeout_s` for a connection or a
+    lock, or whose statement takes longer on PostgreSQL, or that finds the database away, raises StorageBusy.
     """
 
     def __init__(self, url: str, *, pool_size: int = 10, busy_timeout_s: float = 5.0) -> None:
         self._url, self._server_settings = driver_url(url)
         self._pool_size = pool_size
-        self._busy_timeout_s = busy_timeout_s
+        self.busy_timeout_s = busy_timeout_s
         self.seen = SeenEvents()
+        self._writing_thread: _WritingThread | None = None
         self._writers: AsyncEngine | None = None
         self._readers: AsyncEngine | None = None
         self._watcher: aiosqlite.Connection | None = None
         self._watching = asyncio.Lock()
         self._deployment: Deployment | None = None
-        self._reads: set[asyncio.Task[Any]] = set()
+        self._units: set[asyncio.Task[Any]] = set()
 
     @property
     def path(self) -> Path | None:
@@ -67,35 +69,38 @@ class Database:
     async def open(self) -> None:
         """Make the pools; connections come with the first units. The schema must be there already (see migrate)."""
         if self.path is not None:
-            self._writers = self._sqlite_engine("BEGIN IMMEDIATE", size=1)
-            self._readers = self._sqlite_engine("BEGIN", size=self._pool_size, read_only=True)
+            writer = create_engine(self._url.set(drivername="sqlite"), **self._sqlite_options(size=1))
+            _prepare_sqlite(writer, "BEGIN IMMEDIATE")
+            self._writing_thread = _WritingThread(writer)
+            self._readers = create_async_engine(self._url, **self._sqlite_options(size=self._pool_size))
+            _prepare_sqlite(self._readers.sync_engine, "BEGIN", read_only=True)
         else:
             self._writers = self._postgres_engine()
             self._readers = self._writers.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
 
-    async def to_the_end(self, read: Coroutine[Any, Any, T]) -> T:
-        """Run a read in a task of its own that goes on when the caller is cancelled.
+    async def to_the_end(self, unit: Coroutine[Any, Any, T]) -> T:
+        """Run a unit in a task of its own that goes on when the caller is cancelled.
 
         A connection that is cut off while it connects or waits for an answer is lost, and its driver complains.
         """
-        task = asyncio.create_task(read)
-        self._reads.add(task)
-        task.add_done_callback(self._read_ended)
+        task = asyncio.create_task(unit)
+        self._units.add(task)
+        task.add_done_callback(self._unit_ended)
         return await asyncio.shield(task)
 
-    def _read_ended(self, task: asyncio.Task[Any]) -> None:
-        self._reads.discard(task)
+    def _unit_ended(self, task: asyncio.Task[Any]) -> None:
+        self._units.discard(task)
         if not task.cancelled():
             task.exception()  # marks it as seen: the caller that would have got it may be gone
 
-    async def reads_ended(self) -> None:
-        """Wait for the reads whose callers are gone."""
-        while self._reads:
-            await asyncio.wait(self._reads)
+    async def units_ended(self) -> None:
+        """Wait for the units whose callers are gone."""
+        while self._units:
+            await asyncio.wait(self._units)
 
     async def close(self) -> None:
-        """Close every connection, once the reads have ended. Writers must have ended."""
-        await self.reads_ended()
+        """Close every connection, once the units have ended."""
+        await self.units_ended()
         async with self._watching:
             if self._watcher is not None:
                 await self._watcher.close()
@@ -104,34 +109,40 @@ class Database:
             await self._readers.dispose()
         if self._writers is not None:
             await self._writers.dispose()
-        self._writers = self._readers = None
+        if self._writing_thread is not None:
+            await self._writing_thread.close()
+        self._writers = self._readers = self._writing_thread = None
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """One transaction that sees the database as it was at its first read. Raises StorageBusy."""
-        async with _unit(_opened(self._readers)) as connection:
-            yield connection
+        with _failures_told():
+            async with _opened(self._readers).connect() as connection:
+                await connection.begin()
+                yield connection
 
-    @asynccontextmanager
-    async def write(self) -> AsyncIterator[AsyncConnection]:
-        """One transaction, committed when the block ends and rolled back when it raises. Raises StorageBusy."""
-        async with _unit(_opened(self._writers)) as connection:
-            yield connection
-            try:
-                await connection.commit()
-            except Exception as error:
-                if storage_busy(error) is None:
-                    raise
-                raise StorageBusy("the database went away while committing", uncertain=True) from error
+    async def write(self, unit: Callable[[Connection], T]) -> T:
+        """Run `unit` in one transaction: committed when it returns, rolled back when it raises. Raises what it raises,
+        and StorageBusy.
+
+        On SQLite the whole unit is one visit to the thread that writes. A visit per statement would cost more than most
+        statements do, and on a busy event loop each would wait for its turn. On PostgreSQL the unit runs on the event
+        loop, and others run while it waits for an answer. A caller that is cancelled does not cancel it.
+        """
+        return await self.to_the_end(self._write(unit))
+
+    async def _write(self, unit: Callable[[Connection], T]) -> T:
+        with _failures_told():
+            if self._writing_thread is not None:
+                return await self._writing_thread.write(unit)
+            async with _opened(self._writers).connect() as connection:
+                return await connection.run_sync(_write, unit)
 
     async def ping(self) -> None:
         """Return when the database can be written. Raises StorageBusy."""
         try:
-            async with asyncio.timeout(_PING_TIMEOUT_S), _unit(_opened(self._writers)) as connection:
-                if self.path is None:
-                    recovering = await connection.exec_driver_sql("SELECT pg_is_in_recovery()")
-                    if recovering.scalar_one():
-                        raise StorageBusy("the database is read-only")
+            async with asyncio.timeout(_PING_TIMEOUT_S):
+                await self._write(_check_writable)
         except TimeoutError as error:
             raise StorageBusy("the database gives no answer") from error
 
@@ -166,21 +177,17 @@ class Database:
                 raise StorageBusy("the database file cannot be read") from error
         return int(next(iter(rows))[0])
 
-    def _sqlite_engine(self, begin: str, *, size: int, read_only: bool = False) -> AsyncEngine:
-        engine = create_async_engine(
-            self._url,
-            pool_size=size,
-            max_overflow=0,
-            pool_timeout=self._busy_timeout_s,
+    def _sqlite_options(self, *, size: int) -> dict[str, Any]:
+        return {
+            "pool_size": size,
+            "max_overflow": 0,
+            "pool_timeout": self.busy_timeout_s,
             # The driver must not begin transactions by itself: it would begin deferred ones, at the first write.
-            connect_args={"isolation_level": None, "timeout": self._busy_timeout_s},
-        )
-        event.listen(engine.sync_engine, "connect", partial(_prepare_sqlite, read_only=read_only))
-        event.listen(engine.sync_engine, "begin", partial(_begin_sqlite, statement=begin))
-        return engine
+            "connect_args": {"isolation_level": None, "timeout": self.busy_timeout_s},
+        }
 
     def _postgres_engine(self) -> AsyncEngine:
-        patience = self._busy_timeout_s
+        patience = self.busy_timeout_s
         server_settings = {
             "application_name": "taskhub",
             "lock_timeout": f"{patience * 1000:.0f}ms",
@@ -223,19 +230,36 @@ def to_the_end(
     return run
 
 
+class _WritingThread:
+    """The connection that writes to an SQLite file, and the thread that waits for it. You must `close` it."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="taskhub-writes")
+
+    async def write(self, unit: Callable[[Connection], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, self._connect_and_write, unit)
+
+    def _connect_and_write(self, unit: Callable[[Connection], T]) -> T:
+        with self._engine.connect() as connection:
+            return _write(connection, unit)
+
+    async def close(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._executor, self._engine.dispose)
+        self._executor.shutdown()
+
+
 def _opened(engine: AsyncEngine | None) -> AsyncEngine:
     if engine is None:
         raise StorageBusy("the database is closed")
     return engine
 
 
-@asynccontextmanager
-async def _unit(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """A connection with a transaction begun; rolled back at the end unless the block committed."""
+@contextmanager
+def _failures_told() -> Iterator[None]:
+    """Raise StorageBusy for failures that mean it."""
     try:
-        async with engine.connect() as connection:
-            await connection.begin()
-            yield connection
+        yield
     except Exception as error:
         busy = storage_busy(error)
         if busy is None:
@@ -244,7 +268,31 @@ async def _unit(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         raise busy from error
 
 
-def _prepare_sqlite(connection: Any, record: object, *, read_only: bool) -> None:
+def _write(connection: Connection, unit: Callable[[Connection], T]) -> T:
+    connection.begin()
+    value = unit(connection)
+    try:
+        connection.commit()
+    except Exception as error:
+        if storage_busy(error) is None:
+            raise
+        raise StorageBusy("the database went away while committing", uncertain=True) from error
+    return value
+
+
+def _check_writable(connection: Connection) -> None:
+    if connection.dialect.name != "postgresql":
+        return
+    if connection.exec_driver_sql("SELECT pg_is_in_recovery()").scalar_one():
+        raise StorageBusy("the database is read-only")
+
+
+def _prepare_sqlite(engine: Engine, begin: str, *, read_only: bool = False) -> None:
+    event.listen(engine, "connect", partial(_set_pragmas, read_only=read_only))
+    event.listen(engine, "begin", partial(_begin, statement=begin))
+
+
+def _set_pragmas(connection: Any, record: object, *, read_only: bool) -> None:
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")
@@ -254,7 +302,7 @@ def _prepare_sqlite(connection: Any, record: object, *, read_only: bool) -> None
     cursor.close()
 
 
-def _begin_sqlite(connection: Connection, *, statement: str) -> None:
+def _begin(connection: Connection, *, statement: str) -> None:
     connection.exec_driver_sql(statement)
 
 

@@ -8,8 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import and_, bindparam, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, and_, bindparam, select, update
 
 from broadcaster.log import LogBounds
 from taskhub.storage.schema import events, workspaces
@@ -51,34 +50,34 @@ class SeenEvents:
         if known is None or known.epoch != seen.epoch or known.seq < seen.seq:
             self._seen[workspace] = seen
 
-    async def heads(self, connection: AsyncConnection, ids: Collection[str]) -> tuple[dict[str, LogBounds], list[str]]:
+    def heads(self, connection: Connection, ids: Collection[str]) -> tuple[dict[str, LogBounds], list[str]]:
         """The bounds of those workspaces that exist, and which of them lack what was seen."""
         # What a commit adds while this reads may not be in this transaction's view: compare with what was known before.
         before = dict(self._seen)
         bounds: dict[str, LogBounds] = {}
         lost: list[str] = []
-        for row in (await connection.execute(_HEADS, {"ids": sorted(ids)})).all():
+        for row in connection.execute(_HEADS, {"ids": sorted(ids)}).all():
             bounds[row.id] = LogBounds(row.epoch, row.oldest_seq, row.head_seq)
             seen = before.get(row.id)
-            if seen is not None and await _is_lost(connection, row.id, bounds[row.id], seen):
+            if seen is not None and _is_lost(connection, row.id, bounds[row.id], seen):
                 lost.append(row.id)
             elif row.nonce is not None:
                 self.committed(row.id, Seen(row.epoch, row.head_seq, row.nonce))
         return bounds, lost
 
-    async def mint(self, connection: AsyncConnection, workspace: str) -> None:
+    def mint(self, connection: Connection, workspace: str) -> None:
         """Give the log a new epoch, unless another process was first. `connection` is writing."""
         locked = select(workspaces.c.epoch, workspaces.c.oldest_seq, workspaces.c.head_seq).where(
             workspaces.c.id == workspace
         )
-        row = (await connection.execute(locked.with_for_update())).one()
+        row = connection.execute(locked.with_for_update()).one()
         seen = self._seen[workspace]
-        if await _is_lost(connection, workspace, LogBounds(row.epoch, row.oldest_seq, row.head_seq), seen):
-            await connection.execute(update(workspaces).where(workspaces.c.id == workspace).values(epoch=new_epoch()))
+        if _is_lost(connection, workspace, LogBounds(row.epoch, row.oldest_seq, row.head_seq), seen):
+            connection.execute(update(workspaces).where(workspaces.c.id == workspace).values(epoch=new_epoch()))
 
 
-async def _is_lost(connection: AsyncConnection, workspace: str, bounds: LogBounds, seen: Seen) -> bool:
+def _is_lost(connection: Connection, workspace: str, bounds: LogBounds, seen: Seen) -> bool:
     if seen.epoch != bounds.epoch or seen.seq < bounds.oldest:
         return False  # told already by a new epoch, or expired and so beyond telling
-    found = (await connection.execute(_NONCE, {"workspace": workspace, "seq": seen.seq})).scalar_one_or_none()
+    found = connection.execute(_NONCE, {"workspace": workspace, "seq": seen.seq}).scalar_one_or_none()
     return found != seen.nonce

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
 from sqlalchemy import Row, bindparam, select
@@ -93,17 +94,16 @@ class SqlEventLog:
         """Heads of logs that still hold what this process saw; a log that does not gets a new epoch first."""
         seen = self._database.seen
         async with self._reading() as connection:
-            bounds, lost = await seen.heads(connection, wanted)
+            bounds, lost = await connection.run_sync(seen.heads, wanted)
         if not lost:
             return bounds
         try:
             for workspace in lost:
-                async with self._database.write() as connection:
-                    await seen.mint(connection, workspace)
+                await self._database.write(partial(seen.mint, workspace=workspace))
         except StorageBusy as error:
             raise LogUnavailable(str(error)) from error
         async with self._reading() as connection:
-            bounds, _ = await seen.heads(connection, wanted)
+            bounds, _ = await connection.run_sync(seen.heads, wanted)
         return bounds
 
     @asynccontextmanager

@@ -5,17 +5,26 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import ColumnElement, delete, select, tuple_, update
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, bindparam, delete, insert, select, tuple_
 
 from taskhub.storage.schema import idempotency_keys as keys
 from taskhub.storage.times import to_text
+from taskhub.storage.transaction import Transaction
 from taskhub.tickets.errors import IdempotencyMismatch
 
 LIFETIME: Final = timedelta(hours=24)
 SWEEP_AT_MOST: Final = 500
 """Records that one unit deletes: on SQLite everybody else waits for it."""
+
+_IS_IT: Final = (
+    keys.c.workspace_id == bindparam("w"),
+    keys.c.principal == bindparam("p"),
+    keys.c.operation == bindparam("o"),
+    keys.c.key == bindparam("k"),
+)
+_FIND: Final = select(keys.c.fingerprint, keys.c.answer, keys.c.created_at).where(*_IS_IT)
+_FORGET: Final = delete(keys).where(*_IS_IT)
+_STORE: Final = insert(keys)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,47 +46,38 @@ def fingerprint(*parts: bytes) -> str:
     return digest.hexdigest()
 
 
-async def claim(connection: AsyncConnection, workspace: str, request: IdempotentRequest, now: datetime) -> bytes | None:
-    """Insert the record and return None, or return the stored answer of the same request made before.
+def find(transaction: Transaction, request: IdempotentRequest, now: datetime) -> bytes | None:
+    """The stored answer of the same request made before. Raises IdempotencyMismatch when the key was used for another.
 
-    While another transaction has the same key in hand this waits for its end (on PostgreSQL in the insert, on SQLite
-    in BEGIN). Raises IdempotencyMismatch when the key was used for another request.
+    Nobody else can be using the key at this moment: units on a workspace come one after the other.
     """
-    values = {
-        "workspace_id": workspace,
-        "principal": request.principal,
-        "operation": request.operation,
-        "key": request.key,
-        "fingerprint": request.fingerprint,
-        "answer": None,
-        "created_at": to_text(now),
-    }
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    inserted = await connection.execute(dialect.insert(keys).on_conflict_do_nothing(), values)
-    if inserted.rowcount == 1:
+    identity = _identity(transaction.workspace, request)
+    record = transaction.connection.execute(_FIND, identity).first()
+    if record is None:
         return None
-    record = (
-        await connection.execute(
-            select(keys.c.fingerprint, keys.c.answer, keys.c.created_at)
-            .where(*_is(workspace, request))
-            .with_for_update()
-        )
-    ).first()
-    if record is None or record.created_at <= to_text(now - LIFETIME):
-        # Expired, or swept away between the two statements: the key is free again.
-        await connection.execute(delete(keys).where(*_is(workspace, request)))
-        return await claim(connection, workspace, request, now)
+    if record.created_at <= to_text(now - LIFETIME):
+        transaction.execute(_FORGET, identity)
+        return None
     if record.fingerprint != request.fingerprint:
         raise IdempotencyMismatch
     return bytes(record.answer, "utf-8")
 
 
-async def complete(connection: AsyncConnection, workspace: str, request: IdempotentRequest, answer: bytes) -> None:
+def store(transaction: Transaction, request: IdempotentRequest, answer: bytes, now: datetime) -> None:
     """Store the answer, in the transaction that has the effect."""
-    await connection.execute(update(keys).where(*_is(workspace, request)).values(answer=answer.decode()))
+    row = {
+        "workspace_id": transaction.workspace,
+        "principal": request.principal,
+        "operation": request.operation,
+        "key": request.key,
+        "fingerprint": request.fingerprint,
+        "answer": answer.decode(),
+        "created_at": to_text(now),
+    }
+    transaction.execute(_STORE, row)
 
 
-async def sweep(connection: AsyncConnection, now: datetime) -> int:
+def sweep(connection: Connection, now: datetime) -> int:
     """Delete some of the expired records, oldest first, passing over those that are in somebody's hand; how many."""
     key = (keys.c.workspace_id, keys.c.principal, keys.c.operation, keys.c.key)
     expired = (
@@ -87,13 +87,13 @@ async def sweep(connection: AsyncConnection, now: datetime) -> int:
         .limit(SWEEP_AT_MOST)
         .with_for_update(skip_locked=True)
     )
-    return (await connection.execute(delete(keys).where(tuple_(*key).in_(expired)))).rowcount
+    return connection.execute(delete(keys).where(tuple_(*key).in_(expired))).rowcount
 
 
-def _is(workspace: str, request: IdempotentRequest) -> tuple[ColumnElement[bool], ...]:
-    return (
-        keys.c.workspace_id == workspace,
-        keys.c.principal == request.principal,
-        keys.c.operation == request.operation,
-        keys.c.key == request.key,
-    )
+def _identity(workspace: str, request: IdempotentRequest) -> dict[str, str]:
+    return {
+        "w": workspace,
+        "p": request.principal,
+        "o": request.operation,
+        "k": request.key,
+    }

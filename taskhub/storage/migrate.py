@@ -68,7 +68,7 @@ async def _migrate(url: str) -> None:
             if not sqlite:
                 await connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})")
             await connection.run_sync(_upgrade)
-            await plant(connection)
+            await connection.run_sync(plant)
     except (DBAPIError, OSError) as error:
         raise storage_busy(error) or error from error
     finally:

@@ -4,8 +4,7 @@ import secrets
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from sqlalchemy import Table, insert, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, Table, insert, select
 
 from taskhub.storage import schema
 from taskhub.storage.names import slug
@@ -40,35 +39,35 @@ def new_epoch() -> str:
     return "".join(secrets.choice(_EPOCH_LETTERS) for _ in range(8))
 
 
-async def plant(connection: AsyncConnection) -> None:
+def plant(connection: Connection) -> None:
     """Add the deployment and the default workspace with its reference data, unless they are there."""
     now = to_text(utc_now())
-    if (await connection.execute(select(schema.deployment.c.id))).first() is None:
-        await connection.execute(
+    if connection.execute(select(schema.deployment.c.id)).first() is None:
+        connection.execute(
             insert(schema.deployment).values(id=secrets.token_hex(8), secret=secrets.token_hex(32), created_at=now)
         )
     workspaces = schema.workspaces
-    if (await connection.execute(select(workspaces.c.id).where(workspaces.c.id == DEFAULT_WORKSPACE))).first() is None:
-        await add_workspace(connection, DEFAULT_WORKSPACE, DEFAULT_KEY_PREFIX, "Default")
+    if connection.execute(select(workspaces.c.id).where(workspaces.c.id == DEFAULT_WORKSPACE)).first() is None:
+        add_workspace(connection, DEFAULT_WORKSPACE, DEFAULT_KEY_PREFIX, "Default")
 
 
-async def add_workspace(connection: AsyncConnection, id: str, key_prefix: str, name: str) -> None:
+def add_workspace(connection: Connection, id: str, key_prefix: str, name: str) -> None:
     """Add a workspace with an empty log and the seeds of its reference data."""
     now = to_text(utc_now())
-    await connection.execute(
+    connection.execute(
         insert(schema.workspaces).values(
             id=id, key_prefix=key_prefix, name=name, next_no=1, epoch=new_epoch(), head_seq=0,
             head_time=BEFORE_ALL_EVENTS, oldest_seq=1, references_version=1, created_at=now,
         )
     )  # fmt: skip
     add = _Planter(connection, id, now)
-    await add.rows(
+    add.rows(
         schema.statuses,
         [{"name": text, "phase": phase, "is_default": text == STATUSES[0][0]} for text, phase in STATUSES],
     )
-    await add.rows(schema.request_channels, [{"name": text} for text in CHANNELS])
-    await add.rows(schema.categories, [{"name": text} for text in CATEGORIES])
-    await add.rows(
+    add.rows(schema.request_channels, [{"name": text} for text in CHANNELS])
+    add.rows(schema.categories, [{"name": text} for text in CATEGORIES])
+    add.rows(
         schema.category_details,
         [{"name": text, "category_id": slug(category)} for category, texts in CATEGORIES.items() for text in texts],
     )
@@ -77,15 +76,15 @@ async def add_workspace(connection: AsyncConnection, id: str, key_prefix: str, n
 class _Planter:
     """Adds reference rows in the order given."""
 
-    def __init__(self, connection: AsyncConnection, workspace: str, now: str) -> None:
+    def __init__(self, connection: Connection, workspace: str, now: str) -> None:
         self._connection = connection
         self._common = {"workspace_id": workspace, "active": True, "created_at": now, "updated_at": now}
 
-    async def rows(self, table: Table, rows: Iterable[Mapping[str, Any]]) -> None:
+    def rows(self, table: Table, rows: Iterable[Mapping[str, Any]]) -> None:
         taken: set[str] = set()
         values = []
         for order, row in enumerate(rows, start=1):
             row_id = slug(row["name"], taken)
             taken.add(row_id)
             values.append({**self._common, "id": row_id, "order_no": order, **row})
-        await self._connection.execute(insert(table), values)
+        self._connection.execute(insert(table), values)

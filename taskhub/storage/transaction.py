@@ -1,33 +1,35 @@
-"""The transaction that a change is: what it writes, the place it takes in the log, and its events."""
+"""The transaction that a change is: what it reads and writes, the places it takes in the log, and its events."""
 
 import secrets
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
-from sqlalchemy import bindparam, case, insert, select, text, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, CursorResult, Executable, bindparam, insert, select, update
 
 from broadcaster.event import Event, EventDraft
 from taskhub.storage import schema
 
 _W: Final = schema.workspaces
 
-_WORKSPACE: Final = select(_W.c.epoch, _W.c.head_seq, _W.c.key_prefix, _W.c.references_version).where(
-    _W.c.id == bindparam("workspace")
-)
+_WORKSPACE: Final = select(
+    _W.c.epoch, _W.c.head_seq, _W.c.head_time, _W.c.next_no, _W.c.key_prefix, _W.c.references_version
+).where(_W.c.id == bindparam("workspace"))
 
-_TAKE: Final = (
+# Not FOR UPDATE: rows that refer to the workspace may be added meanwhile by whoever is not a unit of work.
+_LOCKED_WORKSPACE: Final = _WORKSPACE.with_for_update(key_share=True)
+
+_ADVANCE: Final = (
     update(_W)
     .where(_W.c.id == bindparam("workspace"))
     .values(
-        next_no=_W.c.next_no + bindparam("numbers"),
-        head_seq=_W.c.head_seq + bindparam("seqs"),
-        references_version=_W.c.references_version + bindparam("reference_changes"),
-        # Clocks differ between machines; times in one log never go back.
-        head_time=case((_W.c.head_time > bindparam("now"), _W.c.head_time), else_=bindparam("now")),
+        next_no=bindparam("new_no"),
+        head_seq=bindparam("new_seq"),
+        head_time=bindparam("new_time"),
+        references_version=bindparam("new_references"),
     )
-    .returning(_W.c.next_no, _W.c.head_seq, _W.c.head_time, _W.c.epoch)
 )
+_INSERT_EVENTS: Final = insert(schema.events)
 
 
 class UnknownWorkspace(LookupError):
@@ -40,6 +42,8 @@ class WorkspaceState:
 
     epoch: str
     head_seq: int
+    head_time: str
+    next_no: int
     key_prefix: str
     references_version: int
 
@@ -48,83 +52,83 @@ class WorkspaceState:
         return f"{self.epoch}-{self.head_seq}"
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """What a transaction took: ticket numbers from `first_no`, seqs from `first_seq`, and the time of its events."""
-
-    epoch: str
-    first_no: int
-    first_seq: int
-    time: str
-
-
 class Transaction:
-    """One unit of work on a workspace.
+    """One unit of work on a workspace, within a database transaction that it may share with others (see group).
 
-    Order of locks, the same in every unit so that none waits for another in a circle: idempotency key, tickets by
-    number, then the workspace's row. So a unit reads and locks tickets first, calls `take` once when it knows how many
-    numbers and events it needs, and after that only inserts and updates rows that it has already locked.
+    The workspace's row is locked from the beginning. So one unit at a time works on a workspace, on PostgreSQL as on
+    SQLite: what it reads is what the units before it left, nothing of it changes meanwhile, and no two units wait for
+    each other. Ticket numbers and seqs are counted here and stored once, when the database transaction ends.
+
+    A unit reads through `connection` and changes the database through `execute`, so that it can be undone alone.
     """
 
-    def __init__(self, connection: AsyncConnection, workspace: str, now: str) -> None:
+    def __init__(
+        self, connection: Connection, workspace: str, state: WorkspaceState, now: str, *, shared: bool, references: int
+    ) -> None:
         self.connection = connection
         self.workspace = workspace
+        self.state = state
         self.now = now
+        # Clocks differ between machines; times in one log never go back.
+        self.time = max(state.head_time, now)
         self.events: list[Event] = []
-        self.nonces: list[int] = []
-        self._rows: list[dict[str, object]] = []
-        self._place: Place | None = None
-        self._taken = 0
+        self.drafts: list[EventDraft] = []
+        self._numbers = 0
+        self._reference_changes = 0
+        self._committed_references = references
+        self._shared = shared
+        self._changed = False
 
-    async def state(self) -> WorkspaceState:
-        """The workspace's row, unlocked. Raises UnknownWorkspace."""
-        return await workspace_state(self.connection, self.workspace)
+    @property
+    def references_changed(self) -> bool:
+        """Whether this database transaction, by this unit or one before it, has changed reference data."""
+        return bool(self._reference_changes) or self.state.references_version != self._committed_references
 
-    async def lock_for_hierarchy(self) -> None:
-        """Let one unit at a time change parents: a circle may run through tickets that no one unit locks."""
-        if self.connection.dialect.name == "postgresql":
-            await self.connection.execute(
-                text("SELECT pg_advisory_xact_lock(hashtext('taskhub hierarchy'), hashtext(:workspace))"),
-                {"workspace": self.workspace},
-            )
+    @property
+    def next_seq(self) -> int:
+        """The seq of the event that is emitted next."""
+        return self.state.head_seq + len(self.events) + 1
 
-    async def take(self, *, events: int, numbers: int = 0, reference_changes: int = 0) -> Place:
-        """Take places for `events` events and `numbers` tickets, holding the workspace's row until the commit.
-
-        To be called once. Exactly as many events must then be emitted. A unit that changes reference data says so,
-        for others keep copies of it as long as its version stays.
-        """
-        if self._place is not None:
-            raise RuntimeError("a transaction takes its place in the log once")
-        taken = await self.connection.execute(
-            _TAKE,
-            {
-                "workspace": self.workspace,
-                "numbers": numbers,
-                "seqs": events,
-                "reference_changes": reference_changes,
-                "now": self.now,
-            },
+    @property
+    def after(self) -> WorkspaceState:
+        """The workspace's row as this unit leaves it."""
+        if not self.events and not self._numbers and not self._reference_changes:
+            return self.state
+        return replace(
+            self.state,
+            head_seq=self.state.head_seq + len(self.events),
+            head_time=self.time if self.events else self.state.head_time,
+            next_no=self.state.next_no + self._numbers,
+            references_version=self.state.references_version + self._reference_changes,
         )
-        row = taken.first()
-        if row is None:
-            raise UnknownWorkspace(self.workspace)
-        self._taken = events
-        self._place = Place(row.epoch, row.next_no - numbers, row.head_seq - events + 1, row.head_time)
-        return self._place
+
+    def execute(
+        self, statement: Executable, parameters: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None
+    ) -> CursorResult[Any]:
+        """Change the database."""
+        if self._shared and not self._changed:
+            self.connection.exec_driver_sql("SAVEPOINT unit")
+        self._changed = True
+        return self.connection.execute(statement, parameters)
+
+    def take_number(self) -> int:
+        """The number of a new ticket."""
+        self._numbers += 1
+        return self.state.next_no + self._numbers - 1
+
+    def change_references(self) -> None:
+        """To be called by a unit that changes reference data: others keep copies of it as long as its version stays."""
+        self._reference_changes += 1
 
     def emit(self, draft: EventDraft) -> Event:
-        """Give `draft` the next of the places taken; it is stored when the unit ends."""
-        place = self._place
-        if place is None or len(self.events) == self._taken:
-            raise RuntimeError("no place in the log was taken for this event")
-        seq = place.first_seq + len(self.events)
+        """Give `draft` the next place in the log; it is stored when the database transaction ends."""
+        state, seq = self.state, self.next_seq
         event = Event(
             workspace=self.workspace,
-            epoch=place.epoch,
+            epoch=state.epoch,
             seq=seq,
-            id=f"{place.epoch}-{seq}",
-            time=place.time,
+            id=f"{state.epoch}-{seq}",
+            time=self.time,
             type=draft.type,
             subject=draft.subject,
             actor=draft.actor,
@@ -132,13 +136,56 @@ class Transaction:
             ticket_version=draft.ticket_version,
             data=draft.data,
         )
-        nonce = secrets.randbits(63)
         self.events.append(event)
-        self.nonces.append(nonce)
-        self._rows.append(
+        self.drafts.append(draft)
+        return event
+
+    def keep(self) -> None:
+        """End the unit: what it changed belongs to the database transaction now."""
+        if self._shared and self._changed:
+            self.connection.exec_driver_sql("RELEASE SAVEPOINT unit")
+
+    def undo(self) -> None:
+        """End the unit, taking back what it changed and what it took."""
+        if self._shared and self._changed:
+            self.connection.exec_driver_sql("ROLLBACK TO SAVEPOINT unit")
+            self.connection.exec_driver_sql("RELEASE SAVEPOINT unit")
+        self.events, self.drafts = [], []
+        self._numbers = self._reference_changes = 0
+
+
+def workspace_state(connection: Connection, workspace: str, *, lock: bool = False) -> WorkspaceState:
+    """A workspace's row, locked until the commit if so asked. Raises UnknownWorkspace."""
+    row = connection.execute(_LOCKED_WORKSPACE if lock else _WORKSPACE, {"workspace": workspace}).first()
+    if row is None:
+        raise UnknownWorkspace(workspace)
+    return WorkspaceState(*row)
+
+
+def advance(connection: Connection, workspace: str, state: WorkspaceState) -> None:
+    """Store what units have taken of the workspace's row."""
+    connection.execute(
+        _ADVANCE,
+        {
+            "workspace": workspace,
+            "new_no": state.next_no,
+            "new_seq": state.head_seq,
+            "new_time": state.head_time,
+            "new_references": state.references_version,
+        },
+    )
+
+
+def append(connection: Connection, emitted: Sequence[tuple[Event, EventDraft]]) -> int:
+    """Store events; the nonce of the last one."""
+    noise = secrets.token_bytes(8 * len(emitted))
+    rows = []
+    for i, (event, draft) in enumerate(emitted):
+        nonce = int.from_bytes(noise[8 * i : 8 * i + 8]) >> 1  # 63 bits: the column is signed
+        rows.append(
             {
-                "workspace_id": self.workspace,
-                "seq": seq,
+                "workspace_id": event.workspace,
+                "seq": event.seq,
                 "id": event.id,
                 "time": event.time,
                 "type": event.type,
@@ -149,23 +196,8 @@ class Transaction:
                 "batch_id": draft.batch_id,
                 "request_id": draft.request_id,
                 "nonce": nonce,
-                "data": draft.data.decode(),
+                "data": event.data.decode(),
             }
         )
-        return event
-
-    async def append(self) -> None:
-        """Store the events. Called by the writer, as the last but the completion of an idempotency record."""
-        if len(self.events) != self._taken:
-            # Committing would leave a hole in the log.
-            raise RuntimeError(f"{self._taken} places were taken and {len(self.events)} events emitted")
-        if self._rows:
-            await self.connection.execute(insert(schema.events), self._rows)
-
-
-async def workspace_state(connection: AsyncConnection, workspace: str) -> WorkspaceState:
-    """A workspace's row. Raises UnknownWorkspace."""
-    row = (await connection.execute(_WORKSPACE, {"workspace": workspace})).first()
-    if row is None:
-        raise UnknownWorkspace(workspace)
-    return WorkspaceState(row.epoch, row.head_seq, row.key_prefix, row.references_version)
+    connection.execute(_INSERT_EVENTS, rows)
+    return nonce

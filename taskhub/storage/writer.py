@@ -1,44 +1,38 @@
-"""The one way to change the database: a unit of work in a task of its own, from begin to publish."""
+"""The one way to change a workspace: units of work that are committed in groups, each once and in their order."""
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final, Generic, TypeVar
-
-import orjson
-from pydantic import TypeAdapter
+from functools import partial
+from typing import Any, Final, TypeVar
 
 from broadcaster.event import Event
 from taskhub.storage import idempotency
 from taskhub.storage.database import Database
 from taskhub.storage.epochs import Seen
-from taskhub.storage.idempotency import IdempotentRequest
-from taskhub.storage.times import Clock, to_text, utc_now
+from taskhub.storage.group import MAX_COMMANDS, Answer, Command, Group, Once
+from taskhub.storage.times import Clock, utc_now
 from taskhub.storage.transaction import Transaction
 from taskhub.tickets.errors import StorageBusy
 
 T = TypeVar("T")
 
 MAX_PENDING: Final = 1000
-"""Units under way at once. More are refused: behind so many they would only time out."""
+"""Units waiting or under way at once. More are refused: behind so many they would only time out."""
 
 _SWEEP_EVERY: Final = timedelta(minutes=10)
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Answer(Generic[T]):
-    """What a unit returned, or (`replayed`) what the same request was answered before."""
-
-    value: T
-    replayed: bool = False
-
-
 class Writer:
-    """Runs units of work. `on_commit(workspace, events)` is called after each commit, before the caller is answered.
+    """Runs units of work. `on_commit(workspace, events)` is called after each commit, before the callers are answered.
+
+    Of each workspace one group of units is under way; those that arrive meanwhile are the next one. So a unit that
+    comes alone is committed at once and alone, and under load the cost of a commit is shared by many.
 
     A unit belongs to the writer and not to the caller: a caller that is cancelled cancels neither its own commit nor
     anybody else's. You must `close` it before the database.
@@ -50,35 +44,37 @@ class Writer:
         self.database = database
         self._on_commit = on_commit
         self._clock = clock
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._waiting: dict[str, deque[Command[Any]]] = {}
+        """By workspace; there is an entry, and a task that works it off, while anything waits or is under way."""
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._pending = 0
         self._closed = False
         self._next_sweep = clock()
 
     @property
     def pending(self) -> int:
-        """Units under way."""
-        return len(self._tasks)
+        """Units waiting or under way."""
+        return self._pending
 
-    async def run(
-        self,
-        workspace: str,
-        work: Callable[[Transaction], Awaitable[T]],
-        *,
-        request: IdempotentRequest | None = None,
-        answer_type: TypeAdapter[T] | None = None,
-    ) -> Answer[T]:
-        """Run `work` in a transaction and commit it with its events; roll back when it raises.
+    async def run(self, workspace: str, work: Callable[[Transaction], T], *, once: Once[T] | None = None) -> Answer[T]:
+        """Run `work` and commit what it did with its events; undo it when it raises.
 
-        With `request` and `answer_type`, the answer is stored with the effect, and a repeat gets it back instead.
-        Raises what `work` raises, StorageBusy, and IdempotencyMismatch.
+        With `once` the answer is stored with the effect, and a repeat gets it back instead. `work` may run on another
+        thread, and a second time when the transaction that it shared with others has failed; it must not block except
+        for the database. Raises what `work` raises, StorageBusy, and IdempotencyMismatch.
         """
         if self._closed:
             raise StorageBusy("the server is shutting down")
-        if len(self._tasks) >= MAX_PENDING:
+        if self._pending >= MAX_PENDING:
             raise StorageBusy("too many writes are waiting")
-        if request is not None and answer_type is not None:
-            return await self._owned(self._once(workspace, work, request, answer_type))
-        return await self._owned(self._unit(workspace, work))
+        command = Command(work, once, asyncio.get_running_loop().create_future())
+        self._pending += 1
+        waiting = self._waiting.get(workspace)
+        if waiting is None:
+            waiting = self._waiting[workspace] = deque()
+            self._own(self._work_off(workspace, waiting), f"unit of work on {workspace}")
+        waiting.append(command)
+        return await command.answered
 
     async def close(self) -> None:
         """Refuse new units and wait for those under way."""
@@ -86,64 +82,79 @@ class Writer:
         while self._tasks:
             await asyncio.wait(self._tasks)
 
-    async def _owned(self, unit: Coroutine[Any, Any, Answer[T]]) -> Answer[T]:
-        return await asyncio.shield(self._own(unit, "unit of work"))
-
-    def _own(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+    def _own(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
-        return task
+        task.add_done_callback(self._tasks.discard)
 
-    def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        # Asking for the exception marks it as seen: the caller that would have got it may be gone.
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _log.debug("a unit of work was rolled back: %r", error)
+    async def _work_off(self, workspace: str, waiting: deque[Command[Any]]) -> None:
+        while waiting:
+            commands = [waiting.popleft() for _ in range(min(len(waiting), MAX_COMMANDS))]
+            # Those that come late in a long queue need not find out in their turn that the database is away.
+            too_late = time.monotonic() - self.database.busy_timeout_s
+            for command in commands:
+                if command.since < too_late:
+                    self._answer(command, StorageBusy("too many writes are waiting"))
+            if group := [command for command in commands if command.since >= too_late]:
+                rest = await self._commit(Group(workspace, group, self._clock))
+                waiting.extendleft(reversed(rest))
+        del self._waiting[workspace]
 
-    async def _unit(self, workspace: str, work: Callable[[Transaction], Awaitable[T]]) -> Answer[T]:
-        async with self.database.write() as connection:
-            transaction = Transaction(connection, workspace, to_text(self._clock()))
-            value = await work(transaction)
-            await transaction.append()
-        self._committed(transaction)
-        return Answer(value)
+    async def _commit(self, group: Group) -> Sequence[Command[Any]]:
+        """Commit a group and answer its commands; those that it did not come to.
 
-    async def _once(
-        self,
-        workspace: str,
-        work: Callable[[Transaction], Awaitable[T]],
-        request: IdempotentRequest,
-        answer_type: TypeAdapter[T],
-    ) -> Answer[T]:
+        Where nothing was committed for something that is not the database's absence, each command gets a try alone.
+        """
+        try:
+            await self.database.write(group.run)
+        except Exception as error:
+            _log.debug("%s units of work were rolled back: %r", len(group.commands), error)
+            in_doubt = isinstance(error, StorageBusy) and error.uncertain
+            if group.alone or in_doubt or not group.begun:
+                self._fail(group.commands, error)
+            else:
+                await self._commit_one_by_one(group)
+            return ()
+        self._tell(group)
+        for command, outcome in zip(group.commands, group.outcomes, strict=False):
+            self._answer(command, outcome)
+        return group.commands[len(group.outcomes) :]
+
+    async def _commit_one_by_one(self, group: Group) -> None:
+        for place, command in enumerate(group.commands):
+            alone = Group(group.workspace, [command], self._clock)
+            await self._commit(alone)
+            if not alone.begun:  # the database is away, and the others need not find out one after the other
+                self._fail(group.commands[place + 1 :], StorageBusy())
+                return
+
+    def _fail(self, commands: Sequence[Command[Any]], error: Exception) -> None:
+        for command in commands:
+            self._answer(command, error)
+
+    def _answer(self, command: Command[T], outcome: Answer[T] | Exception) -> None:
+        self._pending -= 1
+        command.answer(outcome)
+
+    def _tell(self, group: Group) -> None:
+        if group.emitted:
+            last, _ = group.emitted[-1]
+            self.database.seen.committed(group.workspace, Seen(last.epoch, last.seq, group.last_nonce))
+            try:
+                self._on_commit(group.workspace, [event for event, _ in group.emitted])
+            except Exception:  # what is committed stays so, and who listens finds it in the log
+                _log.exception("committed events could not be told")
         now = self._clock()
-        async with self.database.write() as connection:
-            transaction = Transaction(connection, workspace, to_text(now))
-            stored = await idempotency.claim(connection, workspace, request, now)
-            if stored is not None:
-                return Answer(answer_type.validate_json(stored), replayed=True)
-            value = await work(transaction)
-            await transaction.append()
-            await idempotency.complete(connection, workspace, request, orjson.dumps(value))
-        self._committed(transaction)
-        if now >= self._next_sweep:
+        if now >= self._next_sweep and any(command.once is not None for command in group.commands):
             self._next_sweep = now + _SWEEP_EVERY
             self._own(self._sweep(now), "sweep of idempotency records")
-        return Answer(value)
-
-    def _committed(self, transaction: Transaction) -> None:
-        if transaction.events:
-            last = transaction.events[-1]
-            self.database.seen.committed(transaction.workspace, Seen(last.epoch, last.seq, transaction.nonces[-1]))
-            self._on_commit(transaction.workspace, transaction.events)
 
     async def _sweep(self, now: datetime) -> None:
         """Delete what has expired, in units of their own so that the writes of others come in between."""
         deleted = idempotency.SWEEP_AT_MOST
         try:
             while deleted == idempotency.SWEEP_AT_MOST and not self._closed:
-                async with self.database.write() as connection:
-                    deleted = await idempotency.sweep(connection, now)
+                deleted = await self.database.write(partial(idempotency.sweep, now=now))
         except StorageBusy as error:
             _log.debug("expired idempotency records stay until the next sweep: %s", error)
         except Exception:

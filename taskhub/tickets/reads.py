@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from typing import Any, Final, Literal
 
 import orjson
-from sqlalchemy import Select, and_, or_, select
+from sqlalchemy import Connection, Select, and_, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broadcaster.filters import Filter
@@ -48,8 +48,12 @@ class Reading:
     @classmethod
     async def begin(cls, connection: AsyncConnection, workspace: str, cache: ReferenceCache) -> "Reading":
         """Read the workspace's position and reference data. To be called before anything else is read."""
-        state = await workspace_state(connection, workspace)
-        return cls(connection, workspace, state, await cache.get(connection, workspace, state))
+
+        def begin(sync: Connection) -> tuple[WorkspaceState, References]:
+            state = workspace_state(sync, workspace)
+            return state, cache.get(sync, workspace, state)
+
+        return cls(connection, workspace, *await connection.run_sync(begin))
 
     async def page(self, query: TicketQuery, principal: Principal, cursors: CursorCodec) -> TicketPage:
         """One page of a list. Raises InvalidInput."""

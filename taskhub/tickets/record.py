@@ -3,10 +3,10 @@
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
-from sqlalchemy import Row, Select, delete, func, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Row, Select, bindparam, delete, func, insert, select, update
 
 from taskhub.storage.schema import ticket_labels, tickets
+from taskhub.storage.transaction import Transaction
 from taskhub.tickets.fields import PRIORITIES
 from taskhub.tickets.keys import key_of
 from taskhub.tickets.model import Priority
@@ -60,6 +60,17 @@ _LABELS: Final = (
 )
 
 
+# Made once: SQLAlchemy finds the compiled form of a statement by a key that costs more to make than most take to run.
+_INSERT: Final = insert(tickets)
+_UPDATE: Final = update(tickets).where(
+    tickets.c.workspace_id == bindparam("of_workspace"), tickets.c.no == bindparam("of_no")
+)
+_INSERT_LABELS: Final = insert(ticket_labels)
+_DELETE_LABELS: Final = delete(ticket_labels).where(
+    ticket_labels.c.workspace_id == bindparam("of_workspace"), ticket_labels.c.ticket_no == bindparam("of_no")
+)
+
+
 def select_records() -> Select[*tuple[Any, ...]]:
     """A select of whole tickets, to be narrowed; `record_of` reads its rows."""
     return select(*(tickets.c[name] for name in _COLUMNS), _LABELS)
@@ -72,35 +83,31 @@ def record_of(row: Row[*tuple[Any, ...]]) -> TicketRecord:
     return TicketRecord(**values)
 
 
-async def insert_record(connection: AsyncConnection, workspace: str, key_prefix: str, record: TicketRecord) -> None:
+def insert_record(transaction: Transaction, record: TicketRecord) -> None:
     """Add a ticket and its labels."""
     values = _values(record, _COLUMNS)
-    values["search_text"] = _search_text(key_prefix, record)
-    await connection.execute(insert(tickets), {"workspace_id": workspace, **values})
-    await _insert_labels(connection, workspace, record)
+    values["workspace_id"] = transaction.workspace
+    values["search_text"] = _search_text(transaction.state.key_prefix, record)
+    transaction.execute(_INSERT, values)
+    _insert_labels(transaction, record)
 
 
-async def update_record(
-    connection: AsyncConnection, workspace: str, key_prefix: str, before: TicketRecord, after: TicketRecord
-) -> None:
-    """Write what differs. The row must be locked."""
+def update_record(transaction: Transaction, before: TicketRecord, after: TicketRecord) -> None:
+    """Write what differs."""
     values = _values(after, tuple(name for name in _COLUMNS if getattr(before, name) != getattr(after, name)))
     if "summary" in values or "description" in values:
-        values["search_text"] = _search_text(key_prefix, after)
-    is_it = (tickets.c.workspace_id == workspace, tickets.c.no == after.no)
-    await connection.execute(update(tickets).where(*is_it).values(values))
+        values["search_text"] = _search_text(transaction.state.key_prefix, after)
+    is_it = {"of_workspace": transaction.workspace, "of_no": after.no}
+    transaction.execute(_UPDATE, {**values, **is_it})
     if before.labels != after.labels:
-        labels = ticket_labels.c
-        await connection.execute(
-            delete(ticket_labels).where(labels.workspace_id == workspace, labels.ticket_no == after.no)
-        )
-        await _insert_labels(connection, workspace, after)
+        transaction.execute(_DELETE_LABELS, is_it)
+        _insert_labels(transaction, after)
 
 
-async def _insert_labels(connection: AsyncConnection, workspace: str, record: TicketRecord) -> None:
+def _insert_labels(transaction: Transaction, record: TicketRecord) -> None:
     if record.labels:
-        rows = [{"workspace_id": workspace, "ticket_no": record.no, "label": label} for label in record.labels]
-        await connection.execute(insert(ticket_labels), rows)
+        common = {"workspace_id": transaction.workspace, "ticket_no": record.no}
+        transaction.execute(_INSERT_LABELS, [{**common, "label": label} for label in record.labels])
 
 
 def _values(record: TicketRecord, names: tuple[str, ...]) -> dict[str, Any]:

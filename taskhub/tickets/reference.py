@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, Final
 
-from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, select
 
 from broadcaster.filters import UnknownValue, nearest
 from taskhub.auth.principal import Principal
@@ -14,9 +13,8 @@ from taskhub.storage import schema
 from taskhub.storage.names import normalise, slug
 from taskhub.storage.transaction import WorkspaceState
 from taskhub.tickets.errors import InputProblem
-from taskhub.tickets.fields import FIELDS, PRIORITIES
+from taskhub.tickets.fields import PRIORITIES
 from taskhub.tickets.model import CategoryDetail, Phase, Ref, Reference, ReferenceKind, Status, User
-from taskhub.tickets.record import TicketRecord
 
 PHASES: Final[tuple[Phase, ...]] = ("todo", "active", "waiting", "review", "done", "cancelled")
 CLOSED_PHASES: Final = ("done", "cancelled")
@@ -154,11 +152,6 @@ class References:
         candidates = [status for status in active if status.is_default] or [s for s in active if s.phase == "todo"]
         return (candidates or active)[0].id
 
-    def cover(self, record: TicketRecord) -> bool:
-        """Whether every row that `record` refers to is here."""
-        referred = ((field.kind, getattr(record, field.column)) for field in FIELDS if field.kind is not None)
-        return all(row_id is None or row_id in self.entries[kind].by_id for kind, row_id in referred)
-
     def me(self, principal: Principal) -> str | None:
         """The id of the principal's row among the users, if it has one."""
         if (user_id := slug(principal.user_id)) in self.entries["users"].by_id:
@@ -205,22 +198,22 @@ class ReferenceCache:
     def __init__(self) -> None:
         self._known: dict[str, References] = {}
 
-    async def get(self, connection: AsyncConnection, workspace: str, state: WorkspaceState) -> References:
-        """The reference data that belongs to `state`, which was read in the same transaction."""
+    def get(self, connection: Connection, workspace: str, state: WorkspaceState) -> References:
+        """The reference data that belongs to `state`, which was read in the same transaction and is committed."""
         known = self._known.get(workspace)
         if known is None or known.version != state.references_version:
-            known = await load(connection, workspace, state.references_version)
+            known = load(connection, workspace, state.references_version)
             self._known[workspace] = known
         return known
 
 
-async def load(connection: AsyncConnection, workspace: str, version: int) -> References:
+def load(connection: Connection, workspace: str, version: int) -> References:
     """Read all reference data of a workspace."""
     entries: dict[ReferenceKind, Entries] = {}
 
-    async def rows(kind: ReferenceKind, order: Callable[[Any], Any], make: Callable[[Any], Any]) -> list[Any]:
+    def rows(kind: ReferenceKind, order: Callable[[Any], Any], make: Callable[[Any], Any]) -> list[Any]:
         table = schema.METADATA.tables[kind]
-        found = await connection.execute(select(table).where(table.c.workspace_id == workspace))
+        found = connection.execute(select(table).where(table.c.workspace_id == workspace))
         # Sorted here and not by the database, whose collation decides how names compare.
         all_rows = sorted(found.all(), key=lambda row: (order(row), row.id))
         entries[kind] = Entries(Entry(row.id, row.name, row.active, row._mapping.get("phase")) for row in all_rows)
@@ -235,20 +228,20 @@ async def load(connection: AsyncConnection, workspace: str, version: int) -> Ref
     def plain(row: Any) -> Reference:
         return Reference(row.id, row.name, row.order_no, row.active)
 
-    categories = await rows("categories", in_order, plain)
+    categories = rows("categories", in_order, plain)
     names = {category.id: category.name for category in categories}
     return References(
         version=version,
-        users=await rows("users", by_name, lambda r: User(r.id, r.name, r.email, r.kind, r.role, r.active)),
-        accounts=await rows("accounts", in_order, plain),
+        users=rows("users", by_name, lambda r: User(r.id, r.name, r.email, r.kind, r.role, r.active)),
+        accounts=rows("accounts", in_order, plain),
         categories=categories,
-        category_details=await rows(
+        category_details=rows(
             "category_details",
             in_order,
             lambda r: CategoryDetail(r.id, Ref(r.category_id, names[r.category_id]), r.name, r.order_no, r.active),
         ),
-        statuses=await rows("statuses", in_order, lambda r: Status(r.id, r.name, r.order_no, r.phase, r.is_default)),
-        request_channels=await rows("request_channels", in_order, plain),
-        response_categories=await rows("response_categories", in_order, plain),
+        statuses=rows("statuses", in_order, lambda r: Status(r.id, r.name, r.order_no, r.phase, r.is_default)),
+        request_channels=rows("request_channels", in_order, plain),
+        response_categories=rows("response_categories", in_order, plain),
         entries=entries,
     )

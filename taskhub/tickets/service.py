@@ -1,6 +1,6 @@
 """The ticket service: what every face calls. It checks the scope, begins a unit, and lets the unit do the work."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Final
@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 from broadcaster.filters import Filter, Resolver
 from taskhub.auth.principal import Caller, Scope
 from taskhub.storage.database import Database, to_the_end
+from taskhub.storage.group import Once
 from taskhub.storage.idempotency import IdempotentRequest, fingerprint
 from taskhub.storage.transaction import Transaction
 from taskhub.storage.writer import Writer
@@ -61,8 +62,8 @@ class TicketService:
     async def create_ticket(self, caller: Caller, new: NewTicket, *, idempotency_key: str | None = None) -> Written:
         """Add a ticket. Raises InvalidInput, IdempotencyMismatch, Forbidden and StorageBusy."""
 
-        async def work(transaction: Transaction) -> Written:
-            return await TicketWrite(transaction, caller, self._cache).create(new)
+        def work(transaction: Transaction) -> Written:
+            return TicketWrite(transaction, caller, self._cache).create(new)
 
         return await self._write(caller, "create_ticket", idempotency_key, (_bytes(new),), work)
 
@@ -77,8 +78,8 @@ class TicketService:
     ) -> Written:
         """Change a ticket. Raises what create_ticket raises, TicketNotFound, TicketGone and VersionConflict."""
 
-        async def work(transaction: Transaction) -> Written:
-            return await TicketWrite(transaction, caller, self._cache).update(key, change, expected_version)
+        def work(transaction: Transaction) -> Written:
+            return TicketWrite(transaction, caller, self._cache).update(key, change, expected_version)
 
         parts = (key.strip().upper().encode(), str(expected_version).encode(), _bytes(change))
         return await self._write(caller, "update_ticket", idempotency_key, parts, work)
@@ -88,8 +89,8 @@ class TicketService:
     ) -> Written:
         """Add a comment. Raises what create_ticket raises, TicketNotFound and TicketGone."""
 
-        async def work(transaction: Transaction) -> Written:
-            return await TicketWrite(transaction, caller, self._cache).comment(key, new)
+        def work(transaction: Transaction) -> Written:
+            return TicketWrite(transaction, caller, self._cache).comment(key, new)
 
         return await self._write(
             caller, "add_comment", idempotency_key, (key.strip().upper().encode(), _bytes(new)), work
@@ -158,7 +159,7 @@ class TicketService:
         operation: str,
         idempotency_key: str | None,
         parts: tuple[bytes, ...],
-        work: Callable[[Transaction], Awaitable[Written]],
+        work: Callable[[Transaction], Written],
     ) -> Written:
         # Asked on replays as well: what was allowed then may not be now.
         require(caller, "tickets:write")
@@ -168,7 +169,7 @@ class TicketService:
         request = IdempotentRequest(
             caller.principal.actor, operation, checked_key(idempotency_key), fingerprint(*parts)
         )
-        answer = await self._writer.run(workspace, work, request=request, answer_type=_WRITTEN)
+        answer = await self._writer.run(workspace, work, once=Once(request, _WRITTEN))
         return replace(answer.value, replayed=True) if answer.replayed else answer.value
 
 

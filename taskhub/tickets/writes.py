@@ -1,18 +1,17 @@
-"""Changing tickets: what each write reads, locks, decides and stores, within one transaction."""
+"""Changing tickets: what each write reads, decides and stores, within one transaction."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
+from typing import Any, Final
 
 import orjson
-from sqlalchemy import insert, select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import bindparam, insert, select
 
 from broadcaster.event import Event, EventDraft
 from taskhub.auth.principal import Caller
 from taskhub.storage.names import slug
 from taskhub.storage.schema import attachments, comments, events, ticket_relations, tickets, users
-from taskhub.storage.transaction import Place, Transaction, WorkspaceState
+from taskhub.storage.transaction import Transaction
 from taskhub.tickets.changes import Situation, comment_of, decide_change, decide_new, names_me
 from taskhub.tickets.errors import InputProblem, InvalidInput, TicketNotFound, VersionConflict
 from taskhub.tickets.inputs import NewComment, NewTicket, TicketChange, TicketFields
@@ -27,10 +26,10 @@ from taskhub.tickets.views import compact, event_data
 _KINDS_OF_ACTOR = {"user": "human", "agent": "agent", "service": "service"}
 
 
-@dataclass(frozen=True, slots=True)
-class _NewUser:
-    id: str
-    name: str
+_INSERT_COMMENT: Final = insert(comments)
+_RECORDS: Final = select_records().where(
+    tickets.c.workspace_id == bindparam("workspace"), tickets.c.no.in_(bindparam("numbers", expanding=True))
+)
 
 
 class TicketWrite:
@@ -40,131 +39,96 @@ class TicketWrite:
         self._tx = transaction
         self._caller = caller
         self._cache = cache
-        self._state: WorkspaceState
-        self._references: References
-        self._new_user: _NewUser | None = None
-        self._passes_cache = False
+        self._prefix = transaction.state.key_prefix
+        self._references = self._current_references()
 
-    async def create(self, new: NewTicket) -> Written:
+    def create(self, new: NewTicket) -> Written:
         """Add a ticket. Raises InvalidInput."""
-        await self._begin(new)
-        prefix = self._state.key_prefix
-        related = _Related(prefix)
+        self._begin(new)
+        related = _Related(self._prefix)
         parent_no = related.number("/parent", new.parent)
         blockers = [related.number(f"/blocked_by/{i}", key) for i, key in enumerate(new.blocked_by or [])]
-        related.check(await self._locked(related.numbers))
+        related.check(self._records(related.numbers))
         _check_texts((f"/attachments/{i}/file_name", a.file_name) for i, a in enumerate(new.attachments or []))
         _check_texts((f"/attachments/{i}/url", a.url) for i, a in enumerate(new.attachments or []))
         record = decide_new(new, self._situation(parent_no))
 
-        place = await self._take(events=1, numbers=1)
-        record = replace(record, no=place.first_no, created_at=place.time, updated_at=place.time)
-        await insert_record(self._tx.connection, self._tx.workspace, prefix, record)
-        await self._relate(record.no, [no for no in blockers if no is not None], place)
-        await self._attach(record.no, new, place)
-        event = self._emit("ticket.created", record, {}, None)
-        return Written(key_of(prefix, record.no), record.version, event.id, event.position)
+        time = self._tx.time
+        record = replace(record, no=self._tx.take_number(), created_at=time, updated_at=time)
+        insert_record(self._tx, record)
+        self._relate(record.no, [no for no in blockers if no is not None])
+        self._attach(record.no, new)
+        return self._written(record, self._emit("ticket.created", record, {}, None))
 
-    async def update(self, key: str, change: TicketChange, expected_version: int | None) -> Written:
+    def update(self, key: str, change: TicketChange, expected_version: int | None) -> Written:
         """Change a ticket. Raises InvalidInput, TicketNotFound, TicketGone and VersionConflict."""
-        await self._begin(change)
-        prefix = self._state.key_prefix
-        no = _number(prefix, key)
-        if change.parent is not None:
-            await self._tx.lock_for_hierarchy()
-        related = _Related(prefix)
+        self._begin(change)
+        no = _number(self._prefix, key)
+        related = _Related(self._prefix)
         parent_no = related.number("/parent", change.parent)
-        rows = await self._locked({no, *related.numbers})
+        rows = self._records({no, *related.numbers})
         before = existing(rows.get(no), key)
         if expected_version is not None and before.version != expected_version:
-            raise await self._conflict(before, expected_version)
+            raise self._conflict(before, expected_version)
         related.check(rows)
         if parent_no is not None:
-            await self._check_parent(no, parent_no)
+            self._check_parent(no, parent_no)
         comment = comment_of(change)
         _check_texts([("/comment", comment)])
 
         decision = decide_change(before, change, self._situation(parent_no))
         if decision is None:
-            return await self._unchanged(before, comment)
-        await update_record(self._tx.connection, self._tx.workspace, prefix, before, decision.after)
-        place = await self._take(events=1)
-        comment_id = await self._comment(no, comment, "note", place)
+            return self._unchanged(before, comment)
+        update_record(self._tx, before, decision.after)
+        comment_id = self._comment(no, comment, "note")
         event = self._emit(decision.event_type, decision.after, decision.changes, comment, comment_id)
-        return Written(key_of(prefix, no), decision.after.version, event.id, event.position, comment_id=comment_id)
+        return self._written(decision.after, event, comment_id)
 
-    async def comment(self, key: str, new: NewComment) -> Written:
+    def comment(self, key: str, new: NewComment) -> Written:
         """Add a comment, which raises no version. Raises InvalidInput, TicketNotFound and TicketGone."""
-        await self._begin(None)
-        no = _number(self._state.key_prefix, key)
+        self._begin(None)
+        no = _number(self._prefix, key)
         _check_texts([("/comment", new.comment)])
-        record = existing((await self._locked({no})).get(no), key)
-        return await self._commented(record, new.comment, new.kind)
+        record = existing(self._records({no}).get(no), key)
+        return self._commented(record, new.comment, new.kind)
 
-    async def _begin(self, fields: TicketFields | None) -> None:
-        self._state = await self._tx.state()
-        self._references = await self._current_references()
+    def _begin(self, fields: TicketFields | None) -> None:
         if fields is not None and names_me(fields) and self._references.me(self._caller.principal) is None:
-            await self._add_caller()
+            self._add_caller()
 
-    async def _add_caller(self) -> None:
+    def _add_caller(self) -> None:
         """Make the caller a user: who takes a ticket is somebody that a ticket can be given to."""
         actor_kind, _, name = self._caller.principal.actor.partition(":")
-        user = _NewUser(slug(name, {user.id for user in self._references.users}), name)
+        user_id = slug(name, {user.id for user in self._references.users})
         row = {
-            "workspace_id": self._tx.workspace, "id": user.id, "name": user.name, "email": None,
+            "workspace_id": self._tx.workspace, "id": user_id, "name": name, "email": None,
             "kind": _KINDS_OF_ACTOR.get(actor_kind, "service"), "role": "agent", "active": True,
             "created_at": self._tx.now, "updated_at": self._tx.now,
         }  # fmt: skip
-        dialect = postgresql if self._tx.connection.dialect.name == "postgresql" else sqlite
-        added = await self._tx.connection.execute(dialect.insert(users).on_conflict_do_nothing(), row)
-        if added.rowcount == 1:
-            self._new_user = user
-        self._passes_cache = True
-        self._references = await self._current_references()
+        self._tx.execute(insert(users), row)
+        self._tx.change_references()
+        data = {"kind": "users", "action": "created", "id": user_id, "name": name}
+        self._tx.emit(self._draft("reference.changed", f"users/{user_id}", orjson.dumps(data), None))
+        self._references = self._current_references()
 
-    async def _current_references(self) -> References:
-        connection, workspace = self._tx.connection, self._tx.workspace
-        if self._passes_cache:
-            # The cache holds what is committed, for all: it neither knows the new user nor may it learn of it here.
-            return await load(connection, workspace, self._state.references_version)
-        return await self._cache.get(connection, workspace, self._state)
-
-    async def _take(self, *, events: int, numbers: int = 0) -> Place:
-        """Take places for a ticket's events, and before them for the news of a user that this write added."""
-        if self._new_user is None:
-            return await self._tx.take(events=events, numbers=numbers)
-        place = await self._tx.take(events=events + 1, numbers=numbers, reference_changes=1)
-        data = {"kind": "users", "action": "created", "id": self._new_user.id, "name": self._new_user.name}
-        self._tx.emit(self._draft("reference.changed", f"users/{self._new_user.id}", orjson.dumps(data), None))
-        return replace(place, first_seq=place.first_seq + 1)
+    def _current_references(self) -> References:
+        connection, workspace, state = self._tx.connection, self._tx.workspace, self._tx.after
+        if self._tx.references_changed:
+            # The cache holds what is committed, for all: it neither knows of the change nor may it learn of it here.
+            return load(connection, workspace, state.references_version)
+        return self._cache.get(connection, workspace, state)
 
     def _situation(self, parent_no: int | None) -> Situation:
-        return Situation(
-            self._references, self._caller.principal, self._state.key_prefix, self._tx.now, parent_no=parent_no
-        )
+        return Situation(self._references, self._caller.principal, self._prefix, self._tx.now, parent_no=parent_no)
 
-    async def _locked(self, numbers: Iterable[int]) -> dict[int, TicketRecord]:
-        """Lock tickets in the order of their numbers and read them."""
-        wanted = sorted(numbers)
-        if not wanted:
+    def _records(self, numbers: Collection[int]) -> dict[int, TicketRecord]:
+        """Tickets by their numbers. Nobody changes them meanwhile."""
+        if not numbers:
             return {}
-        connection = self._tx.connection
-        these = (tickets.c.workspace_id == self._tx.workspace, tickets.c.no.in_(wanted))
-        if connection.dialect.name == "postgresql":
-            # First the locks, then the rows: a statement that waited for a lock sees the locked row as it is now, but
-            # the labels as they were when it began.
-            lock = select(tickets.c.no).where(*these).order_by(tickets.c.no).with_for_update(key_share=True)
-            await connection.execute(lock)
-        rows = await connection.execute(select_records().where(*these))
-        records = {record.no: record for record in map(record_of, rows)}
-        if not all(self._references.cover(record) for record in records.values()):
-            # While this waited for a lock, a ticket came to refer to a row that is newer than the state read before.
-            self._state = await self._tx.state()
-            self._references = await self._current_references()
-        return records
+        rows = self._tx.connection.execute(_RECORDS, {"workspace": self._tx.workspace, "numbers": list(numbers)})
+        return {record.no: record for record in map(record_of, rows)}
 
-    async def _check_parent(self, no: int, parent_no: int) -> None:
+    def _check_parent(self, no: int, parent_no: int) -> None:
         """Raise InvalidInput when the ticket would be among its own ancestors."""
         parent = select(tickets.c.no, tickets.c.parent_no).where(
             tickets.c.workspace_id == self._tx.workspace, tickets.c.no == parent_no
@@ -174,15 +138,15 @@ class TicketWrite:
             tickets.c.workspace_id == self._tx.workspace, tickets.c.no == line.c.parent_no
         )
         line = line.union(above)
-        found = await self._tx.connection.execute(select(line.c.no).where(line.c.no == no))
+        found = self._tx.connection.execute(select(line.c.no).where(line.c.no == no))
         if found.first() is not None:
-            key = key_of(self._state.key_prefix, no)
+            key = key_of(self._prefix, no)
             reason = "a ticket is not its own parent" if no == parent_no else f"{key} is an ancestor of that ticket"
             raise InvalidInput([InputProblem("/parent", reason)])
 
-    async def _conflict(self, before: TicketRecord, expected: int) -> VersionConflict:
+    def _conflict(self, before: TicketRecord, expected: int) -> VersionConflict:
         """What changed since `expected`, and who changed it, from the log."""
-        key = key_of(self._state.key_prefix, before.no)
+        key = key_of(self._prefix, before.no)
         if expected > before.version:
             return VersionConflict(key, expected, before.version, {}, [])
         statement = (
@@ -192,57 +156,60 @@ class TicketWrite:
         )
         changed: dict[str, list[Any]] = {}
         actors: dict[str, None] = {}
-        for row in await self._tx.connection.execute(statement):
+        for row in self._tx.connection.execute(statement):
             actors[row.actor] = None
             for name, (old, new) in (orjson.loads(row.data).get("changes") or {}).items():
                 changed[name] = [changed[name][0] if name in changed else old, new]
         changed = {name: pair for name, pair in changed.items() if pair[0] != pair[1]}
         return VersionConflict(key, expected, before.version, changed, list(actors))
 
-    async def _unchanged(self, record: TicketRecord, comment: str | None) -> Written:
+    def _unchanged(self, record: TicketRecord, comment: str | None) -> Written:
         if comment is not None:
-            return await self._commented(record, comment, "note")
-        key = key_of(self._state.key_prefix, record.no)
-        return Written(key, record.version, None, self._state.position, noop=True)
+            return self._commented(record, comment, "note")
+        key = key_of(self._prefix, record.no)
+        return Written(key, record.version, None, self._tx.state.position, noop=True)
 
-    async def _commented(self, record: TicketRecord, body: str, kind: CommentKind) -> Written:
-        place = await self._take(events=1)
-        comment_id = await self._comment(record.no, body, kind, place)
+    def _commented(self, record: TicketRecord, body: str, kind: CommentKind) -> Written:
+        comment_id = self._comment(record.no, body, kind)
         event = self._emit("ticket.commented", record, {}, body, comment_id, kind)
-        key = key_of(self._state.key_prefix, record.no)
+        return self._written(record, event, comment_id)
+
+    def _written(self, record: TicketRecord, event: Event, comment_id: str | None = None) -> Written:
+        key = key_of(self._prefix, record.no)
         return Written(key, record.version, event.id, event.position, comment_id=comment_id)
 
-    async def _comment(self, no: int, body: str | None, kind: CommentKind, place: Place) -> str | None:
+    def _comment(self, no: int, body: str | None, kind: CommentKind) -> str | None:
+        """Store a comment; its id is the seq of the event that carries it, which must be the next."""
         if body is None:
             return None
         row = {
-            "workspace_id": self._tx.workspace, "seq": place.first_seq, "ticket_no": no,
+            "workspace_id": self._tx.workspace, "seq": self._tx.next_seq, "ticket_no": no,
             "author": self._caller.principal.actor, "kind": kind, "body": body, "search_text": searchable(body),
-            "created_at": place.time,
+            "created_at": self._tx.time,
         }  # fmt: skip
-        await self._tx.connection.execute(insert(comments), row)
-        return str(place.first_seq)
+        self._tx.execute(_INSERT_COMMENT, row)
+        return str(self._tx.next_seq)
 
-    async def _relate(self, no: int, blockers: Sequence[int], place: Place) -> None:
+    def _relate(self, no: int, blockers: Sequence[int]) -> None:
         if blockers:
-            common = {"workspace_id": self._tx.workspace, "kind": "blocks", "to_no": no, "created_at": place.time}
+            common = {"workspace_id": self._tx.workspace, "kind": "blocks", "to_no": no, "created_at": self._tx.time}
             rows = [{**common, "from_no": blocker} for blocker in sorted(set(blockers))]
-            await self._tx.connection.execute(insert(ticket_relations), rows)
+            self._tx.execute(insert(ticket_relations), rows)
 
-    async def _attach(self, no: int, new: NewTicket, place: Place) -> None:
+    def _attach(self, no: int, new: NewTicket) -> None:
         if new.attachments:
-            common = {"workspace_id": self._tx.workspace, "ticket_no": no, "created_at": place.time}
+            common = {"workspace_id": self._tx.workspace, "ticket_no": no, "created_at": self._tx.time}
             rows = [
                 {**common, "no": i, "file_name": attachment.file_name, "url": attachment.url}
                 for i, attachment in enumerate(new.attachments, start=1)
             ]
-            await self._tx.connection.execute(insert(attachments), rows)
+            self._tx.execute(insert(attachments), rows)
 
     def _emit(
         self, type: str, record: TicketRecord, changes: dict[str, list[Any]], comment: str | None,
         comment_id: str | None = None, kind: CommentKind = "note",
     ) -> Event:  # fmt: skip
-        state = compact(record, self._references, self._state.key_prefix)
+        state = compact(record, self._references, self._prefix)
         more = {} if comment_id is None else {"comment_id": comment_id, "kind": kind}
         return self._tx.emit(self._draft(type, state.key, event_data(state, changes, comment, **more), record.version))
 

@@ -3,13 +3,16 @@
 import asyncio
 
 import pytest
+from sqlalchemy import update
 
 from broadcaster.filters import EVERYTHING
 from routes.events import LogReplaced, Scan
 from routes.keys import DATABASE, EVENT_LOG, LIFECYCLE, Lifecycle
 from taskhub.storage.database import Database
+from taskhub.storage.schema import workspaces
 from tests.broadcaster.streams import WORKSPACE, World, settle
 from tests.routes.conftest import Hub
+from tests.taskhub.world import execute
 
 
 def subjects(answer: object) -> list[str]:
@@ -19,8 +22,7 @@ def subjects(answer: object) -> list[str]:
 async def expire(hub: Hub, oldest: int) -> None:
     """Move the log's oldest event, as retention does."""
     database: Database = hub.app[DATABASE]
-    async with database.write() as connection:
-        await connection.exec_driver_sql(f"UPDATE workspaces SET oldest_seq = {oldest}")
+    await execute(database, update(workspaces).values(oldest_seq=oldest))
 
 
 async def test_polling_from_position_to_position_gives_the_log_once(hub: Hub) -> None:

@@ -3,11 +3,13 @@
 import asyncio
 
 import pytest
+from sqlalchemy import text
 
 from broadcaster.filters import FILTER_NAMES
 from routes.keys import DATABASE, LIFECYCLE
 from taskhub import __version__
 from tests.routes.conftest import DEADLINE_S, Hub, Start
+from tests.taskhub.world import execute
 
 
 async def test_a_running_server_is_alive_and_ready(hub: Hub) -> None:
@@ -37,8 +39,7 @@ async def test_without_a_database_a_server_is_alive_and_not_ready(hub: Hub) -> N
 
 
 async def test_a_schema_of_another_version_is_not_ready(hub: Hub) -> None:
-    async with hub.app[DATABASE].write() as connection:
-        await connection.exec_driver_sql("UPDATE alembic_version SET version_num = 'older'")
+    await execute(hub.app[DATABASE], text("UPDATE alembic_version SET version_num = 'older'"))
     answer = await hub.get("/readyz")
 
     assert answer.status == 503

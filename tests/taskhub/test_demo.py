@@ -41,7 +41,7 @@ async def test_the_demo_changes_tickets_while_somebody_watches(world: World) -> 
     await until(lambda: {event.type for event in world.heard if event.actor == "agent:demo"} >= CHANGES)
     await demo.stop()
     stopped = len(world.heard)
-    await world.database.reads_ended()  # a read that was cut off is the database's to end
+    await world.database.units_ended()  # a read that was cut off is the database's to end
     await asyncio.sleep(0)
 
     assert filled > 12

@@ -33,6 +33,7 @@ from taskhub.tickets.inputs import NewAttachment, NewComment, NewTicket, TicketC
 from taskhub.tickets.model import Include
 from taskhub.tickets.service import TicketService
 from tests.servers import free_port
+from tests.taskhub.world import execute
 
 ALICE = Caller(Principal("user:alice", "default", ALL_SCOPES, authenticated=False), "mcp_tool", "request-9")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -196,10 +197,9 @@ async def test_the_caller_is_named_there_by_its_actor(elsewhere: Elsewhere, remo
 
 
 async def add_account(elsewhere: Elsewhere, name: str) -> None:
-    async with elsewhere.database.write() as connection:
-        row = {"workspace_id": "default", "id": slug(name), "name": name, "order_no": 1, "active": True}
-        await connection.execute(insert(accounts), {**row, "created_at": "", "updated_at": ""})
-        await connection.execute(update(workspaces).values(references_version=2))
+    row = {"workspace_id": "default", "id": slug(name), "name": name, "order_no": 1, "active": True}
+    added = insert(accounts).values({**row, "created_at": "", "updated_at": ""})
+    await execute(elsewhere.database, update(workspaces).values(references_version=2), added)
 
 
 async def test_a_filter_may_name_what_has_a_comma_in_its_name(elsewhere: Elsewhere, remote: RemoteTickets) -> None:

@@ -2,11 +2,12 @@
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import insert, update
+from sqlalchemy import Connection, Executable, insert, update
+from sqlalchemy.util.concurrency import await_
 
 from broadcaster.event import Event
 from taskhub.auth.principal import ALL_SCOPES, Caller, Principal, Scope
@@ -51,20 +52,16 @@ class World:
         defaults: dict[str, Any] = {"active": True, "created_at": "", "updated_at": ""}
         defaults |= {"kind": "human", "role": "agent"} if kind == "users" else {"order_no": 100}
         row = {"workspace_id": "default", "id": slug(name), "name": name, **defaults, **columns}
-        async with self.database.write() as connection:
-            await connection.execute(insert(METADATA.tables[kind]), row)
-            await self._references_changed(connection)
+        await self._change_references(insert(METADATA.tables[kind]).values(row))
         return str(row["id"])
 
     async def change_reference(self, kind: str, id: str, **columns: Any) -> None:
         table = METADATA.tables[kind]
-        async with self.database.write() as connection:
-            await connection.execute(update(table).where(table.c.id == id).values(columns))
-            await self._references_changed(connection)
+        await self._change_references(update(table).where(table.c.id == id).values(columns))
 
-    async def _references_changed(self, connection: Any) -> None:
-        raised = workspaces.c.references_version + 1
-        await connection.execute(update(workspaces).values(references_version=raised))
+    async def _change_references(self, change: Executable) -> None:
+        raised = update(workspaces).values(references_version=workspaces.c.references_version + 1)
+        await execute(self.database, raised, change)
 
     async def create(self, summary: str = "Printer is on fire", by: Caller = ALICE, **fields: Any) -> Written:
         return await self.tickets.create_ticket(by, NewTicket(summary=summary, **fields))
@@ -79,6 +76,49 @@ class World:
         """The keys of one page."""
         page = await self.tickets.list_tickets(by, TicketQuery(**query))
         return [ticket.key for ticket in page.tickets]
+
+
+class Gate:
+    """Holds up a unit of work, on whatever thread it runs, until it is opened. To be made on the event loop."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._reached, self._opened = asyncio.Event(), asyncio.Event()
+
+    def open(self) -> None:
+        self._opened.set()
+
+    async def reached(self) -> None:
+        """Wait until a unit is held up."""
+        async with asyncio.timeout(DEADLINE_S):
+            await self._reached.wait()
+
+    def pass_through(self, *_: object) -> None:
+        """Called by the unit."""
+        wait_within(self._pass(), self._loop)
+
+    async def _pass(self) -> None:
+        self._reached.set()
+        async with asyncio.timeout(DEADLINE_S):
+            await self._opened.wait()
+
+
+def wait_within(waiting: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> None:
+    """Let a unit of work wait for something of the event loop, on which it runs on PostgreSQL but not on SQLite."""
+    if threading.current_thread() is threading.main_thread():
+        await_(waiting)
+    else:
+        asyncio.run_coroutine_threadsafe(waiting, loop).result(DEADLINE_S)
+
+
+async def execute(database: Database, *statements: Executable) -> None:
+    """Change the database behind the back of the product."""
+
+    def unit(connection: Connection) -> None:
+        for statement in statements:
+            connection.execute(statement)
+
+    await database.write(unit)
 
 
 async def failed_connections_ended() -> None:

@@ -30,7 +30,7 @@ async def test_reads_whose_callers_are_gone_leave_connections_whole_and_nothing_
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    await world.database.reads_ended()
+    await world.database.units_ended()
     gc.collect()
 
     assert complaints == []

@@ -3,9 +3,11 @@
 import asyncio
 import itertools
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import orjson
+import pytest
 from sqlalchemy import select
 
 from broadcaster.event import Event, EventDraft
@@ -13,12 +15,25 @@ from taskhub.storage.database import Database
 from taskhub.storage.event_log import SqlEventLog
 from taskhub.storage.schema import events, tickets
 from taskhub.storage.transaction import Transaction
-from taskhub.tickets.inputs import NewTicket
+from taskhub.storage.writer import Writer
+from taskhub.tickets.inputs import NewTicket, TicketChange
+from taskhub.tickets.service import TicketService
 from tests.taskhub.storage.writers import write_at_random
-from tests.taskhub.world import ALICE, World, until
+from tests.taskhub.world import ALICE, Gate, World, until
 
 WRITES_EACH = 12
 ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+async def elsewhere(url: str) -> AsyncIterator[Writer]:
+    """The writer of another instance on the same database."""
+    database = Database(url, busy_timeout_s=60.0)
+    await database.open()
+    writer = Writer(database, lambda workspace, events: None)
+    yield writer
+    await writer.close()
+    await database.close()
 
 
 async def follow(log: SqlEventLog, done: asyncio.Event) -> list[Event]:
@@ -42,13 +57,15 @@ async def test_writers_in_two_processes_make_one_dense_log(world: World, url: st
         cwd=ROOT,
         stdout=asyncio.subprocess.PIPE,
     )
-    committed_here = await write_at_random(url, 1, WRITES_EACH)
+    here = await write_at_random(url, 1, WRITES_EACH)
     output, _ = await other.communicate()
     done.set()
     sequences = [await reader for reader in readers]
 
     assert other.returncode == 0
-    assert committed_here > WRITES_EACH
+    assert here.committed > WRITES_EACH
+    assert here.groups < here.committed, "no group had more than one write"
+    assert set(here.failed) == {"ChangedMind", "TicketNotFound", "VersionConflict"}
     assert int(output) > WRITES_EACH
     head = (await world.log.bounds("default")).head
     for sequence in sequences:
@@ -74,29 +91,26 @@ async def assert_tickets_agree_with_the_log(database: Database, log: list[Event]
     assert created == [f"TH-{n}" for n in range(1, len(rows) + 1)]
 
 
-async def test_a_later_place_is_never_visible_before_an_earlier_one(world: World) -> None:
+async def test_a_later_place_is_never_visible_before_an_earlier_one(world: World, elsewhere: Writer) -> None:
     """With numbers from a sequence the second writer could commit first, and a reader would pass the first."""
-    first_has_its_place, go_on = asyncio.Event(), asyncio.Event()
+    gate = Gate()
     order: list[str] = []
 
-    async def slow(transaction: Transaction) -> None:
-        await transaction.take(events=1)
-        first_has_its_place.set()
-        await go_on.wait()
+    def slow(transaction: Transaction) -> None:
         transaction.emit(EventDraft("build.finished", "user:slow", "system", b"{}"))
+        gate.pass_through()
 
-    async def quick(transaction: Transaction) -> None:
-        await transaction.take(events=1)
+    def quick(transaction: Transaction) -> None:
         order.append("the quick one has its place")
         transaction.emit(EventDraft("build.finished", "user:quick", "system", b"{}"))
 
     slow_one = asyncio.create_task(world.writer.run("default", slow))
-    await first_has_its_place.wait()
-    quick_one = asyncio.create_task(world.writer.run("default", quick))
-    await until(lambda: world.writer.pending == 2)
+    await gate.reached()
+    quick_one = asyncio.create_task(elsewhere.run("default", quick))
+    await until(lambda: elsewhere.pending == 1)
     assert list(await world.log.read("default", 0, 10)) == []
     assert order == []
-    go_on.set()
+    gate.open()
     await asyncio.gather(slow_one, quick_one)
 
     assert [event.actor for event in await world.log.read("default", 0, 10)] == ["user:slow", "user:quick"]
@@ -144,3 +158,25 @@ async def test_writers_that_lock_the_same_tickets_do_not_lock_each_other_out(wor
             current = parents[current]
     assert {type(result).__name__ for result in results} <= {"Written", "InvalidInput"}
     assert any(parents.values())
+
+
+async def test_instances_that_change_the_same_tickets_in_opposite_orders_do_not_lock_each_other_out(
+    world: World, elsewhere: Writer
+) -> None:
+    """A group holds what its commands have locked until it is committed: an order within each command is not enough."""
+    for n in range(8):
+        await world.create(f"ticket {n}")
+    keys = [f"TH-{n}" for n in range(1, 9)]
+    there = TicketService(elsewhere.database, elsewhere)
+
+    async def change(service: TicketService, keys: list[str], n: int) -> None:
+        new = TicketChange(remarks=f"{n} {id(service)}")
+        await asyncio.gather(*(service.update_ticket(ALICE, key, new) for key in keys))
+
+    await asyncio.gather(
+        *(change(world.tickets, keys, n) for n in range(5)), *(change(there, keys[::-1], n) for n in range(5))
+    )
+
+    assert [(await world.ticket(key)).version for key in keys] == [11] * 8
+    log = await world.log.read("default", 0, 1000)
+    assert [event.seq for event in log] == list(range(1, 8 * 11 + 1))

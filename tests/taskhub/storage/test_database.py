@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select, text, update
+from sqlalchemy import Connection, select, text, update
 
 from taskhub.storage.database import Database
 from taskhub.storage.event_log import SqlEventLog
@@ -15,7 +15,7 @@ from taskhub.storage.schema import workspaces
 from taskhub.storage.urls import driver_url
 from taskhub.tickets.errors import StorageBusy
 from tests.servers import PostgresServer
-from tests.taskhub.world import DEADLINE_S, failed_connections_ended
+from tests.taskhub.world import DEADLINE_S, Gate, execute, failed_connections_ended
 
 RENAME = update(workspaces).values(name="Renamed")
 NAME = select(workspaces.c.name)
@@ -32,8 +32,7 @@ async def name_of(database: Database) -> str:
 async def test_a_read_sees_the_database_as_it_was_at_its_first_statement(database: Database) -> None:
     async with database.read() as reading:
         before = (await reading.execute(NAME)).scalar_one()
-        async with database.write() as writing:
-            await writing.execute(RENAME)
+        await execute(database, RENAME)
         after = (await reading.execute(NAME)).scalar_one()
 
     assert before == after == "Default"
@@ -41,13 +40,12 @@ async def test_a_read_sees_the_database_as_it_was_at_its_first_statement(databas
 
 
 async def test_a_write_that_raises_is_rolled_back(database: Database) -> None:
-    async def change_and_fail() -> None:
-        async with database.write() as connection:
-            await connection.execute(RENAME)
-            raise KeyError
+    def change_and_fail(connection: Connection) -> None:
+        connection.execute(RENAME)
+        raise KeyError
 
     with pytest.raises(KeyError):
-        await change_and_fail()
+        await database.write(change_and_fail)
 
     assert await name_of(database) == "Default"
 
@@ -58,23 +56,23 @@ async def test_a_read_cannot_write(database: Database) -> None:
             await connection.execute(RENAME)
 
 
-async def test_a_caller_cancelled_in_a_unit_leaves_the_database_usable(database: Database) -> None:
-    begun = asyncio.Event()
+async def test_a_caller_cancelled_in_a_unit_does_not_cancel_the_unit(database: Database) -> None:
+    gate = Gate()
 
-    async def write_and_wait() -> None:
-        async with database.write() as connection:
-            await connection.execute(RENAME)
-            begun.set()
-            await asyncio.Event().wait()
+    def write_and_wait(connection: Connection) -> None:
+        connection.execute(RENAME)
+        gate.pass_through()
 
-    task = asyncio.create_task(write_and_wait())
-    await begun.wait()
+    task = asyncio.create_task(database.write(write_and_wait))
+    await gate.reached()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+    assert await name_of(database) == "Default"
+    gate.open()
+    await database.units_ended()
 
-    async with database.write() as connection:
-        assert (await connection.execute(NAME)).scalar_one() == "Default"
+    assert await name_of(database) == "Renamed"
 
 
 async def test_a_ready_database_answers_a_ping_and_knows_its_deployment(database: Database) -> None:
@@ -87,8 +85,7 @@ async def test_a_ready_database_answers_a_ping_and_knows_its_deployment(database
 
 
 async def test_a_schema_of_another_version_is_not_current(database: Database) -> None:
-    async with database.write() as connection:
-        await connection.execute(text("UPDATE alembic_version SET version_num = 'ffff'"))
+    await execute(database, text("UPDATE alembic_version SET version_num = 'ffff'"))
 
     assert not await database.schema_is_current()
 
@@ -98,14 +95,20 @@ async def test_waiting_too_long_for_the_writer_is_busy(url: str) -> None:
     await patient.open()
     await hasty.open()
 
-    async with patient.write() as connection:
-        await connection.execute(RENAME)
-        with pytest.raises(StorageBusy):
-            async with hasty.write() as second:
-                await second.execute(RENAME)
-        assert await name_of(hasty) == "Default"
-    async with hasty.write() as second:
-        await second.execute(RENAME)
+    gate = Gate()
+
+    def write_and_wait(connection: Connection) -> None:
+        connection.execute(RENAME)
+        gate.pass_through()
+
+    writing = asyncio.create_task(patient.write(write_and_wait))
+    await gate.reached()
+    with pytest.raises(StorageBusy):
+        await execute(hasty, RENAME)
+    assert await name_of(hasty) == "Default"
+    gate.open()
+    await writing
+    await execute(hasty, RENAME)
     await patient.close()
     await hasty.close()
 
@@ -130,11 +133,12 @@ async def test_a_closed_database_is_busy(url: str) -> None:
 async def test_sqlite_commits_durably_in_wal_mode_with_foreign_keys(sqlite_url: str) -> None:
     database = Database(sqlite_url)
     await database.open()
-    async with database.write() as connection:
-        values = [
-            (await connection.exec_driver_sql(f"PRAGMA {name}")).scalar_one()
-            for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
-        ]
+    names = ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+
+    def settings(connection: Connection) -> list[object]:
+        return [connection.exec_driver_sql(f"PRAGMA {name}").scalar_one() for name in names]
+
+    values = await database.write(settings)
     await database.close()
 
     assert values == ["wal", 2, 1, 5000]
@@ -222,17 +226,15 @@ async def test_a_server_killed_in_a_write_leaves_nothing_of_it(
     own_server: PostgresServer, on_own_server: Database
 ) -> None:
     database = on_own_server
-    async with database.write() as connection:
-        await connection.execute(text("CREATE TABLE kept (n int)"))
+    await execute(database, text("CREATE TABLE kept (n int)"))
 
-    async def write_and_lose_the_server() -> None:
-        async with database.write() as connection:
-            await connection.execute(text("INSERT INTO kept VALUES (1)"))
-            own_server.kill()
-            await connection.execute(text("INSERT INTO kept VALUES (2)"))
+    def write_and_lose_the_server(connection: Connection) -> None:
+        connection.execute(text("INSERT INTO kept VALUES (1)"))
+        own_server.kill()
+        connection.execute(text("INSERT INTO kept VALUES (2)"))
 
     with pytest.raises(StorageBusy):
-        await write_and_lose_the_server()
+        await database.write(write_and_lose_the_server)
     own_server.start()
 
     async with database.read() as connection:
@@ -242,13 +244,12 @@ async def test_a_server_killed_in_a_write_leaves_nothing_of_it(
 async def test_losing_the_server_at_the_commit_is_said_to_be_uncertain(
     own_server: PostgresServer, on_own_server: Database
 ) -> None:
-    async def write_and_lose_the_server() -> None:
-        async with on_own_server.write() as connection:
-            await connection.execute(text("CREATE TABLE maybe (n int)"))
-            own_server.kill()
+    def write_and_lose_the_server(connection: Connection) -> None:
+        connection.execute(text("CREATE TABLE maybe (n int)"))
+        own_server.kill()
 
     with pytest.raises(StorageBusy) as lost:
-        await write_and_lose_the_server()
+        await on_own_server.write(write_and_lose_the_server)
 
     assert lost.value.uncertain
     assert "may have been made" in str(lost.value)

@@ -1,16 +1,15 @@
 """The event log in the database: the suite of every log, and what only a database can do."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, event, select, update
+from sqlalchemy import Connection, delete, event, select, update
 from sqlalchemy.engine import Engine
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broadcaster.errors import LogUnavailable
 from broadcaster.event import Event, EventDraft
@@ -22,7 +21,7 @@ from taskhub.storage.transaction import Transaction
 from taskhub.storage.writer import Writer
 from taskhub.tickets.errors import StorageBusy
 from tests.broadcaster.event_log_suite import NOON, EventLogSuite, drafts
-from tests.taskhub.world import failed_connections_ended
+from tests.taskhub.world import execute, failed_connections_ended
 
 
 class SqlLogUnderTest:
@@ -33,9 +32,7 @@ class SqlLogUnderTest:
         self.reader = SqlEventLog(database)
 
     async def append(self, workspace: str, drafts: Sequence[EventDraft], time: datetime) -> list[Event]:
-        async def work(transaction: Transaction) -> list[Event]:
-            if drafts:
-                await transaction.take(events=len(drafts))
+        def work(transaction: Transaction) -> list[Event]:
             return [transaction.emit(draft) for draft in drafts]
 
         self._time = time
@@ -43,21 +40,21 @@ class SqlLogUnderTest:
 
     async def expire(self, workspace: str, oldest: int) -> None:
         events, workspaces = schema.events, schema.workspaces
-        async with self._database.write() as connection:
-            await connection.execute(delete(events).where(events.c.workspace_id == workspace, events.c.seq < oldest))
-            await connection.execute(update(workspaces).where(workspaces.c.id == workspace).values(oldest_seq=oldest))
+        await execute(
+            self._database,
+            delete(events).where(events.c.workspace_id == workspace, events.c.seq < oldest),
+            update(workspaces).where(workspaces.c.id == workspace).values(oldest_seq=oldest),
+        )
 
     async def new_epoch(self, workspace: str) -> None:
         workspaces = schema.workspaces
-        async with self._database.write() as connection:
-            await connection.execute(update(workspaces).where(workspaces.c.id == workspace).values(epoch=new_epoch()))
+        await execute(self._database, update(workspaces).where(workspaces.c.id == workspace).values(epoch=new_epoch()))
 
 
 @pytest.fixture
 async def log(database: Database) -> SqlLogUnderTest:
-    async with database.write() as connection:
-        await add_workspace(connection, "one", "ONE", "One")
-        await add_workspace(connection, "two", "TWO", "Two")
+    await database.write(partial(add_workspace, id="one", key_prefix="ONE", name="One"))
+    await database.write(partial(add_workspace, id="two", key_prefix="TWO", name="Two"))
     return SqlLogUnderTest(database)
 
 
@@ -125,12 +122,12 @@ async def test_a_log_whose_database_is_away_says_so(tmp_path: Path) -> None:
 async def lose_the_last(database: Database, workspace: str) -> None:
     """What restoring an older backup does to the log."""
     events, workspaces = schema.events, schema.workspaces
-    async with database.write() as connection:
-        head = select(workspaces.c.head_seq).where(workspaces.c.id == workspace).scalar_subquery()
-        await connection.execute(delete(events).where(events.c.workspace_id == workspace, events.c.seq == head))
-        await connection.execute(
-            update(workspaces).where(workspaces.c.id == workspace).values(head_seq=workspaces.c.head_seq - 1)
-        )
+    head = select(workspaces.c.head_seq).where(workspaces.c.id == workspace).scalar_subquery()
+    await execute(
+        database,
+        delete(events).where(events.c.workspace_id == workspace, events.c.seq == head),
+        update(workspaces).where(workspaces.c.id == workspace).values(head_seq=workspaces.c.head_seq - 1),
+    )
 
 
 async def test_a_log_that_lost_what_was_published_gets_a_new_epoch(log: SqlLogUnderTest, database: Database) -> None:
@@ -190,11 +187,12 @@ async def test_a_loss_is_told_although_the_new_epoch_could_not_be_committed_at_f
 ) -> None:
     write = database.write
 
-    @asynccontextmanager
-    async def busy() -> AsyncIterator[AsyncConnection]:
-        async with write() as connection:
-            yield connection
+    async def busy(unit: Callable[[Connection], object]) -> None:
+        def fail(connection: Connection) -> None:
+            unit(connection)
             raise StorageBusy
+
+        await write(fail)
 
     await log.append("one", drafts(3), NOON)
     before = await log.reader.heads(["one"])

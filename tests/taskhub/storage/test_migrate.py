@@ -18,6 +18,7 @@ from taskhub.storage.schema import METADATA, deployment, statuses, workspaces
 from taskhub.storage.urls import driver_url, sqlite_path
 from taskhub.tickets.errors import StorageBusy
 from tests.servers import PostgresServer, free_port
+from tests.taskhub.world import execute
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -57,7 +58,7 @@ async def test_several_processes_may_migrate_at_once(new_url: str) -> None:
 
 
 async def test_a_migration_that_fails_leaves_nothing(new_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def fail(connection: object) -> None:
+    def fail(connection: object) -> None:
         raise KeyError("no seeds")
 
     monkeypatch.setattr("taskhub.storage.migrate.plant", fail)
@@ -77,7 +78,7 @@ async def test_a_migration_that_fails_leaves_nothing(new_url: str, monkeypatch: 
 def test_a_file_lock_is_held_while_migrating(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refused: list[bool] = []
 
-    async def try_to_lock(connection: object) -> None:
+    def try_to_lock(connection: object) -> None:
         with (tmp_path / "taskhub.db.migrate").open("a") as file, pytest.raises(BlockingIOError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         refused.append(True)
@@ -99,8 +100,7 @@ async def test_a_schema_of_a_newer_version_is_refused_by_name(new_url: str) -> N
     await asyncio.to_thread(migrate, new_url)
     database = Database(new_url)
     await database.open()
-    async with database.write() as connection:
-        await connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    await execute(database, text("UPDATE alembic_version SET version_num = '9999'"))
     await database.close()
 
     with pytest.raises(NewerSchema, match="9999"):

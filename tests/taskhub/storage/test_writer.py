@@ -6,31 +6,29 @@ from typing import Any
 
 import pytest
 from pydantic import TypeAdapter
-from sqlalchemy import func, select
+from sqlalchemy import select
 
 from broadcaster.event import EventDraft
 from taskhub.storage import idempotency
 from taskhub.storage import writer as writer_module
+from taskhub.storage.group import Once
 from taskhub.storage.idempotency import IdempotentRequest, fingerprint
 from taskhub.storage.schema import idempotency_keys
 from taskhub.storage.transaction import Transaction, UnknownWorkspace
 from taskhub.tickets.errors import IdempotencyMismatch, StorageBusy
-from tests.taskhub.world import NOON, World, until
-
-TEXT = TypeAdapter(str)
+from tests.taskhub.world import NOON, Gate, World, until
 
 
 def draft(n: int = 1) -> EventDraft:
     return EventDraft("build.finished", "user:alice", "rest_api", b'{"n":%d}' % n)
 
 
-async def emit_one(transaction: Transaction) -> str:
-    await transaction.take(events=1)
+def emit_one(transaction: Transaction) -> str:
     return transaction.emit(draft()).id
 
 
-def request(key: str = "k", body: bytes = b"body", principal: str = "user:alice") -> IdempotentRequest:
-    return IdempotentRequest(principal, "test", key, fingerprint(body))
+def once(key: str = "k", body: bytes = b"body", principal: str = "user:alice") -> Once[str]:
+    return Once(IdempotentRequest(principal, "test", key, fingerprint(body)), TypeAdapter(str))
 
 
 async def head(world: World) -> int:
@@ -45,8 +43,8 @@ async def test_what_is_committed_is_heard_before_the_caller_is_answered(world: W
 
 
 async def test_a_unit_that_fails_leaves_no_trace_and_no_hole(world: World) -> None:
-    async def fail(transaction: Transaction) -> None:
-        await emit_one(transaction)
+    def fail(transaction: Transaction) -> None:
+        emit_one(transaction)
         raise KeyError("changed my mind")
 
     await world.writer.run("default", emit_one)
@@ -56,30 +54,6 @@ async def test_a_unit_that_fails_leaves_no_trace_and_no_hole(world: World) -> No
 
     assert [event.seq for event in await world.log.read("default", 0, 10)] == [1, 2]
     assert [event.seq for event in world.heard] == [1, 2]
-
-
-async def test_a_unit_that_emits_less_than_it_took_is_rolled_back(world: World) -> None:
-    async def forget(transaction: Transaction) -> None:
-        await transaction.take(events=2)
-        transaction.emit(draft())
-
-    with pytest.raises(RuntimeError, match="2 places were taken and 1"):
-        await world.writer.run("default", forget)
-
-    assert await head(world) == 0
-
-
-async def test_places_are_taken_once_and_before_events(world: World) -> None:
-    async def too_early(transaction: Transaction) -> None:
-        transaction.emit(draft())
-
-    async def twice(transaction: Transaction) -> None:
-        await transaction.take(events=1)
-        await transaction.take(events=1)
-
-    for work in (too_early, twice):
-        with pytest.raises(RuntimeError):
-            await world.writer.run("default", work)
 
 
 async def test_a_workspace_that_does_not_exist_is_named(world: World) -> None:
@@ -97,41 +71,39 @@ async def test_times_in_a_log_never_go_back(world: World) -> None:
 
 
 async def test_a_caller_that_is_cancelled_does_not_cancel_its_commit(world: World) -> None:
-    begun, go_on = asyncio.Event(), asyncio.Event()
+    gate = Gate()
 
-    async def slow(transaction: Transaction) -> None:
-        begun.set()
-        await go_on.wait()
-        await emit_one(transaction)
+    def slow(transaction: Transaction) -> None:
+        gate.pass_through()
+        emit_one(transaction)
 
     caller = asyncio.create_task(world.writer.run("default", slow))
-    await begun.wait()
+    await gate.reached()
     caller.cancel()
     with pytest.raises(asyncio.CancelledError):
         await caller
     assert world.writer.pending == 1
-    go_on.set()
+    gate.open()
     await until(lambda: len(world.heard) == 1)
 
     assert await head(world) == 1
 
 
 async def test_closing_waits_for_units_under_way_and_refuses_new_ones(world: World) -> None:
-    begun, go_on = asyncio.Event(), asyncio.Event()
+    gate = Gate()
 
-    async def slow(transaction: Transaction) -> None:
-        begun.set()
-        await go_on.wait()
-        await emit_one(transaction)
+    def slow(transaction: Transaction) -> None:
+        gate.pass_through()
+        emit_one(transaction)
 
     caller = asyncio.create_task(world.writer.run("default", slow))
-    await begun.wait()
+    await gate.reached()
     closing = asyncio.create_task(world.writer.close())
     await asyncio.sleep(0)
     with pytest.raises(StorageBusy, match="shutting down"):
         await world.writer.run("default", emit_one)
     assert not closing.done()
-    go_on.set()
+    gate.open()
     await closing
 
     assert await head(world) == 1
@@ -148,8 +120,8 @@ async def test_more_units_than_can_wait_are_refused(world: World, monkeypatch: p
 
 
 async def test_a_repeated_request_gets_the_first_answer_and_has_no_further_effect(world: World) -> None:
-    first = await world.writer.run("default", emit_one, request=request(), answer_type=TEXT)
-    second = await world.writer.run("default", emit_one, request=request(), answer_type=TEXT)
+    first = await world.writer.run("default", emit_one, once=once())
+    second = await world.writer.run("default", emit_one, once=once())
 
     assert (first.replayed, second.replayed) == (False, True)
     assert second.value == first.value
@@ -157,28 +129,28 @@ async def test_a_repeated_request_gets_the_first_answer_and_has_no_further_effec
 
 
 async def test_another_request_under_the_same_key_is_refused(world: World) -> None:
-    await world.writer.run("default", emit_one, request=request(), answer_type=TEXT)
+    await world.writer.run("default", emit_one, once=once())
 
     with pytest.raises(IdempotencyMismatch):
-        await world.writer.run("default", emit_one, request=request(body=b"other"), answer_type=TEXT)
+        await world.writer.run("default", emit_one, once=once(body=b"other"))
     assert await head(world) == 1
 
 
 async def test_a_key_belongs_to_its_principal(world: World) -> None:
-    await world.writer.run("default", emit_one, request=request(), answer_type=TEXT)
-    other = await world.writer.run("default", emit_one, request=request(principal="user:bob"), answer_type=TEXT)
+    await world.writer.run("default", emit_one, once=once())
+    other = await world.writer.run("default", emit_one, once=once(principal="user:bob"))
 
     assert not other.replayed
     assert await head(world) == 2
 
 
 async def test_a_failure_is_not_stored(world: World) -> None:
-    async def fail(transaction: Transaction) -> str:
+    def fail(transaction: Transaction) -> str:
         raise KeyError("not today")
 
     with pytest.raises(KeyError):
-        await world.writer.run("default", fail, request=request(), answer_type=TEXT)
-    answer = await world.writer.run("default", emit_one, request=request(), answer_type=TEXT)
+        await world.writer.run("default", fail, once=once())
+    answer = await world.writer.run("default", emit_one, once=once())
 
     assert not answer.replayed
     assert await head(world) == 1
@@ -186,13 +158,13 @@ async def test_a_failure_is_not_stored(world: World) -> None:
 
 @pytest.mark.parametrize(("hours", "replayed"), [(23.9, True), (24.1, False)])
 async def test_a_key_is_kept_for_24_hours(world: World, hours: float, replayed: bool) -> None:
-    await world.writer.run("default", emit_one, request=request(), answer_type=TEXT)
+    await world.writer.run("default", emit_one, once=once())
     world.tick(hours=hours)
 
-    again = await world.writer.run("default", emit_one, request=request(), answer_type=TEXT)
+    again = await world.writer.run("default", emit_one, once=once())
     assert again.replayed is replayed
     if not replayed:
-        once_more = await world.writer.run("default", emit_one, request=request(), answer_type=TEXT)
+        once_more = await world.writer.run("default", emit_one, once=once())
         assert once_more.replayed
         assert once_more.value == again.value
 
@@ -202,20 +174,20 @@ async def test_expired_records_are_deleted_on_the_way_however_many(
 ) -> None:
     monkeypatch.setattr(idempotency, "SWEEP_AT_MOST", 2)
     for n in range(5):
-        await world.writer.run("default", emit_one, request=request(f"k{n}"), answer_type=TEXT)
+        await world.writer.run("default", emit_one, once=once(f"k{n}"))
     world.now = NOON + timedelta(hours=25)
-    await world.writer.run("default", emit_one, request=request("new"), answer_type=TEXT)
-    await until(lambda: world.writer.pending == 0)
+    await world.writer.run("default", emit_one, once=once("new"))
 
-    async with world.database.read() as connection:
-        left = await connection.execute(select(func.count()).select_from(idempotency_keys))
-        assert left.scalar_one() == 1
+    async def only_the_new_one_is_left() -> bool:
+        async with world.database.read() as connection:
+            left = await connection.execute(select(idempotency_keys.c.key))
+            return list(left.scalars()) == ["new"]
+
+    await until(only_the_new_one_is_left)
 
 
 async def test_twenty_callers_with_one_key_have_one_effect(world: World) -> None:
-    answers = await asyncio.gather(
-        *(world.writer.run("default", emit_one, request=request(), answer_type=TEXT) for _ in range(20))
-    )
+    answers = await asyncio.gather(*(world.writer.run("default", emit_one, once=once()) for _ in range(20)))
 
     assert len({answer.value for answer in answers}) == 1
     assert [answer.replayed for answer in answers].count(False) == 1
@@ -226,15 +198,14 @@ async def test_twenty_callers_with_one_key_have_one_effect(world: World) -> None
 async def test_when_the_first_with_a_key_fails_the_next_has_the_effect(world: World) -> None:
     attempts: list[int] = []
 
-    async def fail_once(transaction: Transaction) -> str:
+    def fail_once(transaction: Transaction) -> str:
         attempts.append(1)
         if len(attempts) == 1:
-            await asyncio.sleep(0)
             raise KeyError("the first fails")
-        return await emit_one(transaction)
+        return emit_one(transaction)
 
     outcomes: list[Any] = await asyncio.gather(
-        *(world.writer.run("default", fail_once, request=request(), answer_type=TEXT) for _ in range(6)),
+        *(world.writer.run("default", fail_once, once=once()) for _ in range(6)),
         return_exceptions=True,
     )
 
