@@ -118,7 +118,7 @@ class Group:
         try:
             answer = _answer(command, transaction, now)
             transaction.keep()
-        except DBAPIError:
+        except (DBAPIError, OSError):  # OSError, which TimeoutError is one of: the connection is gone
             raise
         except Exception as error:
             if self.alone:
