@@ -116,8 +116,7 @@ class Group:
 
     def _outcome(self, command: Command[T], transaction: Transaction, now: datetime) -> Answer[T] | Exception:
         try:
-            answer = _answer(command, transaction, now)
-            transaction.keep()
+            return _answer(command, transaction, now)
         except (DBAPIError, OSError):  # OSError, which TimeoutError is one of: the connection is gone
             raise
         except Exception as error:
@@ -125,7 +124,6 @@ class Group:
                 raise
             transaction.undo()
             return error
-        return answer
 
 
 def _answer(command: Command[T], transaction: Transaction, now: datetime) -> Answer[T]:

@@ -107,6 +107,7 @@ class Transaction:
     ) -> CursorResult[Any]:
         """Change the database."""
         if self._shared and not self._changed:
+            # It hides those of the units before, which are never released but by the commit: that saves a round trip.
             self.connection.exec_driver_sql("SAVEPOINT unit")
         self._changed = True
         return self.connection.execute(statement, parameters)
@@ -140,16 +141,10 @@ class Transaction:
         self.drafts.append(draft)
         return event
 
-    def keep(self) -> None:
-        """End the unit: what it changed belongs to the database transaction now."""
-        if self._shared and self._changed:
-            self.connection.exec_driver_sql("RELEASE SAVEPOINT unit")
-
     def undo(self) -> None:
-        """End the unit, taking back what it changed and what it took."""
+        """Take back what this unit changed and what it took."""
         if self._shared and self._changed:
             self.connection.exec_driver_sql("ROLLBACK TO SAVEPOINT unit")
-            self.connection.exec_driver_sql("RELEASE SAVEPOINT unit")
         self.events, self.drafts = [], []
         self._numbers = self._reference_changes = 0
 
