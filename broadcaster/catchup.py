@@ -11,9 +11,9 @@ from typing import Final, TypeVar
 from broadcaster.errors import LogUnavailable, PositionExpired
 from broadcaster.event import Event
 from broadcaster.frames import Item
-from broadcaster.group import GroupKey, slices
 from broadcaster.hub import Hub
 from broadcaster.log import EventLog
+from broadcaster.slices import GroupKey, slices
 from broadcaster.statistics import Counters
 from broadcaster.stream import Reset
 from broadcaster.subscriber import Subscriber

@@ -71,9 +71,8 @@ class Channel:
 
     def _epoch_changed(self, bounds: LogBounds) -> None:
         hub = self.hub
-        hub.settle()
-        hub.ring.clear()
         for subscriber in self.subscribers:
-            subscriber.cursor = hub.position_of(subscriber).seq
-        old_epoch, hub.epoch, hub.oldest, hub.head = hub.epoch, bounds.epoch, bounds.oldest, bounds.head
+            hub.release(subscriber)
+        old_epoch = hub.epoch
+        hub.begin_epoch(bounds)
         self._on_epoch(self, old_epoch)

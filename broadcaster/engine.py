@@ -19,7 +19,6 @@ from broadcaster.channel import Channel
 from broadcaster.channels import Channels
 from broadcaster.errors import LogUnavailable
 from broadcaster.event import Event, EventDraft, Position, wire_time
-from broadcaster.group import Group
 from broadcaster.hub import Hub, Scheduler
 from broadcaster.log import EventLog, LogBounds
 from broadcaster.options import BroadcastOptions
@@ -257,17 +256,15 @@ class Broadcaster:
         """Send what waits for it, a goodbye, and close. Does nothing when it has ended already."""
         if subscriber.ended():
             return
-        channel = self._channels[subscriber.workspace]
-        if isinstance(subscriber.group, Group):
-            channel.hub.settle(subscriber.group)
+        hub = self._channels[subscriber.workspace].hub
+        hub.release(subscriber)
         retry = self._retry_ms() if retry_ms is None else retry_ms
         goodbye = {
             "reason": reason,
             "reconnect": reason not in FINAL_REASONS,
             "retry_ms": retry,
-            "position": str(self.position_of(subscriber)),
+            "position": str(hub.position_of(subscriber)),
         }
-        channel.hub.leave(subscriber)
         outlet = subscriber.outlet
         if outlet is not None:
             subscriber.write(subscriber.request.format.control("goodbye", goodbye, retry_ms=retry), 0, self._clock())
@@ -441,10 +438,7 @@ class Broadcaster:
         }
         detail = "; ".join(details[cause] for cause in sorted(channel.troubles)) or "all is well again"
         frame = subscriber.request.format.control("notice", {"code": code, "detail": detail})
-        if isinstance(subscriber.group, Group):
-            channel.hub.settle(subscriber.group)
-        if subscriber.state == "live" and not subscriber.write(frame, 0, self._clock()):
-            channel.hub.lag(subscriber, channel.hub.position_of(subscriber).seq)
+        channel.hub.tell(subscriber, frame, self._clock())
 
     # The one timer, and the one poll
 

@@ -1,53 +1,42 @@
 """A group: the subscribers with equal filters, formats and batching, who get the same bytes."""
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from broadcaster.batching import Batching, Span, coalesce
-from broadcaster.event import Position
-from broadcaster.filters import Filter
-from broadcaster.frames import Format, Item, chunk
-from broadcaster.stream import StreamRequest
+from broadcaster.frames import Item
+from broadcaster.slices import GroupKey, Slice
 from broadcaster.subscriber import Subscriber
 
-
-@dataclass(frozen=True, slots=True)
-class GroupKey:
-    """What makes two subscribers equal to the hub. Heartbeat, limit and timeout are each subscriber's own."""
-
-    filter: Filter
-    format: Format
-    chunked: bool
-    batching: Batching
-
-    @classmethod
-    def of(cls, request: StreamRequest) -> "GroupKey":
-        return cls(request.filter, request.format, request.chunked, request.batching)
-
-
-@dataclass(frozen=True, slots=True)
-class Slice:
-    """Bytes for one write, in their transfer coding: what they carry, and the seq up to which a reader then has all."""
-
-    data: bytes
-    events: int
-    through: int
+Cohort = tuple[int, int | None]
+"""Of what waits for a group: how many of the first events these subscribers have already, and how many of the rest they
+still want (None: all)."""
 
 
 @dataclass(slots=True, eq=False)
 class Flush:
-    """Slices on their way to the members of a group, possibly over several turns of the loop."""
+    """Slices on their way to subscribers of one group, possibly over several turns of the loop."""
 
     group: "Group"
     slices: Sequence[Slice]
-    members: Sequence[Subscriber]
+    subscribers: Sequence[Subscriber]
     turn: int
-    since: float
-    """When the oldest of the events was published."""
+    since: float | None
+    """When the oldest of the events was published; None without events."""
     before: int
-    """Up to here every member had everything before this flush."""
+    """Up to here all of them had everything before this flush."""
+    limited: bool
+    """It may be the last for some of them."""
     next: int = 0
+    """Those before this index have been written to."""
+    _places: dict[Subscriber, int] | None = None
+
+    def awaited_by(self, subscriber: Subscriber) -> bool:
+        """Whether this member of the group has yet to get it."""
+        if self._places is None:
+            # Made only if somebody asks, which few flushes live to see.
+            self._places = {subscriber: place for place, subscriber in enumerate(self.subscribers)}
+        # Who joined after this flush began, possibly again, has all of it from the log.
+        return self._places.get(subscriber, -1) >= self.next and subscriber.join_turn < self.turn
 
 
 @dataclass(slots=True, eq=False)
@@ -63,12 +52,22 @@ class Group:
     apart: dict[Subscriber, int] = field(default_factory=dict)
     pending: list[Item] = field(default_factory=list)
     pending_since: float = 0.0
+    telling: bool = False
+    """The next flush ends with a heartbeat event that tells the position."""
+    due: float | None = None
+    """When its batching window ends, while it waits for that."""
+    round: int = -1
+    """The round of its last flush."""
+    flushes: list[Flush] = field(default_factory=list)
+    """Those under way: one, or one for each cohort."""
     last_flush: float = float("-inf")
+    flushed_head: int = 0
+    """The hub's head at the last flush: up to here the members have everything, once that is through."""
     told: int = 0
     """The newest seq that a frame to all members carried."""
     told_at: float = 0.0
-    flushed_head: int = 0
-    """The hub's head at the last flush: up to here the members have everything."""
+    parting: tuple[int, int, list[Slice]] | None = None
+    """What waits, as slices for those who leave before the flush: of so many events, at this head."""
 
     def __len__(self) -> int:
         return len(self.members) + len(self.apart)
@@ -81,115 +80,28 @@ class Group:
         subscriber.group = self
 
     def leave(self, subscriber: Subscriber) -> None:
-        self.members.pop(subscriber, None)
-        self.apart.pop(subscriber, None)
+        if self.members.pop(subscriber, self) is self:
+            self.apart.pop(subscriber, None)
         subscriber.group = None
 
-    def take_pending(self) -> list[Item]:
-        items, self.pending = self.pending, []
-        return items
+    def awaited_flush(self, subscriber: Subscriber) -> Flush | None:
+        """The flush that is under way and has yet to reach this member."""
+        return next((flush for flush in self.flushes if flush.awaited_by(subscriber)), None)
 
-    def settle_apart(self) -> None:
-        """After a flush: whoever joined late is a member like the others now; limits stay apart."""
-        for subscriber in [s for s in self.apart if s.request.limit is None]:
-            del self.apart[subscriber]
-            self.members[subscriber] = None
-        for subscriber in self.apart:
-            self.apart[subscriber] = 0
-
-
-def slices(
-    items: Sequence[Item],
-    key: GroupKey,
-    timestamp: Callable[[], str],
-    *,
-    buffer_bytes: int,
-    after: int,
-    head: int,
-    limit: int | None = None,
-) -> list[Slice]:
-    """The items as slices of at most `buffer_bytes` (or one larger frame).
-
-    A reader has everything up to `after` before them and up to `head` with them. At most `limit` events are sent; when
-    that leaves some out, the slices reach no further than what was sent.
-    """
-    spans: Mapping[str, Span] = {}
-    if key.batching.coalesce and len(items) > 1:
-        items, spans = coalesce(items, key.filter)
-    reaches = _reaches(items, spans)
-    if limit is not None and limit < len(items):
-        items, reaches = items[:limit], reaches[:limit]
-        head = max(reaches, default=after)
-    return _cut(_render(items, reaches, spans, key, timestamp), buffer_bytes, key.chunked, after, head)
-
-
-def _reaches(items: Sequence[Item], spans: Mapping[str, Span]) -> list[int]:
-    """For each item the seq up to which a reader has all that matched once it has this item and those before it; 0 for
-    none: the item is transient, or stands before one that coalesces events older than it."""
-    if not spans:
-        return [event.seq for event, _ in items]
-    reaches: list[int] = []
-    oldest_to_come: float = math.inf
-    for event, _ in reversed(items):
-        reaches.append(event.seq if event.seq < oldest_to_come else 0)
-        if not event.transient:
-            first = spans[event.id].first if event.id in spans else event.seq
-            oldest_to_come = min(oldest_to_come, first)
-    return reaches[::-1]
-
-
-_Frame = tuple[bytes, int, int]
-"""A frame's bytes, how many events it carries, and the seq it reaches (0 for none)."""
-
-
-def _render(
-    items: Sequence[Item],
-    reaches: Sequence[int],
-    spans: Mapping[str, Span],
-    key: GroupKey,
-    timestamp: Callable[[], str],
-) -> list[_Frame]:
-    """The frames for these items. With batching, at most `max_events` in each, and a single event is a plain one."""
-    plain = key.format.event
-    unbatched = key.batching.window_s == 0
-    if unbatched and not spans:
-        return [(plain(event, match), 1, event.seq) for event, match in items]
-    counts = {event_id: span.count for event_id, span in spans.items()}
-    frames: list[_Frame] = []
-    size = 1 if unbatched else key.batching.max_events
-    for start in range(0, len(items), size):
-        part = items[start : start + size]
-        reach = max(reaches[start : start + size])
-        position = str(Position(part[0][0].epoch, reach)) if reach else None
-        event, match = part[0]
-        if len(part) == 1 and not spans:
-            frame = plain(event, match)
-        elif unbatched:
-            frame = key.format.coalesced(event, match, counts.get(event.id), position)
-        else:
-            frame = key.format.batch(part, counts, timestamp(), position=position)
-        frames.append((frame, len(part), reach))
-    return frames
-
-
-def _cut(frames: Sequence[_Frame], buffer_bytes: int, chunked: bool, after: int, head: int) -> list[Slice]:
-    joined: list[Slice] = []
-    parts: list[bytes] = []
-    size = events = 0
-    through = after
-    for data, count, reach in frames:
-        if parts and size + len(data) > buffer_bytes:
-            joined.append(_slice(parts, events, through, chunked))
-            parts, size, events = [], 0, 0
-        parts.append(data)
-        size += len(data)
-        events += count
-        through = max(through, reach)
-    if parts:
-        joined.append(_slice(parts, events, head, chunked))
-    return joined
-
-
-def _slice(parts: list[bytes], events: int, through: int, chunked: bool) -> Slice:
-    data = parts[0] if len(parts) == 1 else b"".join(parts)
-    return Slice(chunk(data) if chunked else data, events, through)
+    def take_pending(self) -> tuple[list[Item], dict[Cohort, list[Subscriber]]]:
+        """What waits, and for whom. Whoever joined late is a member like the others now; limits stay apart."""
+        items, self.pending, self.parting = self.pending, [], None
+        cohorts: dict[Cohort, list[Subscriber]] = {}
+        if self.members:
+            cohorts[0, None] = list(self.members)
+        for subscriber, skip in list(self.apart.items()):
+            remaining = subscriber.remaining
+            if remaining is None:
+                del self.apart[subscriber]
+                self.members[subscriber] = None
+            else:
+                self.apart[subscriber] = 0
+                if remaining > len(items) - skip:
+                    remaining = None
+            cohorts.setdefault((skip, remaining), []).append(subscriber)
+        return items, cohorts

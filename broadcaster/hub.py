@@ -1,29 +1,46 @@
 """The hub of one workspace: which subscribers get an event, and the writes that bring it to them.
 
 Who receives this? `publish` looks the event up in the index of groups, asks each candidate group's filter once, and
-queues the frame there; `flush`, one loop turn later, joins what each group has waiting and hands the same bytes to
-every member. A subscriber that cannot take them all leaves its group and catches up by itself (catchup.py), so the
-others never wait for it and nothing piles up for it.
+queues the frame there. A flush joins what a group has waiting and hands the same bytes to every member: one loop turn
+later while the hub is idle, after a pause that lets more events gather while it is busy (pacing.py). A subscriber that
+cannot take them all leaves its group and catches up by itself (catchup.py), so the others never wait for it and
+nothing piles up for it.
+
+Flushes go out in rounds. In each round a group has at most one, so that what comes for it while that one is under way
+goes out together in the next; a group that had none yet need not wait for the round to end.
 
 Everything here is synchronous: between a subscriber's last look at the log and its joining, no event can slip in.
 """
 
 import asyncio
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import heapq
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from itertools import count
 from typing import Final
 
 from broadcaster.event import Event, Position
-from broadcaster.filters import index_values
-from broadcaster.frames import Item
-from broadcaster.group import Flush, Group, GroupKey, Slice, slices
+from broadcaster.frames import Item, chunk
+from broadcaster.group import Flush, Group
+from broadcaster.index import GroupIndex
 from broadcaster.log import LogBounds
+from broadcaster.pacing import Pacing
 from broadcaster.ring import Ring
+from broadcaster.slices import GroupKey, Slice, slices
 from broadcaster.statistics import Counters
 from broadcaster.subscriber import Subscriber
 
 WRITES_PER_TURN: Final = 250
 """After so many writes the loop takes a breath, so that other requests do not wait for a large fan-out."""
+
+BYTES_LIKE_A_WRITE: Final = 16 * 1024
+"""Copying so many bytes into a socket takes about as long as a write of few bytes does: a large one counts for more."""
+
+FLUSH_LIKE_WRITES: Final = 3
+"""Beginning a flush takes about as long as so many writes; thousands of groups may have one each."""
+
+SHORTEST_TIMER_S: Final = 0.001
+"""Loops round their timers to milliseconds. A shorter wait looks at the clock again in each turn."""
 
 HEARTBEAT_EVENT_AFTER: Final = 1000
 """A position is told by a heartbeat event once the head is so many events past what the filter let through."""
@@ -72,14 +89,22 @@ class Hub:
         self._counters = counters
         self._timestamp = timestamp
         self._on_limit = on_limit
-        self._indexed: dict[str, dict[str, dict[Group, None]]] = {}
-        self._unindexed: dict[Group, None] = {}
-        self._dirty: dict[Group, None] = {}
+        self._index = GroupIndex()
+        self._pacing = Pacing()
+        self._round = 0
+        self._in_round = False
+        # A group with something waiting stands in one of these: its window is open, it goes out as soon as there is
+        # room in a turn, or it had its flush in this round and waits for the next.
+        self._windows: list[tuple[float, int, Group]] = []
+        self._ready: OrderedDict[Group, None] = OrderedDict()
+        self._again: dict[Group, None] = {}
         self._flushes: deque[Flush] = deque()
         self._turn = 0
+        self._ties = count()
         self._next_turn = False
         self._timer: asyncio.TimerHandle | None = None
-        self._awaiting: list[tuple[int, Callable[[], None]]] = []
+        self._timer_due = 0.0
+        self._awaiting: dict[Callable[[], None], int] = {}
 
     @property
     def position(self) -> str:
@@ -92,46 +117,69 @@ class Hub:
         key = GroupKey.of(subscriber.request)
         group = self.groups.get(key)
         if group is None:
-            group = self.groups[key] = Group(key, told=self.head, told_at=self._scheduler.clock())
-            group.flushed_head = self.head
-            self._list(group)
+            group = Group(key, flushed_head=self.head, told=self.head, told_at=self._scheduler.clock())
+            self.groups[key] = group
+            self._index.add(group)
         group.join(subscriber)
         subscriber.join_turn = self._turn
         subscriber.state = "live"
 
     def leave(self, subscriber: Subscriber) -> None:
-        """Take it out of its group, if it is in one."""
+        """Take it out of its group, if it is in one. What was waiting for it does not reach it."""
         group = subscriber.group
         if not isinstance(group, Group):
             return
         group.leave(subscriber)
         if not len(group):
             del self.groups[group.key]
-            self._dirty.pop(group, None)
-            self._unlist(group)
+            group.due = None
+            self._ready.pop(group, None)
+            self._again.pop(group, None)
+            self._index.remove(group)
 
-    def _list(self, group: Group) -> None:
-        if group.key.filter.index is None:
-            self._unindexed[group] = None
+    def release(self, subscriber: Subscriber) -> None:
+        """Hand it now what is under way and waiting for it, and take it out of its group. Its cursor then says up to
+        where it has everything, and a control frame can carry that."""
+        group = subscriber.group
+        if not isinstance(group, Group):
             return
-        field, values = group.key.filter.index
-        by_value = self._indexed.setdefault(field, {})
-        for value in values:
-            by_value.setdefault(value, {})[group] = None
+        now = self._scheduler.clock()
+        flush, skip = group.awaited_flush(subscriber), group.apart.get(subscriber, 0)
+        subscriber.cursor = self.position_of(subscriber).seq
+        parts = [] if flush is None else list(flush.slices)
+        if self._hand_over(subscriber, parts, now) and subscriber.remaining != 0 and group.pending[skip:]:
+            parts = self._parting_slices(group, skip, subscriber.remaining)
+            if self._hand_over(subscriber, parts, now) and not parts:
+                subscriber.cursor = self.head  # what waited was coalesced into nothing
+        self.leave(subscriber)
 
-    def _unlist(self, group: Group) -> None:
-        """Nothing of it stays: values come from clients without end, and each listed field costs every event a look."""
-        if group.key.filter.index is None:
-            del self._unindexed[group]
-            return
-        field, values = group.key.filter.index
-        by_value = self._indexed[field]
-        for value in values:
-            del by_value[value][group]
-            if not by_value[value]:
-                del by_value[value]
-        if not by_value:
-            del self._indexed[field]
+    def _hand_over(self, subscriber: Subscriber, parts: Sequence[Slice], now: float) -> bool:
+        for part in parts:
+            self._counters.deliveries.add(part.events, now)
+            taken = subscriber.write_raw(part.data, part.events, now)
+            subscriber.cursor = max(subscriber.cursor, part.through)
+            if not taken:
+                return False
+        return True
+
+    def _parting_slices(self, group: Group, skip: int, limit: int | None) -> list[Slice]:
+        if skip or limit is not None:
+            return self._slices(group, group.pending[skip:], limit)
+        # Where one leaves, thousands may: when the server stops, they all do.
+        if group.parting is None or group.parting[:2] != (len(group.pending), self.head):
+            group.parting = (len(group.pending), self.head, self._slices(group, group.pending))
+        return group.parting[2]
+
+    def position_of(self, subscriber: Subscriber) -> Position:
+        """Up to where this subscriber has everything it asked for."""
+        group = subscriber.group
+        if not isinstance(group, Group):
+            return Position(self.epoch, subscriber.cursor)
+        if group.flushes and (flush := group.awaited_flush(subscriber)) is not None:
+            reached = flush.before
+        else:
+            reached = group.flushed_head if group.pending else self.head
+        return Position(self.epoch, max(subscriber.cursor, reached))
 
     # What happened
 
@@ -142,34 +190,38 @@ class Hub:
         self.ring.extend(events)
         self.head = events[-1].seq
         self._route(events)
-        self._counters.last_event_time = events[-1].time
         if self._awaiting:
-            reached = [wake for seq, wake in self._awaiting if seq <= self.head]
-            self._awaiting = [(seq, wake) for seq, wake in self._awaiting if seq > self.head]
+            reached = [wake for wake, seq in self._awaiting.items() if seq <= self.head]
             for wake in reached:
+                del self._awaiting[wake]
                 wake()
 
     def publish_transient(self, events: Sequence[Event]) -> None:
         """Events without a place in the log: only for who is live now."""
         self._route(events)
-        self._counters.last_event_time = events[-1].time
+
+    def begin_epoch(self, bounds: LogBounds) -> None:
+        """The log begins anew. Every subscriber must have been released before."""
+        self.ring.clear()
+        self.epoch, self.oldest, self.head = bounds.epoch, bounds.oldest, bounds.head
 
     def when_reached(self, seq: int, wake: Callable[[], None]) -> None:
         """Call `wake` once the head is at `seq` or past it."""
         if self.head >= seq:
             wake()
         else:
-            self._awaiting.append((seq, wake))
+            self._awaiting[wake] = seq
 
     def forget_waiter(self, wake: Callable[[], None]) -> None:
-        self._awaiting = [(seq, other) for seq, other in self._awaiting if other != wake]
+        self._awaiting.pop(wake, None)
 
     def _route(self, events: Sequence[Event]) -> None:
         now = self._scheduler.clock()
         self._counters.events.add(len(events), now)
+        self._counters.last_event_time = events[-1].time
         touched: dict[Group, None] = {}
         for event in events:
-            for group in self._candidates(event):
+            for group in self._index.candidates(event):
                 match = group.key.filter.match(event)
                 if match is not None:
                     if not group.pending:
@@ -177,35 +229,47 @@ class Hub:
                     group.pending.append((event, match))
                     touched[group] = None
         if touched:
-            self._dirty.update(touched)
-            self._schedule(touched, now)
+            self._pacing.arrived()
+            for group in touched:
+                self._queue(group, now)
+            self._plan(now)
 
-    def _candidates(self, event: Event) -> Iterator[Group]:
-        yield from self._unindexed
-        for field, by_value in self._indexed.items():
-            values = index_values(event, field)
-            if len(values) == 1:
-                yield from by_value.get(values[0], ())
-            elif values:
-                # A group that is listed under several of the event's values is asked once.
-                yield from dict.fromkeys(group for value in values for group in by_value.get(value, ()))
+    def _queue(self, group: Group, now: float) -> None:
+        """Put it where it waits: there is something for it."""
+        due = group.key.batching.due(now, group.last_flush, len(group.pending))
+        if due <= now:
+            group.due = None
+            if group.round == self._round:
+                self._again[group] = None
+            else:
+                self._ready[group] = None
+        elif group.due is None:
+            group.due = due
+            heapq.heappush(self._windows, (due, next(self._ties), group))
 
     # Out it goes
 
-    def _schedule(self, groups: Iterable[Group], now: float) -> None:
-        """Run when the first of the groups is due, or earlier if that was planned already."""
+    def _plan(self, now: float) -> None:
+        """See to it that `_run` is called when there is something to do, not later than it was planned already."""
         if self._next_turn:
             return
-        due = min(group.key.batching.due(now, group.last_flush, len(group.pending)) for group in groups)
-        if self._timer is not None:
-            if self._timer.when() <= due:
-                return
-            self._timer.cancel()
-            self._timer = None
-        if due <= now:
+        if self._flushes or self._ready:
+            due = now
+        elif self._again:
+            due = self._pacing.earliest
+        elif self._windows:
+            due = self._windows[0][0]
+        else:
+            return
+        if self._windows:
+            due = min(due, self._windows[0][0])
+        if due - now < SHORTEST_TIMER_S:
             self._next_turn = True
             self._scheduler.call_soon(self._run)
-        else:
+        elif self._timer is None or due < self._timer_due:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_due = due
             self._timer = self._scheduler.call_later(due - now, self._run)
 
     def _run(self) -> None:
@@ -213,46 +277,95 @@ class Hub:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        began = self._scheduler.clock()
+        while self._windows and self._windows[0][0] <= began:
+            due, _, group = heapq.heappop(self._windows)
+            if group.due == due:  # else it filled up before, or is gone
+                self._queue(group, began)
+        if not self._flushes and (self._ready or self._again) and not self._in_round and self._pacing.begins(began):
+            self._in_round = True
+            self._round += 1
+            self._ready.update(self._again)
+            self._again.clear()
+        self._write_some(began)
         now = self._scheduler.clock()
-        # What comes for a group whose last flush is still under way waits for its end and then goes out as one: flush
-        # upon flush would pile up without bound where events come faster than the members can be written to.
-        busy = {flush.group for flush in self._flushes}
-        for group in [g for g in self._dirty if g.key.batching.due(now, g.last_flush, len(g.pending)) <= now]:
-            if group not in busy:
+        # A group's first flush of the round may come in the pause after it, which it then does not prolong.
+        if self._in_round:
+            self._pacing.worked(now - began, now)
+            self._in_round = bool(self._flushes or self._ready)
+        self._plan(now)
+
+    def _write_some(self, now: float) -> None:
+        """One turn's worth of flushes and writes."""
+        budget = WRITES_PER_TURN
+        while budget > 0:
+            if self._ready:
+                group, _ = self._ready.popitem(last=False)
                 self._begin_flush(group, now)
-        self._write_some(WRITES_PER_TURN)
-        if self._flushes:
-            self._next_turn = True
-            self._scheduler.call_soon(self._run)
-        elif self._dirty:
-            self._schedule(self._dirty, self._scheduler.clock())
+                budget -= FLUSH_LIKE_WRITES
+            elif not self._flushes:
+                return
+            if self._flushes:
+                budget -= self._write_slice(self._flushes[0], budget, now)
 
-    def settle(self, group: Group | None = None) -> None:
-        """Send now what waits, for one group or for all, so that a control frame can carry the head's position."""
-        now = self._scheduler.clock()
-        for dirty in [g for g in self._dirty if group is None or g is group]:
-            self._begin_flush(dirty, now)
-        self._finish_flushes()
+    def _write_slice(self, flush: Flush, budget: int, now: float) -> int:
+        """Write to as many of its subscribers as `budget` allows, at least one. Returns what that took of it."""
+        cost = sum(1 + len(part.data) // BYTES_LIKE_A_WRITE for part in flush.slices)
+        batch = flush.subscribers[flush.next : flush.next + max(1, budget // cost)]
+        flush.next += len(batch)
+        group, turn = flush.group, flush.turn
+        delivered = 0
+        for part in flush.slices:
+            data, events, missed = part.data, part.events, 0
+            # The innermost loop of the product: each name that is looked up here counts.
+            for subscriber in batch:
+                # It may have left since, or left and come back with all of this from the log.
+                if subscriber.group is not group or subscriber.join_turn >= turn:
+                    missed += 1
+                elif not subscriber.write_raw(data, events, now):
+                    self.lag(subscriber, part.through)
+            delivered += events * (len(batch) - missed)
+        self._counters.deliveries.add(delivered, now)
+        if flush.limited:
+            self._end_those_at_their_limit(batch, flush.slices[-1].through)
+        if flush.next < len(flush.subscribers):
+            self._flushes.rotate(-1)  # so that a small group's flush need not wait for all of a large one's
+        else:
+            self._flushes.popleft()
+            group.flushes.remove(flush)
+            if flush.since is not None:
+                self._counters.latency.add(self._scheduler.clock() - flush.since)
+        return cost * len(batch)
 
-    def _finish_flushes(self) -> None:
-        while self._flushes:
-            self._write_some(WRITES_PER_TURN)
+    def _end_those_at_their_limit(self, batch: Sequence[Subscriber], through: int) -> None:
+        for subscriber in batch:
+            if subscriber.remaining == 0 and not subscriber.ended():
+                # Out of the group first: its goodbye tells how far it came, which is not the head.
+                self.leave(subscriber)
+                subscriber.cursor = max(subscriber.cursor, through)
+                self._on_limit(subscriber)
 
     def _begin_flush(self, group: Group, now: float) -> None:
-        if self._dirty.pop(group, self) is self:
-            return  # its last member left meanwhile
-        items = group.take_pending()
+        group.round = self._round
+        telling, group.telling = group.telling, False
+        items, cohorts = group.take_pending()
         self._turn += 1
-        if group.members and (parts := self._slices(group, items)):
-            self._flushes.append(
-                Flush(group, parts, list(group.members), self._turn, group.pending_since, group.flushed_head)
-            )
-        if group.apart:
-            self._flush_apart(group, items, now)
+        before = group.flushed_head if items else self.head
+        frames = False
+        for (skip, limit), subscribers in cohorts.items():
+            parts = self._slices(group, items[skip:], limit)
+            if telling and limit is None:
+                parts.append(self._position_slice(group))
+            if parts:
+                since = group.pending_since if items else None
+                flush = Flush(group, parts, subscribers, self._turn, since, before, limited=limit is not None)
+                group.flushes.append(flush)
+                self._flushes.appendleft(flush)
+                frames = True
         group.last_flush = now
         group.flushed_head = self.head
-        through = max(event.seq for event, _ in items)
-        if through:
+        through = self.head if telling else max((event.seq for event, _ in items), default=0)
+        if frames and through:
             group.told, group.told_at = through, now
 
     def _slices(self, group: Group, items: Sequence[Item], limit: int | None = None) -> list[Slice]:
@@ -266,44 +379,9 @@ class Hub:
             limit=limit,
         )
 
-    def _flush_apart(self, group: Group, items: list[Item], now: float) -> None:
-        """Subscribers with a limit or that joined late: each gets its own cut of the items."""
-        for subscriber, skip in list(group.apart.items()):
-            for part in self._slices(group, items[skip:], subscriber.remaining):
-                self._counters.deliveries.add(part.events, now)
-                taken = subscriber.write_raw(part.data, part.events, now)
-                subscriber.cursor = max(subscriber.cursor, part.through)
-                if not taken:
-                    self.lag(subscriber, part.through)
-                    break
-            if subscriber.remaining == 0:
-                # Out of the group first: its goodbye tells how far it came, which is not the head.
-                self.leave(subscriber)
-                self._on_limit(subscriber)
-        group.settle_apart()
-
-    def _write_some(self, budget: int) -> None:
-        now = self._scheduler.clock()
-        while self._flushes and budget > 0:
-            flush = self._flushes[0]
-            end = min(len(flush.members), flush.next + budget)
-            delivered = 0
-            for index in range(flush.next, end):
-                subscriber = flush.members[index]
-                # It may have left since, or left and come back with all of this from the log.
-                if subscriber.group is not flush.group or subscriber.join_turn >= flush.turn:
-                    continue
-                for part in flush.slices:
-                    delivered += part.events
-                    if not subscriber.write_raw(part.data, part.events, now):
-                        self.lag(subscriber, part.through)
-                        break
-            self._counters.deliveries.add(delivered, now)
-            budget -= end - flush.next
-            flush.next = end
-            if end == len(flush.members):
-                self._flushes.popleft()
-                self._counters.latency.add(self._scheduler.clock() - flush.since)
+    def _position_slice(self, group: Group) -> Slice:
+        frame = group.key.format.control("heartbeat", {"position": self.position}, position=self.position)
+        return Slice(chunk(frame) if group.key.chunked else frame, 0, self.head)
 
     def lag(self, subscriber: Subscriber, cursor: int) -> None:
         """It could not take everything: it leaves its group and will catch up from `cursor` once it has drained."""
@@ -317,31 +395,19 @@ class Hub:
 
     def heartbeat(self, subscriber: Subscriber, now: float) -> None:
         """Show a live subscriber that the connection works, or where the head is when its filter was quiet long."""
-        self._finish_flushes()
         group = subscriber.group
-        if not isinstance(group, Group):
+        if not isinstance(group, Group) or group.telling:
             return
         past = self.head - group.told
         if past >= HEARTBEAT_EVENT_AFTER or (past > 0 and now - group.told_at >= HEARTBEAT_EVENT_S):
-            self.tell_position(group, now)
-        elif not subscriber.write(subscriber.request.format.heartbeat, 0, now):
-            self.lag(subscriber, group.flushed_head)
+            # To all members, after everything that waits for them: as the end of a flush.
+            group.telling = True
+            self._queue(group, now)
+            self._plan(now)
+        else:
+            self.tell(subscriber, subscriber.request.format.heartbeat, now)
 
-    def tell_position(self, group: Group, now: float) -> None:
-        """A heartbeat event with the head's position to all members, after everything that waits for them."""
-        self.settle(group)
-        frame = group.key.format.control("heartbeat", {"position": self.position}, position=self.position)
-        group.told, group.told_at = self.head, now
-        for subscriber in [*group.members, *group.apart]:
-            if not subscriber.write(frame, 0, now):
-                self.lag(subscriber, self.head)
-
-    def position_of(self, subscriber: Subscriber) -> Position:
-        """Up to where this subscriber has everything it asked for."""
-        group = subscriber.group
-        if not isinstance(group, Group):
-            return Position(self.epoch, subscriber.cursor)
-        under_way = next((flush.before for flush in self._flushes if flush.group is group), None)
-        if under_way is None:
-            under_way = group.flushed_head if group.pending else self.head
-        return Position(self.epoch, max(subscriber.cursor, under_way))
+    def tell(self, subscriber: Subscriber, frame: bytes, now: float) -> None:
+        """Send a live subscriber a control frame that carries no position: it may overtake what waits."""
+        if not subscriber.write(frame, 0, now):
+            self.lag(subscriber, self.position_of(subscriber).seq)

@@ -297,6 +297,7 @@ async def test_a_narrow_filter_is_told_the_position_once_the_head_is_far_past_it
     now = asyncio.get_running_loop().time()
     for second in range(7):
         world.broadcaster.tick(now + second)
+    await until(lambda: "heartbeat" in narrow.names)
 
     heartbeat = narrow.frame("heartbeat")
     assert heartbeat.id == heartbeat.data["position"] == str(await position(world, 1000))
@@ -496,7 +497,7 @@ async def test_a_disconnected_stream_leaves_nothing_behind(world: World) -> None
 
     hub = world.broadcaster._channels[WORKSPACE].hub
     assert (world.broadcaster.statistics().connected_clients, hub.groups) == (0, {})
-    assert not hub._indexed
+    assert len(hub._index) == 0
     assert not any(world.broadcaster._timekeeper._buckets.values())
 
 

@@ -337,14 +337,14 @@ async def test_distinct_filters_are_found_by_their_most_selective_value(
     outlets = {n: await world.listen(f"subject=T{n}") for n in range(30)}
     asked: list[Group] = []
     hub = world.broadcaster._channels[WORKSPACE].hub
-    candidates = hub._candidates
+    candidates = hub._index.candidates
 
     def count(event: Event) -> Iterator[Group]:
         for group in candidates(event):
             asked.append(group)
             yield group
 
-    monkeypatch.setattr(hub, "_candidates", count)
+    monkeypatch.setattr(hub._index, "candidates", count)
 
     world.commit(*world.numbered(1, subject="T7"))
     await until(lambda: outlets[7].events)
