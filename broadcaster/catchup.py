@@ -1,26 +1,23 @@
 """Catching up: what a subscriber missed, from the ring or the log, until it can join the others at the head.
 
 One coroutine serves the replay of a new stream, the return of one that lagged, and the wait of one that came from an
-instance that is further than this one. It holds at most one page of the log, and writes only what the outlet passes on.
+instance that is further than this one. It writes only what the outlet passes on.
 """
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar
 
 from broadcaster.errors import LogUnavailable, PositionExpired
-from broadcaster.event import Event
-from broadcaster.frames import Item
-from broadcaster.hub import Hub
-from broadcaster.log import EventLog
-from broadcaster.slices import GroupKey, slices
+from broadcaster.replay import Replay
+from broadcaster.slices import GroupKey, Slice
 from broadcaster.statistics import Counters
 from broadcaster.stream import Reset
 from broadcaster.subscriber import Subscriber
 
 T = TypeVar("T")
 
-PAGE: Final = 500
 RETRY_S: Final = (0.25, 0.5, 1.0, 2.0)
 """Waits between reads while the log does not answer; the last one repeats."""
 
@@ -29,27 +26,15 @@ class CatchUp:
     """Brings one subscriber to the head of its hub."""
 
     def __init__(
-        self,
-        subscriber: Subscriber,
-        hub: Hub,
-        log: EventLog,
-        counters: Counters,
-        *,
-        clock: Callable[[], float],
-        timestamp: Callable[[], str],
-        buffer_bytes: int,
-        on_limit: Callable[[Subscriber], None],
-        ask_tail: Callable[[], None],
+        self, subscriber: Subscriber, replay: Replay, counters: Counters, *, on_limit: Callable[[Subscriber], None]
     ) -> None:
         self._subscriber = subscriber
-        self._hub = hub
-        self._log = log
+        self._key = GroupKey.of(subscriber.request)
+        self._replay = replay
+        self._hub = replay.hub
+        self._clock = replay.clock
         self._counters = counters
-        self._clock = clock
-        self._timestamp = timestamp
-        self._buffer_bytes = buffer_bytes
         self._on_limit = on_limit
-        self._ask_tail = ask_tail
         self._replayed = 0
 
     async def begin(self, hello: dict[str, object], retry_ms: int) -> None:
@@ -66,6 +51,9 @@ class CatchUp:
 
     async def restart(self, reset: Reset) -> None:
         """The log was replaced under an open stream: say so, and go on from its head."""
+        await self._replay.turns.take()
+        if self._subscriber.ended():
+            return
         self._subscriber.state = "replaying"
         self._subscriber.cursor = self._hub.head
         await self._reset(reset)
@@ -97,52 +85,44 @@ class CatchUp:
     async def _wait_for_tail(self) -> None:
         """The client has seen more than this instance's tail: wait outside the groups until it is there too."""
         reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        closed = asyncio.ensure_future(self._subscriber.closed())
 
         def wake() -> None:
-            if not reached.done():
-                reached.set_result(None)
+            self._replay.turns.line_up([reached])
 
         self._hub.when_reached(self._subscriber.cursor, wake)
-        self._ask_tail()
+        self._replay.ask_tail()
         try:
-            await asyncio.wait((reached, closed), return_when=asyncio.FIRST_COMPLETED)
+            await reached  # unless the client leaves: then all of this is cancelled
         finally:
             self._hub.forget_waiter(wake)
-            closed.cancel()
 
     async def _send_page(self) -> None:
-        subscriber = self._subscriber
-        epoch = self._hub.epoch
-        events: Sequence[Event] | None = self._hub.ring.after(subscriber.cursor, PAGE)
-        if events is None:
-            events = await self._read_log()
-            if events is None or self._hub.epoch != epoch:
-                return
-        if not events:
-            self._ask_tail()
-            await asyncio.sleep(RETRY_S[0])
+        subscriber, hub, replay = self._subscriber, self._hub, self._replay
+        epoch = hub.epoch
+        try:
+            events = await self._patiently(lambda: replay.after(subscriber.cursor))
+        except PositionExpired:
+            requested = f"{hub.epoch}-{subscriber.cursor}"
+            subscriber.cursor = hub.head
+            await self._reset(Reset("expired", requested))
             return
-        matching = subscriber.request.filter.match
-        items: list[Item] = []
-        for event in events:
-            match = matching(event)
-            if match is not None:
-                items.append((event, match))
-        await self._send_items(items, events[-1].seq)
+        if events is None or hub.epoch != epoch:
+            return
+        if events:
+            await self._send(replay.slices(self._key, subscriber.cursor, events, subscriber.remaining), events[-1].seq)
+        else:
+            replay.ask_tail()
+            await asyncio.sleep(RETRY_S[0])
 
-    async def _send_items(self, items: list[Item], through: int) -> None:
+    async def _send(self, parts: Sequence[Slice], through: int) -> None:
+        """Write one part after the other. With all of them, the subscriber has everything up to `through`."""
         subscriber = self._subscriber
-        parts = slices(
-            items,
-            GroupKey.of(subscriber.request),
-            self._timestamp,
-            buffer_bytes=self._buffer_bytes,
-            after=subscriber.cursor,
-            head=through,
-            limit=subscriber.remaining,
-        )
-        for part in parts:
+        for number, part in enumerate(parts):
+            if number:
+                await subscriber.wait_drained()
+                await self._replay.turns.take()
+            if subscriber.ended():
+                return
             now = self._clock()
             self._counters.deliveries.add(part.events, now)
             subscriber.write_raw(part.data, part.events, now)
@@ -151,21 +131,7 @@ class CatchUp:
             if subscriber.remaining == 0:
                 self._on_limit(subscriber)
                 return
-            await subscriber.wait_drained()
-            if subscriber.ended():
-                return
         subscriber.cursor = max(subscriber.cursor, through)
-
-    async def _read_log(self) -> Sequence[Event] | None:
-        """A page from the log. None when the subscriber ended, or was reset because the page is gone."""
-        subscriber = self._subscriber
-        try:
-            return await self._patiently(lambda: self._log.read(subscriber.workspace, subscriber.cursor, PAGE))
-        except PositionExpired:
-            requested = f"{self._hub.epoch}-{subscriber.cursor}"
-            subscriber.cursor = self._hub.head
-            await self._reset(Reset("expired", requested))
-            return None
 
     async def _patiently(self, read: Callable[[], Awaitable[T]]) -> T | None:
         """What `read` answers, tried again while the log does not; None when the subscriber ended meanwhile."""
@@ -174,7 +140,8 @@ class CatchUp:
             try:
                 return await read()
             except LogUnavailable:
-                await asyncio.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
+                wait_s = RETRY_S[min(attempt, len(RETRY_S) - 1)]
+                await asyncio.sleep(wait_s * random.uniform(0.75, 1.25))  # noqa: S311  # spreads retries, guards nothing
                 attempt += 1
         return None
 

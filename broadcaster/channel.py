@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from broadcaster.event import Event
 from broadcaster.hub import Hub
 from broadcaster.log import EventLog, LogBounds
+from broadcaster.replay import Replay
 from broadcaster.subscriber import Subscriber
 from broadcaster.tail import Tail, TailRunner
 
@@ -17,6 +18,7 @@ class Channel:
         workspace: str,
         log: EventLog,
         make_hub: Callable[[LogBounds], Hub],
+        make_replay: Callable[[Hub], Replay],
         *,
         clock: Callable[[], float],
         on_epoch: Callable[["Channel", str], None],
@@ -30,8 +32,10 @@ class Channel:
         self.troubles: set[str] = set()
         """Why streams are degraded: `database`, `relay`."""
         self._make_hub = make_hub
+        self._make_replay = make_replay
         self._on_epoch = on_epoch
         self._hub: Hub | None = None
+        self._replay: Replay | None = None
         self.runner = TailRunner(
             workspace,
             log,
@@ -49,12 +53,21 @@ class Channel:
             raise RuntimeError("the channel was not started")
         return self._hub
 
+    @property
+    def replay(self) -> Replay:
+        if self._replay is None:
+            raise RuntimeError("the channel was not started")
+        return self._replay
+
     async def start(self) -> None:
         """Read where the log stands and listen from there. Raises LogUnavailable."""
         self._hub = self._make_hub(await self.runner.start())
+        self._replay = self._make_replay(self._hub)
 
     async def stop(self) -> None:
         await self.runner.stop()
+        if self._replay is not None:
+            await self._replay.stop()
 
     @property
     def in_use(self) -> bool:
@@ -64,6 +77,7 @@ class Channel:
         """What a poll found."""
         if self._hub is not None:
             self._hub.oldest = bounds.oldest
+            self.replay.observe(bounds.oldest)
             self.runner.observe(bounds)
 
     def _deliver(self, events: Sequence[Event]) -> None:
@@ -71,8 +85,9 @@ class Channel:
 
     def _epoch_changed(self, bounds: LogBounds) -> None:
         hub = self.hub
-        for subscriber in self.subscribers:
+        for subscriber in list(self.subscribers):
             hub.release(subscriber)
         old_epoch = hub.epoch
         hub.begin_epoch(bounds)
+        self.replay.clear()
         self._on_epoch(self, old_epoch)

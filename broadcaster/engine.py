@@ -23,12 +23,14 @@ from broadcaster.hub import Hub, Scheduler
 from broadcaster.log import EventLog, LogBounds
 from broadcaster.options import BroadcastOptions
 from broadcaster.relay import Announcement, Relay, RelayState
+from broadcaster.replay import Replay
 from broadcaster.report import BroadcastStatistics, report
 from broadcaster.ring import Ring
 from broadcaster.statistics import Counters
 from broadcaster.stream import FINAL_REASONS, EndReason, Reset, StreamRefused, StreamRequest
 from broadcaster.subscriber import Subscriber
 from broadcaster.timekeeper import TICK_S, Timekeeper
+from broadcaster.turns import Turns
 
 logger = logging.getLogger(__name__)
 
@@ -258,6 +260,8 @@ class Broadcaster:
             return
         hub = self._channels[subscriber.workspace].hub
         hub.release(subscriber)
+        if subscriber.ended():
+            return  # what waited was the last that it wanted
         retry = self._retry_ms() if retry_ms is None else retry_ms
         goodbye = {
             "reason": reason,
@@ -320,17 +324,7 @@ class Broadcaster:
 
     def _catch_up(self, subscriber: Subscriber, begin: Callable[[CatchUp], Coroutine[Any, Any, None]]) -> None:
         channel = self._channels[subscriber.workspace]
-        work = CatchUp(
-            subscriber,
-            channel.hub,
-            self._log,
-            self.counters,
-            clock=self._clock,
-            timestamp=self._timestamp,
-            buffer_bytes=self.options.buffer_bytes,
-            on_limit=self._limit_reached,
-            ask_tail=channel.runner.check,
-        )
+        work = CatchUp(subscriber, channel.replay, self.counters, on_limit=self._limit_reached)
 
         async def run() -> None:
             try:
@@ -387,6 +381,7 @@ class Broadcaster:
             workspace,
             self._log,
             lambda bounds: self._make_hub(workspace, bounds),
+            lambda hub: self._make_replay(hub, lambda: channel.runner.check()),
             clock=self._clock,
             on_epoch=self._epoch_changed,
             on_trouble=self._trouble,
@@ -405,6 +400,17 @@ class Broadcaster:
             buffer_bytes=self.options.buffer_bytes,
             ring=Ring(self.options.ring_events, self.options.ring_bytes),
             on_limit=self._limit_reached,
+        )
+
+    def _make_replay(self, hub: Hub, ask_tail: Callable[[], None]) -> Replay:
+        return Replay(
+            hub,
+            self._log,
+            Turns(self._scheduler.call_soon),
+            clock=self._clock,
+            timestamp=self._timestamp,
+            buffer_bytes=self.options.buffer_bytes,
+            ask_tail=ask_tail,
         )
 
     def _epoch_changed(self, channel: Channel, old_epoch: str) -> None:
@@ -438,7 +444,7 @@ class Broadcaster:
         }
         detail = "; ".join(details[cause] for cause in sorted(channel.troubles)) or "all is well again"
         frame = subscriber.request.format.control("notice", {"code": code, "detail": detail})
-        channel.hub.tell(subscriber, frame, self._clock())
+        channel.hub.tell(subscriber, frame)
 
     # The one timer, and the one poll
 

@@ -39,6 +39,9 @@ BYTES_LIKE_A_WRITE: Final = 16 * 1024
 FLUSH_LIKE_WRITES: Final = 3
 """Beginning a flush takes about as long as so many writes; thousands of groups may have one each."""
 
+CONTROL_SHARE: Final = 5
+"""The part of a turn's writes that heartbeats and notices may take while events go out: a fifth."""
+
 SHORTEST_TIMER_S: Final = 0.001
 """Loops round their timers to milliseconds. A shorter wait looks at the clock again in each turn."""
 
@@ -99,6 +102,7 @@ class Hub:
         self._ready: OrderedDict[Group, None] = OrderedDict()
         self._again: dict[Group, None] = {}
         self._flushes: deque[Flush] = deque()
+        self._controls: deque[tuple[Subscriber, bytes]] = deque()
         self._turn = 0
         self._ties = count()
         self._next_turn = False
@@ -139,7 +143,7 @@ class Hub:
 
     def release(self, subscriber: Subscriber) -> None:
         """Hand it now what is under way and waiting for it, and take it out of its group. Its cursor then says up to
-        where it has everything, and a control frame can carry that."""
+        where it has everything, and a control frame can carry that. If that was all it wanted, it has ended."""
         group = subscriber.group
         if not isinstance(group, Group):
             return
@@ -152,6 +156,8 @@ class Hub:
             if self._hand_over(subscriber, parts, now) and not parts:
                 subscriber.cursor = self.head  # what waited was coalesced into nothing
         self.leave(subscriber)
+        if subscriber.remaining == 0:
+            self._on_limit(subscriber)
 
     def _hand_over(self, subscriber: Subscriber, parts: Sequence[Slice], now: float) -> bool:
         for part in parts:
@@ -253,7 +259,7 @@ class Hub:
         """See to it that `_run` is called when there is something to do, not later than it was planned already."""
         if self._next_turn:
             return
-        if self._flushes or self._ready:
+        if self._flushes or self._ready or self._controls:
             due = now
         elif self._again:
             due = self._pacing.earliest
@@ -298,6 +304,8 @@ class Hub:
     def _write_some(self, now: float) -> None:
         """One turn's worth of flushes and writes."""
         budget = WRITES_PER_TURN
+        if self._controls:
+            budget -= self._write_controls(budget // CONTROL_SHARE if self._flushes or self._ready else budget, now)
         while budget > 0:
             if self._ready:
                 group, _ = self._ready.popitem(last=False)
@@ -405,9 +413,18 @@ class Hub:
             self._queue(group, now)
             self._plan(now)
         else:
-            self.tell(subscriber, subscriber.request.format.heartbeat, now)
+            self.tell(subscriber, subscriber.request.format.heartbeat)
 
-    def tell(self, subscriber: Subscriber, frame: bytes, now: float) -> None:
-        """Send a live subscriber a control frame that carries no position: it may overtake what waits."""
-        if not subscriber.write(frame, 0, now):
-            self.lag(subscriber, self.position_of(subscriber).seq)
+    def tell(self, subscriber: Subscriber, frame: bytes) -> None:
+        """Send a live subscriber a control frame that carries no position: events may go before it or after it. In its
+        turn, for often it is meant for all at once."""
+        self._controls.append((subscriber, frame))
+        self._plan(self._scheduler.clock())
+
+    def _write_controls(self, most: int, now: float) -> int:
+        count = min(most, len(self._controls))
+        for _ in range(count):
+            subscriber, frame = self._controls.popleft()
+            if isinstance(subscriber.group, Group) and not subscriber.write(frame, 0, now):
+                self.lag(subscriber, self.position_of(subscriber).seq)
+        return count

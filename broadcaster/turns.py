@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 TURNS_PER_LOOP_TURN: Final = 25
@@ -22,23 +22,31 @@ class Turns:
 
     async def take(self) -> None:
         """Return at once while this loop turn has turns left, else when there is one in a later loop turn."""
+        if self._taken < TURNS_PER_LOOP_TURN and not self._waiting:
+            self._taken += 1
+            self._plan()
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.line_up([turn])
+        await turn
+
+    def line_up(self, waiting: Iterable[asyncio.Future[None]]) -> None:
+        """Give whoever awaits these futures a turn each, as if it had asked now."""
+        self._waiting.extend(waiting)
+        self._plan()
+
+    def _plan(self) -> None:
         if not self._planned:
             self._planned = True
             self._call_soon(self._next)
-        if self._taken < TURNS_PER_LOOP_TURN and not self._waiting:
-            self._taken += 1
-            return
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
-        await turn
 
     def _next(self) -> None:
+        self._planned = False
         self._taken = 0
         while self._waiting and self._taken < TURNS_PER_LOOP_TURN:
             turn = self._waiting.popleft()
             if not turn.done():  # else its coroutine was cancelled
                 turn.set_result(None)
                 self._taken += 1
-        self._planned = self._taken > 0
-        if self._planned:
-            self._call_soon(self._next)
+        if self._taken:
+            self._plan()
