@@ -6,7 +6,7 @@ instance that is further than this one. It writes only what the outlet passes on
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, TypeVar
 
 from broadcaster.errors import LogUnavailable, PositionExpired
@@ -37,12 +37,15 @@ class CatchUp:
         self._on_limit = on_limit
         self._replayed = 0
 
-    async def begin(self, hello: dict[str, object], retry_ms: int) -> None:
+    async def begin(self, hello: Callable[[], Mapping[str, object]], retry_ms: int) -> None:
         """The opening of a new stream: hello, snapshot or reset, replay, ready."""
         subscriber, request, reset = self._subscriber, self._subscriber.request, self._subscriber.reset
+        if subscriber.ended():
+            return
         snapshot_first = request.snapshot is not None and (request.start == "now" or reset is not None)
         primed = None if snapshot_first else f"{self._hub.epoch}-{subscriber.cursor}"
-        self._write(request.format.control("hello", hello, position=primed, retry_ms=retry_ms))
+        subscriber.state = "replaying"
+        self._write(request.format.control("hello", hello(), position=primed, retry_ms=retry_ms))
         if reset is not None:
             await self._reset(reset)
         elif snapshot_first:
@@ -62,7 +65,8 @@ class CatchUp:
     async def resume(self, *, first: bool = False) -> None:
         """Send what lies between the cursor and the head, then join. With `first`, `ready` marks the border."""
         subscriber, hub = self._subscriber, self._hub
-        subscriber.state = "replaying" if first else "lagging"
+        if not subscriber.ended():
+            subscriber.state = "replaying" if first else "lagging"
         while not subscriber.ended():
             await subscriber.wait_drained()
             if subscriber.ended():

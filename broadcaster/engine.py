@@ -59,7 +59,8 @@ class Broadcaster:
         self.counters = Counters()
         self._subscribers: dict[str, Subscriber] = {}
         self._channels = Channels(log, relay, self._make_channel)
-        self._catching_up: dict[Subscriber, asyncio.Task[None]] = {}
+        self._catching_up: dict[Subscriber, asyncio.Future[None]] = {}
+        """Each one's task, or the turn in which that will begin."""
         self._timeouts: dict[Subscriber, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
@@ -281,16 +282,19 @@ class Broadcaster:
     def start_stream(self, subscriber: Subscriber) -> None:
         hub = self._channels[subscriber.workspace].hub
         request = subscriber.request
-        hello: dict[str, object] = {
-            "stream": subscriber.id,
-            "position": f"{hub.epoch}-{subscriber.cursor}",
-            "resume": subscriber.resume_outcome,
-            "filter": request.filter.describe(),
-            "heartbeat_s": request.heartbeat_s,
-            "max_age_s": round(subscriber.max_age_at - subscriber.connected_at),
-            "instance": self.options.instance,
-            "version": self.options.version,
-        }
+
+        def hello() -> dict[str, object]:
+            return {
+                "stream": subscriber.id,
+                "position": f"{hub.epoch}-{subscriber.cursor}",
+                "resume": subscriber.resume_outcome,
+                "filter": request.filter.describe(),
+                "heartbeat_s": request.heartbeat_s,
+                "max_age_s": round(subscriber.max_age_at - subscriber.connected_at),
+                "instance": self.options.instance,
+                "version": self.options.version,
+            }
+
         if request.timeout_s is not None:
             self._timeouts[subscriber] = self._scheduler.call_later(
                 request.timeout_s, lambda: self.end(subscriber, "done")
@@ -324,25 +328,36 @@ class Broadcaster:
 
     def _catch_up(self, subscriber: Subscriber, begin: Callable[[CatchUp], Coroutine[Any, Any, None]]) -> None:
         channel = self._channels[subscriber.workspace]
-        work = CatchUp(subscriber, channel.replay, self.counters, on_limit=self._limit_reached)
+        turns = channel.replay.turns
 
         async def run() -> None:
             try:
-                await begin(work)
+                await begin(CatchUp(subscriber, channel.replay, self.counters, on_limit=self._limit_reached))
                 if subscriber.state == "live" and channel.troubles:
-                    self._notice(subscriber, "degraded", channel)
+                    notice = subscriber.request.format.control("notice", _notice(channel))
+                    channel.hub.tell(subscriber, notice)
             except Exception:
                 # The stream cannot go on, but its client can: it comes back with its position.
                 logger.exception("catching up of %s failed", subscriber.id)
                 self.end(subscriber, "overloaded")
 
+        def start(turn: asyncio.Future[None]) -> None:
+            if self._catching_up.get(subscriber) is turn:  # else it left meanwhile, or begins anew
+                task = self._catching_up[subscriber] = self._own(run())
+                task.add_done_callback(lambda done: self._caught_up(subscriber, done))
+
         previous = self._catching_up.get(subscriber)
         if previous is not None:
             previous.cancel()
-        task = self._catching_up[subscriber] = self._own(run())
-        task.add_done_callback(lambda done: self._caught_up(subscriber, done))
+        # Thousands may begin at once, as when a network comes back. Each gets its task when there is room in a turn.
+        turn = self._catching_up[subscriber] = asyncio.get_running_loop().create_future()
+        if turns.take_now():
+            start(turn)
+        else:
+            turn.add_done_callback(start)
+            turns.line_up([turn])
 
-    def _caught_up(self, subscriber: Subscriber, task: asyncio.Task[None]) -> None:
+    def _caught_up(self, subscriber: Subscriber, task: asyncio.Future[None]) -> None:
         if self._catching_up.get(subscriber) is task:
             del self._catching_up[subscriber]
 
@@ -420,7 +435,7 @@ class Broadcaster:
             requested = f"{old_epoch}-{subscriber.cursor}"
             channel.hub.leave(subscriber)
             reset = Reset("epoch_changed", requested)
-            if subscriber.outlet is None:  # admitted, and not begun yet
+            if subscriber.state == "starting":  # admitted, without a hello yet
                 subscriber.cursor, subscriber.reset, subscriber.resume_outcome = channel.hub.head, reset, "reset"
                 continue
             self._catch_up(subscriber, lambda work, reset=reset: work.restart(reset))  # type: ignore[misc]  # the default binds the loop's value
@@ -432,19 +447,7 @@ class Broadcaster:
         else:
             channel.troubles.discard(cause)
         if was_degraded != bool(channel.troubles):
-            code = "degraded" if channel.troubles else "recovered"
-            for subscriber in list(channel.subscribers):
-                if subscriber.state == "live":
-                    self._notice(subscriber, code, channel)
-
-    def _notice(self, subscriber: Subscriber, code: str, channel: Channel) -> None:
-        details = {
-            "database": "the database does not answer; changes arrive when it is back",
-            "relay": "the relay is away; changes made on other instances arrive up to a poll interval later",
-        }
-        detail = "; ".join(details[cause] for cause in sorted(channel.troubles)) or "all is well again"
-        frame = subscriber.request.format.control("notice", {"code": code, "detail": detail})
-        channel.hub.tell(subscriber, frame)
+            channel.hub.tell_all("notice", _notice(channel))
 
     # The one timer, and the one poll
 
@@ -502,6 +505,16 @@ def _uuid(bits: int) -> str:
     """The UUID (RFC 9562, version 4) of 122 random bits, for a third of what the standard library's takes."""
     digits = f"{bits:031x}"
     return f"{digits[1:9]}-{digits[9:13]}-4{digits[13:16]}-{'89ab'[int(digits[0])]}{digits[16:19]}-{digits[19:]}"
+
+
+def _notice(channel: Channel) -> dict[str, str]:
+    """What is wrong with a channel's streams, or that nothing is any more."""
+    details = {
+        "database": "the database does not answer; changes arrive when it is back",
+        "relay": "the relay is away; changes made on other instances arrive up to a poll interval later",
+    }
+    detail = "; ".join(details[cause] for cause in sorted(channel.troubles)) or "all is well again"
+    return {"code": "degraded" if channel.troubles else "recovered", "detail": detail}
 
 
 def _spread(low: float, high: float) -> float:

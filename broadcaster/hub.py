@@ -15,12 +15,12 @@ Everything here is synchronous: between a subscriber's last look at the log and 
 import asyncio
 import heapq
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from typing import Final
 
 from broadcaster.event import Event, Position
-from broadcaster.frames import Item, chunk
+from broadcaster.frames import Format, Item, chunk
 from broadcaster.group import Flush, Group
 from broadcaster.index import GroupIndex
 from broadcaster.log import LogBounds
@@ -416,9 +416,20 @@ class Hub:
             self.tell(subscriber, subscriber.request.format.heartbeat)
 
     def tell(self, subscriber: Subscriber, frame: bytes) -> None:
-        """Send a live subscriber a control frame that carries no position: events may go before it or after it. In its
-        turn, for often it is meant for all at once."""
+        """Send a live subscriber a control frame that carries no position, so that events may go before or after it.
+        It waits for its turn: often thousands are told at once."""
         self._controls.append((subscriber, frame))
+        if not self._next_turn:
+            self._plan(self._scheduler.clock())
+
+    def tell_all(self, name: str, data: Mapping[str, str]) -> None:
+        """The same for every live subscriber."""
+        frames: dict[Format, bytes] = {}
+        for group in self.groups.values():
+            form = group.key.format
+            if form not in frames:
+                frames[form] = form.control(name, data)
+            self._controls.extend((subscriber, frames[form]) for subscriber in (*group.members, *group.apart))
         self._plan(self._scheduler.clock())
 
     def _write_controls(self, most: int, now: float) -> int:

@@ -5,7 +5,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final
 
-TURNS_PER_LOOP_TURN: Final = 25
+TURNS_PER_LOOP_TURN: Final = 10
+"""Rendering a page of the log takes up to a millisecond, a write some microseconds."""
 
 
 class Turns:
@@ -22,13 +23,18 @@ class Turns:
 
     async def take(self) -> None:
         """Return at once while this loop turn has turns left, else when there is one in a later loop turn."""
-        if self._taken < TURNS_PER_LOOP_TURN and not self._waiting:
-            self._taken += 1
-            self._plan()
-            return
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.line_up([turn])
-        await turn
+        if not self.take_now():
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self.line_up([turn])
+            await turn
+
+    def take_now(self) -> bool:
+        """Take a turn if this loop turn has one left and nobody waits."""
+        if self._waiting or self._taken >= TURNS_PER_LOOP_TURN:
+            return False
+        self._taken += 1
+        self._plan()
+        return True
 
     def line_up(self, waiting: Iterable[asyncio.Future[None]]) -> None:
         """Give whoever awaits these futures a turn each, as if it had asked now."""

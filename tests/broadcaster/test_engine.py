@@ -568,3 +568,79 @@ async def test_a_replay_or_snapshot_waits_for_a_log_that_does_not_answer() -> No
     assert snapped.names == ["hello", "snapshot", "ready"]
     assert not unread
     await world.broadcaster.stop()
+
+
+class CountingLog(MemoryEventLog):
+    reads = 0
+
+    async def read(self, workspace: str, after: int, limit: int) -> Sequence[Event]:
+        self.reads += 1
+        await settle()
+        return await super().read(workspace, after, limit)
+
+
+async def test_clients_that_come_back_together_after_a_restart_share_the_reads_of_the_log() -> None:
+    log = CountingLog()
+    world = await World.open(log)
+    world.append(*world.numbered(700))
+
+    starts = [await position(world, 600 + n % 80) for n in range(200)]
+    outlets = [await world.connect(start=start) for start in starts]
+    await until(lambda: all("ready" in outlet.names for outlet in outlets))
+
+    assert log.reads == 1
+    assert all(outlet.numbers == list(range(start.seq + 1, 701)) for start, outlet in zip(starts, outlets, strict=True))
+    await world.broadcaster.stop()
+
+
+async def test_equal_streams_that_resume_from_the_same_place_are_sent_the_same_bytes(world: World) -> None:
+    world.append(*world.numbered(50))
+    start = await position(world, 10)
+    sent: list[bytes] = []
+    for _ in range(3):
+        outlet = await world.connect(start=start)
+        write = outlet.write
+
+        def note(data: bytes, write: Callable[[bytes], None] = write) -> None:
+            sent.append(data)
+            write(data)
+
+        outlet.write = note  # type: ignore[method-assign]  # the bytes themselves, not their copies, are looked at
+        await until(lambda outlet=outlet: "ready" in outlet.names)  # type: ignore[misc]  # the loop's value
+
+    pages = [data for data in sent if b'"n": 11}' in data]
+    assert len(pages) == 3
+    assert pages[0] is pages[1] is pages[2]
+
+
+async def test_a_log_that_begins_anew_before_a_streams_hello_leaves_it_a_hello(world: World) -> None:
+    await world.listen()
+    channel = world.broadcaster._channels[WORKSPACE]
+    world.append(*world.numbered(3))
+    outlet = await world.connect()
+
+    world.log.new_epoch(WORKSPACE)
+    bounds = await world.log.bounds(WORKSPACE)
+    channel._epoch_changed(bounds)
+    await until(lambda: "ready" in outlet.names)
+
+    assert outlet.names == ["hello", "reset", "ready"]
+    assert outlet.frame("hello").id == f"{bounds.epoch}-{bounds.head}"
+
+
+async def test_many_that_read_again_at_once_get_their_turns_and_everything(world: World) -> None:
+    outlets = [await world.listen() for _ in range(200)]
+    for outlet in outlets:
+        outlet.stall()
+    world.commit(*world.numbered(1))
+    await until(lambda: all(outlet.buffered() for outlet in outlets))
+    world.commit(*world.numbered(5))
+
+    for outlet in outlets:
+        outlet.drain()
+    await settle()
+    after_some_turns = sum(len(outlet.events) == 6 for outlet in outlets)
+    await until(lambda: all(len(outlet.events) == 6 for outlet in outlets))
+
+    assert after_some_turns < 200
+    assert all(outlet.numbers == [1, 2, 3, 4, 5, 6] for outlet in outlets)

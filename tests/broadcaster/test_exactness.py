@@ -71,6 +71,7 @@ class Account:
                 self.got.append({"n": n, "subject": event.get("subject"), "count": event.get("coalesced", 1)})
         position = frame.data.get("position") if isinstance(frame.data, dict) else None
         if frame.event in ("hello", "reset"):
+            assert position is not None
             self.place, self.got = Position.parse(position), []
         for text in (frame.id, position):
             if text is not None:
@@ -124,8 +125,12 @@ class Streams(RuleBasedStateMachine):
         self.patch.setattr(turns_module, "TURNS_PER_LOOP_TURN", turns)
         self.patch.setattr(pages_module, "PAGE", page)
         self.patch.setattr(replay_module, "PAGE", page)
-        options = {"buffer_bytes": BUFFER, "ring_events": 15, "poll_interval_s": 0.01, "max_streams": 0}
-        self.world = self.wait(World.open(max_age_s=1e9, write_timeout_s=1e9, **options))
+        never = 1e9
+        self.world = self.wait(
+            World.open(
+                buffer_bytes=BUFFER, ring_events=15, poll_interval_s=0.01, max_age_s=never, write_timeout_s=never
+            )
+        )
         self.epoch = self.wait(self.world.log.bounds(WORKSPACE)).epoch
         self.logs: dict[str, list[Event]] = {self.epoch: []}
         self.oldest = 1

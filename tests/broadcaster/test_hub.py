@@ -1,7 +1,8 @@
 """Who receives what, in which frames."""
 
 import asyncio
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
@@ -10,7 +11,8 @@ from broadcaster.batching import Batching
 from broadcaster.event import Event
 from broadcaster.frames import Format
 from broadcaster.group import Group
-from tests.broadcaster.streams import WORKSPACE, World, numbered, settle, ticket_event, until
+from broadcaster.hub import Scheduler
+from tests.broadcaster.streams import WORKSPACE, MemoryOutlet, World, numbered, settle, ticket_event, until
 
 
 async def test_every_subscriber_gets_every_event_once_and_in_order(world: World) -> None:
@@ -362,3 +364,152 @@ async def test_ndjson_has_one_object_a_line(world: World) -> None:
     assert outlet.lines is not None
     assert [line["event"] for line in outlet.lines] == ["hello", "ready", "message"]
     assert (outlet.lines[2]["id"], outlet.lines[2]["data"]["data"]) == (event.position, {"n": 1})
+
+
+async def writes_per_turn(outlets: Sequence[MemoryOutlet], done: Callable[[], object]) -> list[int]:
+    """How many writes each loop turn brings until `done()`."""
+    counts = [sum(outlet.writes for outlet in outlets)]
+    for _ in range(10_000):
+        if done():
+            break
+        await asyncio.sleep(0)
+        counts.append(sum(outlet.writes for outlet in outlets))
+    assert done()
+    return [later - earlier for earlier, later in itertools.pairwise(counts)]
+
+
+async def test_heartbeats_and_notices_to_all_are_sliced_like_events(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_module, "WRITES_PER_TURN", 10)
+    outlets = [await world.listen() for _ in range(50)]
+    world.commit(*world.numbered(1))
+    await until(lambda: any(outlet.events for outlet in outlets), pause_s=0)
+
+    world.broadcaster.tick(asyncio.get_running_loop().time() + 20.0)
+    world.broadcaster.relay_changed(False)
+    writes = await writes_per_turn(outlets, lambda: all("notice" in outlet.names for outlet in outlets))
+    await until(lambda: all(outlet.events for outlet in outlets))
+
+    assert max(writes) <= 10
+    assert all(outlet.numbers == [1] and outlet.parser.heartbeats for outlet in outlets)
+
+
+async def test_a_goodbye_in_the_middle_of_a_flush_brings_that_stream_up_to_date_and_no_other(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_module, "WRITES_PER_TURN", 4)
+    outlets = [await world.listen() for _ in range(40)]
+    (event,) = world.commit(*world.numbered(1))
+    await until(lambda: outlets[0].events, pause_s=0)
+    (waiting,) = world.commit(*world.numbered(1))
+    served = [outlet for outlet in outlets if outlet.events]
+    early, late = served[0], outlets[-1]
+
+    for leaving in (early, late):
+        assert leaving.subscriber is not None
+        world.broadcaster.end(leaving.subscriber, "rotate")
+    told = [outlet.frame("goodbye").data["position"] for outlet in (early, late)]
+    others = [outlet for outlet in outlets if outlet not in (early, late)]
+    then = [outlet.numbers for outlet in others]
+    await until(lambda: all(len(outlet.events) == 2 for outlet in outlets))
+
+    assert told == [waiting.position] * 2
+    assert then == [[1] if outlet in served else [] for outlet in others]
+    assert all(outlet.numbers == [1, 2] for outlet in outlets)
+    assert event.position != waiting.position
+
+
+async def test_a_position_is_told_to_a_large_group_in_slices_and_after_its_events(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_module, "WRITES_PER_TURN", 10)
+    monkeypatch.setattr(hub_module, "HEARTBEAT_EVENT_AFTER", 3)
+    outlets = [await world.listen("type=rare.one") for _ in range(50)]
+    others = world.commit(*world.numbered(3))
+
+    world.broadcaster.tick(asyncio.get_running_loop().time() + 20.0)
+    (rare,) = world.commit(*world.numbered(1, type="rare.one"))
+    writes = await writes_per_turn(outlets, lambda: all("heartbeat" in outlet.names for outlet in outlets))
+
+    assert max(writes) <= 10
+    assert {tuple(outlet.names) for outlet in outlets} == {("hello", "ready", "message", "heartbeat")}
+    assert {outlet.frame("heartbeat").id for outlet in outlets} == {rare.position}
+    assert rare.seq == others[-1].seq + 1
+
+
+async def test_streams_that_end_at_their_limit_are_sliced_too(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_module, "WRITES_PER_TURN", 10)
+    outlets = [await world.listen(limit=2) for _ in range(50)]
+
+    world.commit(*world.numbered(3))
+    writes = await writes_per_turn(outlets, lambda: all("goodbye" in outlet.names for outlet in outlets))
+
+    # An event frame and a goodbye for each.
+    assert max(writes) <= 20
+    assert all(outlet.numbers == [1, 2] for outlet in outlets)
+
+
+async def test_a_small_group_need_not_wait_for_the_flush_of_a_large_one(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_module, "WRITES_PER_TURN", 4)
+    many = [await world.listen("type=to.all") for _ in range(100)]
+    one = await world.listen("type=to.one")
+    world.commit(*world.numbered(1, type="to.all"))
+    await until(lambda: many[0].events, pause_s=0)
+
+    world.commit(*world.numbered(1, type="to.one"))
+    await until(lambda: one.events, pause_s=0)
+
+    assert not all(outlet.events for outlet in many)
+
+
+async def test_events_that_come_in_the_pause_after_a_flush_go_out_together(world: World) -> None:
+    outlet = await world.listen()
+    hub = world.broadcaster._channels[WORKSPACE].hub
+    clock = SlowWrites(outlet)
+    loop = asyncio.get_running_loop()
+    hub._scheduler = Scheduler(loop.call_soon, lambda _, function: loop.call_later(0, function), clock.now)
+    world.commit(*world.numbered(1))
+    await until(lambda: outlet.events)
+    before = outlet.writes
+
+    for draft in world.numbered(20):
+        world.commit(draft)
+        await asyncio.sleep(0)
+    in_the_pause = outlet.writes
+    clock.time += SlowWrites.WRITE_S
+    await until(lambda: len(outlet.events) == 21)
+
+    assert (in_the_pause - before, outlet.writes - before) == (0, 1)
+
+
+class SlowWrites:
+    """A clock that moves only by the writes of one outlet."""
+
+    WRITE_S = 0.01
+
+    def __init__(self, outlet: MemoryOutlet) -> None:
+        self.time = 1000.0
+        write = outlet.write
+
+        def slow(data: bytes) -> None:
+            self.time += self.WRITE_S
+            write(data)
+
+        outlet.write = slow  # type: ignore[method-assign]  # this one outlet is slow
+
+    def now(self) -> float:
+        return self.time
+
+
+async def test_a_limit_that_is_reached_while_the_log_begins_anew_ends_the_stream(world: World) -> None:
+    outlet = await world.listen(limit=2)
+    world.commit(*world.numbered(2))
+    channel = world.broadcaster._channels[WORKSPACE]
+
+    world.log.new_epoch(WORKSPACE)
+    channel._epoch_changed(await world.log.bounds(WORKSPACE))
+
+    assert outlet.names == ["hello", "ready", "message", "message", "goodbye"]
