@@ -170,6 +170,7 @@ class CatchUp:
     async def _reset(self, reset: Reset) -> None:
         """Say that the client has to start afresh from the cursor, and send it the tickets if it asked for them."""
         hub, request = self._hub, self._subscriber.request
+        self._subscriber.reset = reset
         position = f"{hub.epoch}-{self._subscriber.cursor}"
         self._counters.resets[reset.reason] += 1
         data = {
@@ -184,6 +185,7 @@ class CatchUp:
         self._write(request.format.control("reset", data, position=primed))
         if request.snapshot is not None:
             await self._send_snapshot()
+        self._subscriber.reset = None
 
     def _write(self, frame: bytes) -> None:
         self._subscriber.write(frame, 0, self._clock())

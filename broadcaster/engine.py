@@ -268,7 +268,8 @@ class Broadcaster:
             "reason": reason,
             "reconnect": reason not in FINAL_REASONS,
             "retry_ms": retry,
-            "position": str(hub.position_of(subscriber)),
+            # Before it is told of a reset, it has no more than what it came with.
+            "position": subscriber.reset.requested if subscriber.reset else str(hub.position_of(subscriber)),
         }
         outlet = subscriber.outlet
         if outlet is not None:
@@ -432,11 +433,11 @@ class Broadcaster:
         for subscriber in list(channel.subscribers):
             if subscriber.ended():
                 continue
-            requested = f"{old_epoch}-{subscriber.cursor}"
-            channel.hub.leave(subscriber)
-            reset = Reset("epoch_changed", requested)
+            # One that has not been told of an earlier reset yet still has what it had before that one.
+            reset = subscriber.reset or Reset("epoch_changed", f"{old_epoch}-{subscriber.cursor}")
+            subscriber.reset = reset
             if subscriber.state == "starting":  # admitted, without a hello yet
-                subscriber.cursor, subscriber.reset, subscriber.resume_outcome = channel.hub.head, reset, "reset"
+                subscriber.cursor, subscriber.resume_outcome = channel.hub.head, "reset"
                 continue
             self._catch_up(subscriber, lambda work, reset=reset: work.restart(reset))  # type: ignore[misc]  # the default binds the loop's value
 

@@ -2,21 +2,18 @@
 
 Who receives this? `publish` looks the event up in the index of groups, asks each candidate group's filter once, and
 queues the frame there. A flush joins what a group has waiting and hands the same bytes to every member: one loop turn
-later while the hub is idle, after a pause that lets more events gather while it is busy (pacing.py). A subscriber that
+later while the hub is idle, after a pause that lets more events gather while it is busy (rounds.py). A subscriber that
 cannot take them all leaves its group and catches up by itself (catchup.py), so the others never wait for it and
 nothing piles up for it.
-
-Flushes go out in rounds. In each round a group has at most one, so that what comes for it while that one is under way
-goes out together in the next; a group that had none yet need not wait for the round to end.
 
 Everything here is synchronous: between a subscriber's last look at the log and its joining, no event can slip in.
 """
 
 import asyncio
-import heapq
-from collections import OrderedDict, deque
+import logging
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from itertools import count
+from math import inf
 from typing import Final
 
 from broadcaster.event import Event, Position
@@ -24,11 +21,13 @@ from broadcaster.frames import Format, Item, chunk
 from broadcaster.group import Flush, Group
 from broadcaster.index import GroupIndex
 from broadcaster.log import LogBounds
-from broadcaster.pacing import Pacing
 from broadcaster.ring import Ring
+from broadcaster.rounds import Rounds
 from broadcaster.slices import GroupKey, Slice, slices
 from broadcaster.statistics import Counters
 from broadcaster.subscriber import Subscriber
+
+logger = logging.getLogger(__name__)
 
 WRITES_PER_TURN: Final = 250
 """After so many writes the loop takes a breath, so that other requests do not wait for a large fan-out."""
@@ -93,18 +92,10 @@ class Hub:
         self._timestamp = timestamp
         self._on_limit = on_limit
         self._index = GroupIndex()
-        self._pacing = Pacing()
-        self._round = 0
-        self._in_round = False
-        # A group with something waiting stands in one of these: its window is open, it goes out as soon as there is
-        # room in a turn, or it had its flush in this round and waits for the next.
-        self._windows: list[tuple[float, int, Group]] = []
-        self._ready: OrderedDict[Group, None] = OrderedDict()
-        self._again: dict[Group, None] = {}
+        self._rounds = Rounds()
         self._flushes: deque[Flush] = deque()
         self._controls: deque[tuple[Subscriber, bytes]] = deque()
         self._turn = 0
-        self._ties = count()
         self._next_turn = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = 0.0
@@ -136,9 +127,7 @@ class Hub:
         group.leave(subscriber)
         if not len(group):
             del self.groups[group.key]
-            group.due = None
-            self._ready.pop(group, None)
-            self._again.pop(group, None)
+            self._rounds.discard(group)
             self._index.remove(group)
 
     def release(self, subscriber: Subscriber) -> None:
@@ -235,23 +224,10 @@ class Hub:
                     group.pending.append((event, match))
                     touched[group] = None
         if touched:
-            self._pacing.arrived()
+            self._rounds.arrived()
             for group in touched:
-                self._queue(group, now)
+                self._rounds.put(group, now)
             self._plan(now)
-
-    def _queue(self, group: Group, now: float) -> None:
-        """Put it where it waits: there is something for it."""
-        due = group.key.batching.due(now, group.last_flush, len(group.pending))
-        if due <= now:
-            group.due = None
-            if group.round == self._round:
-                self._again[group] = None
-            else:
-                self._ready[group] = None
-        elif group.due is None:
-            group.due = due
-            heapq.heappush(self._windows, (due, next(self._ties), group))
 
     # Out it goes
 
@@ -259,57 +235,40 @@ class Hub:
         """See to it that `_run` is called when there is something to do, not later than it was planned already."""
         if self._next_turn:
             return
-        if self._flushes or self._ready or self._controls:
-            due = now
-        elif self._again:
-            due = self._pacing.earliest
-        elif self._windows:
-            due = self._windows[0][0]
-        else:
-            return
-        if self._windows:
-            due = min(due, self._windows[0][0])
+        due = now if self._flushes or self._controls else self._rounds.due()
         if due - now < SHORTEST_TIMER_S:
             self._next_turn = True
             self._scheduler.call_soon(self._run)
-        elif self._timer is None or due < self._timer_due:
-            if self._timer is not None:
-                self._timer.cancel()
+        elif due == inf or (self._timer is not None and self._timer_due <= due):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self._next_turn:
             self._timer_due = due
             self._timer = self._scheduler.call_later(due - now, self._run)
 
     def _run(self) -> None:
         self._next_turn = False
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._timer = None
         began = self._scheduler.clock()
-        while self._windows and self._windows[0][0] <= began:
-            due, _, group = heapq.heappop(self._windows)
-            if group.due == due:  # else it filled up before, or is gone
-                self._queue(group, began)
-        if not self._flushes and (self._ready or self._again) and not self._in_round and self._pacing.begins(began):
-            self._in_round = True
-            self._round += 1
-            self._ready.update(self._again)
-            self._again.clear()
-        self._write_some(began)
-        now = self._scheduler.clock()
-        # A group's first flush of the round may come in the pause after it, which it then does not prolong.
-        if self._in_round:
-            self._pacing.worked(now - began, now)
-            self._in_round = bool(self._flushes or self._ready)
-        self._plan(now)
+        try:
+            self._rounds.advance(began, writing=bool(self._flushes))
+            self._write_some(began)
+        finally:
+            now = self._scheduler.clock()
+            self._rounds.worked(now - began, now, writing=bool(self._flushes))
+            self._plan(now)
 
     def _write_some(self, now: float) -> None:
         """One turn's worth of flushes and writes."""
         budget = WRITES_PER_TURN
         if self._controls:
-            budget -= self._write_controls(budget // CONTROL_SHARE if self._flushes or self._ready else budget, now)
+            others = self._flushes or self._rounds.ready
+            budget -= self._write_controls(budget // CONTROL_SHARE if others else budget, now)
         while budget > 0:
-            if self._ready:
-                group, _ = self._ready.popitem(last=False)
-                self._begin_flush(group, now)
+            if self._rounds.ready:
+                self._begin_flush(self._rounds.pop(), now)
                 budget -= FLUSH_LIKE_WRITES
             elif not self._flushes:
                 return
@@ -330,7 +289,13 @@ class Hub:
                 # It may have left since, or left and come back with all of this from the log.
                 if subscriber.group is not group or subscriber.join_turn >= turn:
                     missed += 1
-                elif not subscriber.write_raw(data, events, now):
+                    continue
+                try:
+                    taken = subscriber.write_raw(data, events, now)
+                except Exception:
+                    self._drop(subscriber)
+                    continue
+                if not taken:
                     self.lag(subscriber, part.through)
             delivered += events * (len(batch) - missed)
         self._counters.deliveries.add(delivered, now)
@@ -354,7 +319,6 @@ class Hub:
                 self._on_limit(subscriber)
 
     def _begin_flush(self, group: Group, now: float) -> None:
-        group.round = self._round
         telling, group.telling = group.telling, False
         items, cohorts = group.take_pending()
         self._turn += 1
@@ -399,6 +363,14 @@ class Hub:
             subscriber.state = "lagging"
             self._counters.lagged += 1
 
+    def _drop(self, subscriber: Subscriber) -> None:
+        """Its outlet failed in a way that outlets must not: the others go on, and its client comes back."""
+        logger.exception("writing to %s failed", subscriber.id)
+        self.leave(subscriber)
+        subscriber.mark_ended("overloaded")
+        if subscriber.outlet is not None:
+            subscriber.outlet.abort()
+
     # Keeping in touch
 
     def heartbeat(self, subscriber: Subscriber, now: float) -> None:
@@ -410,7 +382,7 @@ class Hub:
         if past >= HEARTBEAT_EVENT_AFTER or (past > 0 and now - group.told_at >= HEARTBEAT_EVENT_S):
             # To all members, after everything that waits for them: as the end of a flush.
             group.telling = True
-            self._queue(group, now)
+            self._rounds.put(group, now)
             self._plan(now)
         else:
             self.tell(subscriber, subscriber.request.format.heartbeat)

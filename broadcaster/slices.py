@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from broadcaster.batching import Batching, Span, coalesce
-from broadcaster.event import Position
 from broadcaster.filters import Filter
 from broadcaster.frames import Format, Item, chunk
 from broadcaster.stream import StreamRequest
@@ -103,7 +102,8 @@ def _render(
     for start in range(0, len(items), size):
         part = items[start : start + size]
         reach = max(reaches[start : start + size])
-        position = str(Position(part[0][0].epoch, reach)) if reach else None
+        # Its epoch, too, is that of the event reached: a transient one beside it has none.
+        position = next((event.position for event, _ in part if event.seq == reach), None) if reach else None
         event, match = part[0]
         if len(part) == 1 and not spans:
             frame = plain(event, match)

@@ -4,7 +4,7 @@ position it is told stands for exactly what it has got."""
 import asyncio
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import settings
@@ -39,6 +39,7 @@ class Follower:
     batching: Batching
     limit: int | None
     gone: bool = False
+    stalled_once: bool = False
     owed: list[int] = field(default_factory=list)
 
     @property
@@ -53,9 +54,10 @@ class Account:
         assert follower.outlet.subscriber is not None
         self.filter = follower.outlet.subscriber.request.filter
         self.coalesced = follower.batching.coalesce
+        self.repeats = self.coalesced and (follower.limit is not None or follower.stalled_once)
         self.logs = logs
         self.place = Position("", 0)
-        self.got: list[dict[str, object]] = []
+        self.got: list[dict[str, Any]] = []
         self.transient: list[int] = []
         self.told: list[Position] = []
         for frame in follower.outlet.frames:
@@ -84,10 +86,16 @@ class Account:
         due = self.due(self.place.seq, through)
         if not self.coalesced:
             assert [event["n"] for event in self.got] == [event.seq for event in due]
+            return
+        newest = {event.subject or str(event.seq): event.seq for event in due}
+        shown = {event["subject"] or str(event["n"]): event["n"] for event in self.got}
+        if self.repeats:
+            # A position cannot say "1 to 3 but 2": where a coalescing stream is cut off between the newest event of one
+            # ticket and that of another, it stays behind both, and the first comes again.
+            assert all(shown[subject] >= n for subject, n in newest.items())
         else:
-            newest = {event.subject or str(event.seq): event.seq for event in due}
-            assert sum(event["count"] for event in self.got) == len(due)  # type: ignore[misc]  # counts are ints
-            assert {event["subject"] or str(event["n"]): event["n"] for event in self.got} == newest
+            assert shown == newest
+            assert sum(event["count"] for event in self.got) == len(due)
 
     def due(self, after: int, through: int) -> list[Event]:
         log = self.logs[self.place.epoch]
@@ -181,7 +189,7 @@ class Streams(RuleBasedStateMachine):
         outlet = self.wait(
             self.world.connect(query, start=asked or "now", batching=batching, limit=limit, stalled=stalled)
         )
-        self.followers.append(Follower(outlet, asked, batching, limit))
+        self.followers.append(Follower(outlet, asked, batching, limit, stalled_once=stalled))
 
     def some(self, number: int) -> Follower:
         return self.followers[number % len(self.followers)]
@@ -194,6 +202,7 @@ class Streams(RuleBasedStateMachine):
             self.wait(_now(follower.outlet.drain))
         elif follower.open:
             follower.outlet.stall()
+            follower.stalled_once = True
             got = Account(follower, self.logs).transient
             follower.owed = [n for n in follower.owed if n in got]
 
@@ -267,10 +276,8 @@ class Streams(RuleBasedStateMachine):
                 assert set(follower.owed) <= set(account.transient)
             if follower.limit is not None:
                 assert len(follower.outlet.events) <= follower.limit
-                if not follower.gone and "done" in [
-                    f.data["reason"] for f in follower.outlet.frames[-1:] if f.event == "goodbye"
-                ]:
-                    assert len(follower.outlet.events) == follower.limit
+            if (last := follower.outlet.frames[-1]).event == "goodbye" and last.data["reason"] == "done":
+                assert len(follower.outlet.events) == follower.limit
         for follower in self.followers[:4]:
             account = Account(follower, self.logs)
             told = [p for p in account.told if p.epoch == self.epoch and p.seq + 1 >= self.oldest]
@@ -280,8 +287,9 @@ class Streams(RuleBasedStateMachine):
     async def check_resumption(self, place: Position, account: Account) -> None:
         query = "&".join(f"{name}={','.join(texts)}" for name, texts in account.filter.describe().items())
         outlet = await self.world.connect(query, start=place)
-        await until(lambda: "ready" in outlet.names)
-        assert outlet.numbers == [event.seq for event in account.due(place.seq, self.head)]
+        rest = [event.seq for event in account.due(place.seq, self.head)]
+        await until(lambda: "ready" in outlet.names and len(outlet.numbers) >= len(rest))
+        assert outlet.numbers == rest
 
 
 async def _now(act: object) -> None:

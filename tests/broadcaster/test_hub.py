@@ -513,3 +513,15 @@ async def test_a_limit_that_is_reached_while_the_log_begins_anew_ends_the_stream
     channel._epoch_changed(await world.log.bounds(WORKSPACE))
 
     assert outlet.names == ["hello", "ready", "message", "message", "goodbye"]
+
+
+async def test_the_position_of_a_batch_is_that_of_its_stored_events(world: World) -> None:
+    outlet = await world.listen(batching=Batching(window_s=0.05))
+    world.commit(*world.numbered(1))
+    await until(lambda: outlet.events)
+
+    world.broadcaster.publish_transient(WORKSPACE, numbered(2, transient=True))
+    (stored,) = world.commit(numbered(3))
+    await until(lambda: len(outlet.events) == 3)
+
+    assert (outlet.frames[-1].event, outlet.frames[-1].id) == ("batch_update", stored.position)
