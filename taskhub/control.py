@@ -1,4 +1,4 @@
-"""The line between a development server and its supervisor. Kept free of other imports: it reports what those break."""
+"""The line between a server process and its supervisor. Kept free of other imports: it reports what those break."""
 
 import asyncio
 import contextlib

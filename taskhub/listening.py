@@ -34,6 +34,26 @@ def listen(host: str, port: int, *, move_on: bool) -> socket.socket:
     raise AddressUnavailable(f"cannot listen on {host}: {tried} in use{f' by {holder}' if holder else ''}")
 
 
+def share(sock: socket.socket, count: int) -> list[socket.socket]:
+    """`sock` and so many more on its address that they are `count`: the kernel spreads connections evenly over them.
+
+    Raises AddressUnavailable. Where the system does not spread them (it is not Linux), all are the same socket.
+    """
+    if sys.platform != "linux":
+        return [sock] * count
+    # Only now: it was bound without this option, so it is the only one on its address but for those made here.
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    host, port = sock.getsockname()[:2]
+    more: list[socket.socket] = []
+    try:
+        more.extend(_bind(sock.family, host, port, reuse_port=True) for _ in range(count - 1))
+    except OSError as error:
+        for each in more:
+            each.close()
+        raise AddressUnavailable(f"cannot listen on {host} port {port}: {error.strerror}") from None
+    return [sock, *more]
+
+
 def url_of(sock: socket.socket) -> str:
     """The address to type into a client on this machine; a wildcard address is shown as loopback."""
     host, port = sock.getsockname()[:2]
@@ -66,12 +86,14 @@ def _resolve(host: str) -> tuple[socket.AddressFamily, str]:
     return found[0][0], str(found[0][4][0])
 
 
-def _bind(family: socket.AddressFamily, address: str, port: int) -> socket.socket:
+def _bind(family: int, address: str, port: int, *, reuse_port: bool = False) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         if sys.platform != "win32":
             # Without it, a restart has to wait for connections of the previous server in TIME_WAIT.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.bind((address, port))
         # Two sockets may be bound with SO_REUSEADDR, but only one can listen: only now the port is ours.
         sock.listen(BACKLOG)

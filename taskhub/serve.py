@@ -42,9 +42,11 @@ async def serve(
     *,
     on_ready: Callable[[str], None],
     control: Control | None = None,
+    listed: bool = True,
 ) -> None:
     """Serve until SIGINT, SIGTERM or the supervisor says stop; then drain. `on_ready` is called with the server's URL.
 
+    Unless it is not `listed`, the data directory says meanwhile where it is: for a worker its supervisor says so.
     Exceptions of the application's start come out of here. A second signal ends the process at once, and so does a
     drain that takes longer than DRAIN_S.
     """
@@ -66,7 +68,8 @@ async def serve(
             await runner.setup()
             site = web.SockSite(runner, sock, backlog=BACKLOG)
             await site.start()
-            server_file.write(settings.data_dir, server_file.RunningServer(pid, url, settings.auth_mode))
+            if listed:
+                server_file.write(settings.data_dir, server_file.RunningServer(pid, url, settings.auth_mode))
             on_ready(url)
             if control is not None:
                 control.ready(url)
@@ -76,7 +79,8 @@ async def serve(
                 await site.stop()  # the successor has the same socket: from now on it alone accepts
             await _drain(app, settings, reload=reason == "reload")
         finally:
-            server_file.remove(settings.data_dir, pid)
+            if listed:
+                server_file.remove(settings.data_dir, pid)
             await runner.cleanup()
             if supervision is not None:
                 supervision.cancel()

@@ -17,7 +17,8 @@ DIRECTORY = "servers"
 
 @dataclass(frozen=True, slots=True)
 class RunningServer:
-    """A server's process id, its address such as `http://127.0.0.1:8000`, and whether it asks for an API key."""
+    """A server's process id (with several workers, that of their supervisor), its address such as
+    `http://127.0.0.1:8000`, and whether it asks for an API key."""
 
     pid: int
     url: str

@@ -106,6 +106,9 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", description="Address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on (also plain `PORT`); 0 takes a free one")
+    workers: int = Field(
+        1, ge=1, description="Server processes behind the port; more than 1 need PostgreSQL and `REDIS_URL`"
+    )
     data_dir: Path = Field(
         default_factory=lambda: default_data_dir(), description="Directory of the embedded database and `server.json`"
     )
@@ -147,7 +150,9 @@ class Settings(BaseSettings):
     poll_interval_ms: int = Field(1000, ge=50, le=60_000, description="Milliseconds between looks at the log's head")
     drain_s: float = Field(8, ge=0.5, le=600, description="Seconds within which a stopping server has exited")
     mcp_transports: Transports = Field(
-        ("http", "sse"), description="`http`: Streamable HTTP at `/mcp`; `sse`: the older pair `/sse` and `/message`"
+        ("http", "sse"),
+        description="`http`: Streamable HTTP at `/mcp`; `sse`: the older pair `/sse` and `/message` "
+        "(one process only: with `WORKERS`, `http` is the default)",
     )
     api_base_url: Address = Field(
         None, pattern=r"^https?://", description="Serve only MCP, in front of the TaskHub API at this address"
@@ -222,6 +227,23 @@ class Settings(BaseSettings):
             problems.append(
                 "on Cloud Run the disk, and SQLite's data with it, is lost with each instance: "
                 "set TASKHUB_DATABASE_URL to a PostgreSQL database, or TASKHUB_EPHEMERAL_DATA=true if losing it is fine"
+            )
+        if self.workers > 1 and not self.api_base_url:
+            if self.embedded:
+                problems.append(
+                    f"WORKERS={self.workers} needs a database that several server processes share, and SQLite is one "
+                    "server's: set TASKHUB_DATABASE_URL to a PostgreSQL database, or leave WORKERS at 1"
+                )
+            if self.redis_url is None:
+                problems.append(
+                    f"WORKERS={self.workers} needs Redis, through which each process tells the others what it changed; "
+                    "streams would hear it a poll later, or never if it is not stored: set TASKHUB_REDIS_URL, "
+                    "or leave WORKERS at 1"
+                )
+        if self.workers > 1 and "sse" in self.mcp_transports:
+            problems.append(
+                f"MCP_TRANSPORTS={','.join(self.mcp_transports)} needs WORKERS=1: a message of the older transport "
+                "must reach the process that holds its stream; set TASKHUB_MCP_TRANSPORTS=http, or leave WORKERS at 1"
             )
         return problems
 
@@ -332,6 +354,9 @@ def look(overrides: Mapping[str, Any] | None = None, *, config: Path | None = No
     told = {name: origins.get(name, "default") for name in Settings.model_fields}
     if settings.auth is None and settings.api_key is not None:
         told["auth"] = f"because API_KEY is set ({origins['api_key']})"
+    if settings.workers > 1 and "mcp_transports" not in values:
+        settings = settings.model_copy(update={"mcp_transports": ("http",)})
+        told["mcp_transports"] = f"because WORKERS is {settings.workers} ({origins['workers']})"
     return Loaded(
         settings, told, path, _unknown_variables(known) + _unknown_keys(from_file.toml_data, known, path), wrong
     )

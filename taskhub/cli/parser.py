@@ -30,7 +30,10 @@ def build_parser() -> argparse.ArgumentParser:
         "--reload",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="restart on source changes without losing streams (default in development)",
+        help="restart on source changes without losing streams (default in development, with one process)",
+    )
+    serve.add_argument(
+        "--workers", type=int, metavar="N", help="serve from N processes; more than 1 need PostgreSQL and Redis"
     )
     serve.add_argument(
         "--demo", action="store_true", help="example tickets that change by themselves, in an empty database"

@@ -1,14 +1,17 @@
-"""`taskhub serve`: the server, in development under a supervisor that replaces it when the source changes."""
+"""`taskhub serve`: the server, in development under a supervisor that replaces it when the source changes, and with
+several workers under one that keeps them running."""
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +20,8 @@ from taskhub import server_file
 from taskhub.cli.mcp_config import http_form
 from taskhub.cli.parser import look_at_settings
 from taskhub.control import Control
-from taskhub.listening import AddressUnavailable, listen
+from taskhub.listening import AddressUnavailable, listen, share, url_of
+from taskhub.processes import Processes, server_command
 from taskhub.settings import Loaded, Settings, SettingsError, mask_url
 
 MISTAKES: Final = (SyntaxError, ImportError, NameError, AttributeError, TypeError, LookupError)
@@ -32,45 +36,73 @@ def run(parsed: argparse.Namespace) -> int:
     settings = loaded.settings
     for unknown in loaded.unknown:
         print(f"warning: {unknown}", file=sys.stderr)
-    reload = not settings.production if parsed.reload is None else parsed.reload
-    try:
-        sock = listen(settings.host, settings.port, move_on=not settings.production)
-    except AddressUnavailable as error:
-        print(f"taskhub: {error}", file=sys.stderr)
-        return 1
-    with sock:
+    reload = not settings.production and settings.workers == 1 if parsed.reload is None else parsed.reload
+    with contextlib.ExitStack() as stack:
+        try:
+            sock = stack.enter_context(listen(settings.host, settings.port, move_on=not settings.production))
+            sockets = [sock, *map(stack.enter_context, share(sock, settings.workers)[1:])]
+        except AddressUnavailable as error:
+            print(f"taskhub: {error}", file=sys.stderr)
+            return 1
         if settings.port not in (0, sock.getsockname()[1]):
             print(f"port {settings.port} is in use; moving on to {sock.getsockname()[1]}", file=sys.stderr)
+        if settings.workers > 1:
+            return _serve_from_workers(parsed, settings, sockets)
         return _supervise(parsed, loaded, sock) if reload else _serve(parsed, settings, sock, banner=True)
 
 
 def _load(parsed: argparse.Namespace) -> Loaded:
-    loaded = look_at_settings(parsed, "host", "port", "insecure", "api_base_url")
+    loaded = look_at_settings(parsed, "host", "port", "insecure", "api_base_url", "workers")
     problems = loaded.problems()
     if parsed.demo and loaded.settings.api_base_url:
         problems.append("--demo needs tickets of its own; with API_BASE_URL there are none")
     if parsed.reload and loaded.settings.production:
         problems.append("--reload is for development; ENV is production")
+    if loaded.settings.workers > 1:
+        if parsed.demo:
+            problems.append("--demo is for one server process; leave it out, or WORKERS at 1")
+        if parsed.reload:
+            problems.append("--reload is for one server process; with WORKERS, SIGHUP replaces all in turn")
     if problems:
         raise SettingsError([*problems, *loaded.unknown])
     return loaded
 
 
 def _supervise(parsed: argparse.Namespace, loaded: Loaded, sock: socket.socket) -> int:
-    from taskhub.reload import Supervisor, server_command
+    from taskhub.reload import Supervisor
 
     source = Path(taskhub.__file__).resolve().parents[1]
     watched = [source / name for name in ("taskhub", "broadcaster", "routes")]
     if loaded.config_file is not None:
         watched.append(loaded.config_file)
     supervisor = Supervisor(
-        server_command(parsed.arguments),
+        _processes(parsed, loaded.settings),
         sock,
         watched,
-        stop_timeout_s=loaded.settings.drain_s + 2,
         say=lambda text: print(f"[reload] {text}", file=sys.stderr, flush=True),
     )
     return asyncio.run(supervisor.run())
+
+
+def _serve_from_workers(parsed: argparse.Namespace, settings: Settings, sockets: Sequence[socket.socket]) -> int:
+    from taskhub import logs
+    from taskhub.workers import Workers
+
+    logs.configure(level=settings.log_level, json=settings.json_logs)
+    url, pid = url_of(sockets[0]), os.getpid()
+
+    def on_ready() -> None:
+        server_file.write(settings.data_dir, server_file.RunningServer(pid, url, settings.auth_mode))
+        _announce(settings, url)
+
+    try:
+        return asyncio.run(Workers(_processes(parsed, settings), sockets, on_ready=on_ready).run())
+    finally:
+        server_file.remove(settings.data_dir, pid)
+
+
+def _processes(parsed: argparse.Namespace, settings: Settings) -> Processes:
+    return Processes(server_command(parsed.arguments), stop_timeout_s=settings.drain_s + 2)
 
 
 def _supervised(parsed: argparse.Namespace) -> int:
@@ -80,7 +112,9 @@ def _supervised(parsed: argparse.Namespace) -> int:
     try:
         settings = _load(parsed).settings
         sock = socket.socket(fileno=int(listening))
-        return _serve(parsed, settings, sock, banner=turn == "first", control=control)
+        if worker := turn == "worker":
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal sends it to all; the supervisor decides
+        return _serve(parsed, settings, sock, banner=turn == "first", control=control, listed=not worker)
     except SettingsError as error:
         control.failed(str(error))
         return 1
@@ -102,6 +136,7 @@ def _serve(
     *,
     banner: bool,
     control: Control | None = None,
+    listed: bool = True,
 ) -> int:
     from taskhub import logs
     from taskhub.app import create_app
@@ -113,15 +148,11 @@ def _serve(
 
     def on_ready(url: str) -> None:
         if banner:
-            print(banner_text(settings, url), flush=True)
-            for other in server_file.read_all(settings.data_dir):
-                if other.pid != os.getpid():
-                    also = f"another TaskHub (pid {other.pid}, {other.url}) serves this data directory, too"
-                    print(also, file=sys.stderr, flush=True)
+            _announce(settings, url)
 
     try:
         app = create_app(settings, demo=parsed.demo)
-        _run(serve(app, settings, sock, on_ready=on_ready, control=control))
+        _run(serve(app, settings, sock, on_ready=on_ready, control=control, listed=listed))
     except (NewerSchema, StorageBusy) as error:
         if control is not None:
             control.failed(str(error))
@@ -144,6 +175,14 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
+def _announce(settings: Settings, url: str) -> None:
+    print(banner_text(settings, url), flush=True)
+    for other in server_file.read_all(settings.data_dir):
+        if other.pid != os.getpid():
+            also = f"another TaskHub (pid {other.pid}, {other.url}) serves this data directory, too"
+            print(also, file=sys.stderr, flush=True)
+
+
 def banner_text(settings: Settings, url: str) -> str:
     """What a person who just started the server wants to paste somewhere."""
     key = ' -H "x-api-key: $TASKHUB_API_KEY"' if settings.auth_mode == "api_key" else ""
@@ -158,6 +197,8 @@ def banner_text(settings: Settings, url: str) -> str:
             "stream": f"{url}/events/stream",
             "data": str(settings.data_dir) if settings.embedded else mask_url(settings.database_address),
         }
+    if settings.workers > 1:
+        addresses["workers"] = str(settings.workers)
     lines += [f"  {name:<12} {address}" for name, address in addresses.items()]
     if not settings.api_base_url:
         lines += ["", "Watch every change:", "", f'  curl -N{key} "{url}/events/stream"']

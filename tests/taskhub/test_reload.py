@@ -13,7 +13,8 @@ import pytest
 
 from taskhub import server_file
 from taskhub.listening import listen
-from taskhub.reload import Supervisor, server_command, syntax_problem
+from taskhub.processes import Processes, server_command
+from taskhub.reload import Supervisor, syntax_problem
 from tests.e2e.harness.process import ROOT, TaskHubProcess
 
 DEADLINE_S = 60.0
@@ -29,22 +30,16 @@ class Supervised:
         self.log = directory / "log"
         self.said: list[str] = []
         self._socket = listen("127.0.0.1", 0, move_on=False)
-        self.supervisor: Supervisor | None = None
+        self.processes: Processes | None = None
         self.running: asyncio.Task[int] | None = None
 
     def start(self, text: str) -> None:
         self.source.write_text(text)
         fake = str(ROOT / "tests/taskhub/fake_server.py")
         command = [sys.executable, fake, str(self.source), str(self.log)]
-        self.supervisor = Supervisor(
-            command,
-            self._socket,
-            [self.watched],
-            stop_timeout_s=DEADLINE_S,
-            start_timeout_s=DEADLINE_S,
-            say=self.said.append,
-        )
-        self.running = asyncio.create_task(self.supervisor.run())
+        self.processes = Processes(command, stop_timeout_s=DEADLINE_S, start_timeout_s=DEADLINE_S)
+        supervisor = Supervisor(self.processes, self._socket, [self.watched], say=self.said.append)
+        self.running = asyncio.create_task(supervisor.run())
 
     async def ask(self, word: str = "") -> str:
         """The answer of whoever accepts the connection; empty when it ends without one."""
@@ -141,8 +136,8 @@ async def test_a_process_that_cannot_start_is_explained_and_the_old_one_keeps_se
 async def test_a_process_that_never_gets_ready_is_given_up(supervised: Supervised) -> None:
     supervised.start("'serve' # one")
     await supervised.until_answered("'serve' # one")
-    assert supervised.supervisor is not None
-    supervised.supervisor._start_timeout_s = 0.5  # it may have taken the first process longer to get ready
+    assert supervised.processes is not None
+    supervised.processes._start_timeout_s = 0.5  # it may have taken the first process longer to get ready
 
     supervised.source.write_text("hang")
     await supervised.until(supervised.has_said("keeps serving"))
