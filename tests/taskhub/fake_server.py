@@ -2,7 +2,7 @@
 
 Arguments: the file, the log, and what the supervisor adds. The file's first word decides what it does:
 `fail` (says so and exits 1), `broken` (says that its source is and exits 1), `crash` (exits 3 without a word), `hang`
-(never gets ready), else it serves.
+(never gets ready), `stubborn` (serves and never leaves), else it serves.
 """
 
 import asyncio
@@ -28,6 +28,8 @@ async def serve(text: str, listening: socket.socket, control: Control) -> str:
     server = await asyncio.start_server(answer, sock=listening)
     control.ready("http://fake")
     reason = await control.wait()
+    if text.startswith("stubborn"):
+        await asyncio.sleep(600)
     server.close()
     return reason
 

@@ -127,6 +127,56 @@ def test_serve_refuses_to_reload_in_production(
     assert "--reload is for development" in capsys.readouterr().err
 
 
+def test_serve_refuses_several_workers_without_what_they_share_and_says_what_to_set(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(["serve", "--workers", "2", "--port", "0"]) == 2
+
+    database, redis = capsys.readouterr().err.splitlines()
+    assert "WORKERS=2" in database
+    assert "SQLite is one server's" in database
+    assert "TASKHUB_DATABASE_URL" in database
+    assert "streams would hear it a poll later" in redis
+    assert "TASKHUB_REDIS_URL" in redis
+
+
+@pytest.mark.parametrize(
+    ("arguments", "transports", "said"),
+    [
+        (["--reload"], "http", "--reload is for one server process; with WORKERS, SIGHUP"),
+        (["--demo"], "http", "--demo is for one server process"),
+        ([], "http,sse", "set TASKHUB_MCP_TRANSPORTS=http"),
+    ],
+)
+def test_serve_refuses_what_only_one_process_can_do(
+    arguments: list[str],
+    transports: str,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("TASKHUB_DATABASE_URL", "postgresql://db/taskhub")
+    monkeypatch.setenv("TASKHUB_REDIS_URL", "redis://redis")
+    monkeypatch.setenv("TASKHUB_WORKERS", "2")
+    monkeypatch.setenv("TASKHUB_MCP_TRANSPORTS", transports)
+
+    assert run(["serve", "--port", "0", *arguments]) == 2
+
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+
+
+def test_check_says_why_the_older_transport_is_off(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TASKHUB_WORKERS", "2")
+
+    run(["check"])
+
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("TASKHUB_MCP_TRANSPORTS "))
+    assert line.split(maxsplit=2)[1:] == ["http", "because WORKERS is 2 (environment TASKHUB_WORKERS)"]
+
+
 def test_serve_refuses_examples_where_it_holds_no_tickets(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["serve", "--demo", "--api-base-url", "http://127.0.0.1:1"]) == 2
     assert "--demo" in capsys.readouterr().err

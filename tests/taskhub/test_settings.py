@@ -14,6 +14,13 @@ def empty_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+def test_several_workers_in_front_of_another_taskhub_need_neither_database_nor_redis() -> None:
+    settings = load({"workers": 4, "api_base_url": "http://127.0.0.1:1"}).settings
+
+    assert settings.serving_problems() == []
+    assert settings.mcp_transports == ("http",)
+
+
 def test_the_command_line_goes_before_the_environment_before_the_file_before_the_default(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -1,0 +1,268 @@
+"""`serve --workers`: several processes behind one port are one server to whoever uses it."""
+
+import asyncio
+import json
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import psutil
+import pytest
+
+from taskhub import server_file
+from tests.e2e.conftest import MakeHub
+from tests.e2e.harness.clients import api, call, mcp_http
+from tests.e2e.harness.process import TaskHubProcess
+from tests.e2e.harness.streams import SocketRecorder, record
+from tests.e2e.harness.waiting import until
+from tests.servers import PostgresServer, RedisServer
+
+START_DEADLINE_S = 60.0
+DEADLINE_S = 30.0
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[PostgresServer]:
+    try:
+        server = PostgresServer()
+    except FileNotFoundError as missing:
+        pytest.skip(f"missing {missing}")
+    server.start()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[RedisServer]:
+    server = RedisServer()
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+async def crew(make_hub: MakeHub, postgres: PostgresServer, redis: RedisServer) -> TaskHubProcess:
+    """A server of two workers."""
+    environment = {
+        "TASKHUB_DATABASE_URL": postgres.create_database(),
+        "TASKHUB_REDIS_URL": redis.url,
+        "TASKHUB_WORKERS": "2",
+        # So rare that what is heard sooner came through Redis.
+        "TASKHUB_POLL_INTERVAL_MS": "30000",
+    }
+    return await make_hub(environment=environment).start(START_DEADLINE_S)
+
+
+@pytest.fixture
+async def stack() -> AsyncIterator[AsyncExitStack]:
+    async with AsyncExitStack() as stack:
+        yield stack
+
+
+class Streams:
+    """Streams of one server, some on each of its workers."""
+
+    def __init__(self, hub: TaskHubProcess, stack: AsyncExitStack) -> None:
+        self._hub = hub
+        self._stack = stack
+        self.by_instance: dict[str, list[SocketRecorder]] = {}
+
+    @property
+    def all(self) -> list[SocketRecorder]:
+        return [stream for streams in self.by_instance.values() for stream in streams]
+
+    async def open(self, headers: dict[str, str] | None = None) -> SocketRecorder:
+        stream = await self._stack.enter_async_context(record(self._hub.url, headers=headers))
+        await stream.wait_ready(DEADLINE_S)
+        self.by_instance.setdefault(instance_of(stream), []).append(stream)
+        return stream
+
+    async def open_on(self, workers: int) -> "Streams":
+        """Open streams until so many workers have two at least: which worker takes a connection is the kernel's."""
+        for _ in range(100):
+            if len([streams for streams in self.by_instance.values() if len(streams) > 1]) == workers:
+                return self
+            await self.open()
+        raise AssertionError(f"100 streams, all on {list(self.by_instance)}")
+
+
+def instance_of(stream: SocketRecorder) -> str:
+    instance: str = stream.named("hello")[0].data["instance"]
+    return instance
+
+
+def workers_of(hub: TaskHubProcess) -> list[psutil.Process]:
+    return [child for child in psutil.Process(hub.pid).children() if child.status() != psutil.STATUS_ZOMBIE]
+
+
+async def fresh(hub: TaskHubProcess, method: str, path: str, **options: object) -> dict[str, object]:
+    """A request on a connection of its own, so that any worker may take it."""
+    async with api(hub.url) as client:
+        answer = await client.request(method, path, **options)
+        assert answer.status < 300, answer
+        found: dict[str, object] = answer.json
+        return found
+
+
+async def test_what_any_worker_writes_every_stream_hears_in_one_order(
+    crew: TaskHubProcess, stack: AsyncExitStack
+) -> None:
+    streams = await Streams(crew, stack).open_on(2)
+
+    async def write(writer: int) -> None:
+        key = (await fresh(crew, "POST", "/api/v1/tickets", json={"summary": f"Ticket {writer}"}))["key"]
+        for number in range(8):
+            await fresh(crew, "PATCH", f"/api/v1/tickets/{key}", json={"remarks": str(number)})
+
+    await asyncio.gather(*map(write, range(6)))
+    async with api(crew.url) as client:
+        log = [event["id"] for event in await client.log()]
+    for stream in streams.all:
+        await stream.wait_id(log[-1], DEADLINE_S)
+
+    assert len(log) == 6 * 9
+    assert all(stream.ids == log for stream in streams.all)
+
+
+async def test_what_one_worker_writes_the_streams_of_the_other_hear_at_once(
+    crew: TaskHubProcess, stack: AsyncExitStack
+) -> None:
+    streams = await Streams(crew, stack).open_on(2)
+
+    written = []
+    for number in range(10):
+        answer = await fresh(crew, "POST", "/api/v1/tickets", json={"summary": f"Ticket {number}"})
+        written.append(answer["event_id"])
+        # One by one: a change of its own would make a worker look into the log, and find the other's there.
+        for stream in streams.all:
+            await stream.wait_id(str(answer["event_id"]))
+
+    assert all(stream.ids == written for stream in streams.all)
+
+
+async def test_a_session_of_the_initialize_era_goes_on_whichever_worker_answers(crew: TaskHubProcess) -> None:
+    async with mcp_http(crew.url, mode="legacy") as client:
+        made = await asyncio.gather(*(call(client, "create_ticket", summary=f"Ticket {n}") for n in range(12)))
+
+    assert len({ticket["key"] for ticket in made}) == 12
+
+
+async def test_a_killed_worker_is_replaced_and_its_clients_resume_without_gap_or_repeat(
+    crew: TaskHubProcess, stack: AsyncExitStack
+) -> None:
+    streams = await Streams(crew, stack).open_on(2)
+    before = workers_of(crew)
+    async with api(crew.url) as client:
+        first = await client.create("Before")
+    for stream in streams.all:
+        await stream.wait_id(first["event_id"])
+
+    before[0].kill()
+    await until(lambda: any(stream.ended for stream in streams.all), "end of a stream", DEADLINE_S)
+    (dead,) = [one for one, found in streams.by_instance.items() if any(stream.ended for stream in found)]
+    lost = streams.by_instance.pop(dead)
+    assert [stream.ended for stream in streams.all] == [False] * len(streams.all)
+    # While one worker is away: neither the requests of the others nor those that wait for it are refused.
+    written = await asyncio.gather(
+        *(fresh(crew, "POST", "/api/v1/tickets", json={"summary": f"Meanwhile {n}"}) for n in range(8))
+    )
+    resumed = [await streams.open({"Last-Event-ID": stream.last_event_id or ""}) for stream in lost]
+    last = await fresh(crew, "POST", "/api/v1/tickets", json={"summary": "After"})
+    for stream in streams.all:
+        await stream.wait_id(str(last["event_id"]), DEADLINE_S)
+
+    async with api(crew.url) as client:
+        log = [event["id"] for event in await client.log()]
+    assert len(log) == 1 + len(written) + 1
+    assert [stream.ids + again.ids for stream, again in zip(lost, resumed, strict=True)] == [log] * len(lost)
+    assert all(stream.ids == log for stream in streams.all if stream not in resumed)
+    await until(lambda: len(workers_of(crew)) == 2, "two workers", DEADLINE_S)
+    assert "ended unexpectedly" in crew.log
+    assert await crew.stop() == 0
+
+
+async def test_sigterm_says_goodbye_on_every_worker_and_leaves_nothing_behind(
+    crew: TaskHubProcess, stack: AsyncExitStack
+) -> None:
+    streams = await Streams(crew, stack).open_on(2)
+    workers = workers_of(crew)
+
+    assert await crew.stop() == 0
+
+    for stream in streams.all:
+        await stream.wait_end()
+        assert stream.named("goodbye")[0].data["reason"] == "shutdown"
+        assert stream.clean_end
+    assert not any(worker.is_running() for worker in workers)
+    assert server_file.read(crew.data_dir) is None
+
+
+async def test_sighup_replaces_every_worker_and_streams_miss_nothing(
+    crew: TaskHubProcess, stack: AsyncExitStack
+) -> None:
+    streams = await Streams(crew, stack).open_on(2)
+    before = {worker.pid for worker in workers_of(crew)}
+    writing = asyncio.create_task(write_until_cancelled(crew))
+
+    crew.signal(signal.SIGHUP)
+    await until(lambda: not before & {worker.pid for worker in workers_of(crew)}, "replacements", 2 * START_DEADLINE_S)
+    writing.cancel()
+    await asyncio.gather(writing, return_exceptions=True)
+    last = await fresh(crew, "POST", "/api/v1/tickets", json={"summary": "After"})
+    async with api(crew.url) as client:
+        log = [event["id"] for event in await client.log()]
+    for stream in streams.all:
+        await stream.wait_end()
+        assert stream.named("goodbye")[0].data["reconnect"]
+        again = await streams.open({"Last-Event-ID": stream.last_event_id or ""})
+        await again.wait_id(str(last["event_id"]))
+        assert stream.ids + again.ids == log
+
+    assert log
+
+
+async def write_until_cancelled(hub: TaskHubProcess) -> None:
+    number = 0
+    while True:
+        number += 1
+        await fresh(hub, "POST", "/events", json={"type": "build.finished", "data": {"number": number}})
+
+
+async def test_it_is_one_server_with_one_address_one_banner_and_a_view_for_each_worker(
+    crew: TaskHubProcess, stack: AsyncExitStack
+) -> None:
+    streams = await Streams(crew, stack).open_on(2)
+
+    views: dict[str, object] = {}
+    while len(views) < 2:
+        debug = await fresh(crew, "GET", "/events/debug")
+        assert debug["partial"] is True
+        views[str(debug["instance"])] = debug["connected_clients"]
+
+    assert views == {instance: len(found) for instance, found in streams.by_instance.items()}
+    assert crew.log.count("is ready") == 1
+    assert json.loads((crew.data_dir / "server.json").read_text()) == {
+        "pid": crew.pid,
+        "url": crew.url,
+        "auth": "none",
+    }
+    assert len(server_file.read_all(crew.data_dir)) == 1
+    async with api(crew.url) as client:
+        # Its messages could reach the other worker.
+        assert (await client.request("GET", "/sse")).status == 404
+
+
+async def test_a_database_that_is_away_ends_the_start_with_one_sentence(tmp_path: Path, make_hub: MakeHub) -> None:
+    environment = {
+        "TASKHUB_DATABASE_URL": "postgresql://me:hunter2@127.0.0.1:1/taskhub",
+        "TASKHUB_REDIS_URL": "redis://127.0.0.1:1/0",
+    }
+    hub = make_hub("--workers", "3", environment=environment)
+    hub.launch()
+
+    assert await hub.wait_exit(START_DEADLINE_S) == 1
+    assert hub.log.count("taskhub: postgresql://") == 1
+    assert "the server could not start" in hub.log
+    assert "hunter2" not in hub.log
+    assert "Traceback" not in hub.log
