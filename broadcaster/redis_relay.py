@@ -18,7 +18,7 @@ from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 from redis.asyncio import Redis
-from redis.asyncio.client import PubSub
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
@@ -62,6 +62,7 @@ class RedisRelay:
     ) -> None:
         self._url = redact(url)
         self._client, self._sentinels = _client(url, timeout_s=ping_interval_s)
+        self._make_connection: Callable[[], AbstractConnection] = self._client.connection_pool.make_connection
         self._prefix = channel_prefix
         self._instance = instance
         self._queue_limit = queue_limit
@@ -151,56 +152,66 @@ class RedisRelay:
             ceiling: float = min(_MIN_BACKOFF_S * 2**failures, _MAX_BACKOFF_S)
             await asyncio.sleep(ceiling * random.uniform(0.5, 1.0))  # noqa: S311  # spreads retries, guards nothing
 
+    # Both directions use redis-py's connections (which know of TLS, passwords and Sentinel) without its client and its
+    # `PubSub` above them: these cost several times as much per message as all the rest.
+
+    async def _connect(self, connection: AbstractConnection) -> None:
+        async with asyncio.timeout(self._ping_interval_s):
+            await connection.connect()  # type: ignore[no-untyped-call]  # redis-py annotates most, not all
+
     async def _listen(self) -> None:
         """One connection's life: subscribe, receive, follow what is watched, and see that the far side is alive."""
-        pubsub = self._client.pubsub()
+        connection = self._make_connection()
         subscribed: set[str] = set()
         self._last_heard = -math.inf
         try:
-            await self._subscribe(pubsub, subscribed)
+            await self._connect(connection)
+            await self._subscribe(connection, subscribed)
             # Redis answers in order: this pong comes when all subscriptions stand.
             asked = self._clock()
-            await pubsub.ping()
+            await _send(connection, "PING")
             if self._listener is None:
-                return  # see _end_if_cancelled; a task group that failed may leave this task marked as cancelled
+                return  # a task group that failed may leave this task marked as cancelled, and never cancelled again
             async with asyncio.TaskGroup() as session:
-                session.create_task(self._receive(pubsub), name="relay receiver")
-                session.create_task(self._follow_watched(pubsub, subscribed), name="relay subscriptions")
-                session.create_task(self._expect_life(pubsub, asked), name="relay pings")
+                session.create_task(self._receive(connection), name="relay receiver")
+                session.create_task(self._follow_watched(connection, subscribed), name="relay subscriptions")
+                session.create_task(self._expect_life(connection, asked), name="relay pings")
         finally:
             self._set_up(False)
-            await pubsub.aclose()  # type: ignore[no-untyped-call]  # redis-py annotates most, not all
+            await connection.disconnect(nowait=True)
 
-    async def _receive(self, pubsub: PubSub) -> None:
-        connection: Any = pubsub.connection
+    async def _receive(self, connection: AbstractConnection) -> None:
         while True:
             batch: list[Announcement] = []
             try:
-                self._take(await pubsub.get_message(timeout=None), batch)
+                self._take(await connection.read_response(timeout=math.inf), batch)
                 taken = 1
                 # What has already arrived goes on together: the hub then writes it in one flush.
                 while taken < _MESSAGES_PER_TURN and await connection.can_read():
-                    self._take(await pubsub.get_message(timeout=0.0), batch)
+                    reply = await connection.read_response(timeout=0.0)
+                    if reply is None:  # only a part of it has arrived
+                        break
+                    self._take(reply, batch)
                     taken += 1
             finally:
                 self._hand_on(batch)
-            _end_if_cancelled()
             if taken == _MESSAGES_PER_TURN:
                 await asyncio.sleep(0)
 
-    def _take(self, message: dict[str, Any] | None, batch: list[Announcement]) -> None:
-        if message is None:
-            return
+    def _take(self, reply: Any, batch: list[Announcement]) -> None:
+        """One reply of the listening connection: `PONG` alone as long as there is no subscription, else a list, such as
+        [b"message", channel, body]."""
         self._last_heard = self._clock()
-        if message["type"] == "pong" and not self._up.is_set():
-            self._set_up(True)
-        if message["type"] != "message":
+        if not isinstance(reply, list) or reply[0] != b"message":
+            if not self._up.is_set() and (reply == b"PONG" or reply[0] == b"pong"):
+                self._set_up(True)
             return
+        _, channel, body = reply
         try:
-            announcement = decode_message(message["data"], self._instance)
+            announcement = decode_message(body, self._instance)
             if announcement is None or announcement.workspace not in self._watched:
                 return
-            if message["channel"] != self._channel(announcement.workspace).encode():
+            if channel != self._channel(announcement.workspace).encode():
                 raise InvalidMessage("about another workspace than its channel's")
         except InvalidMessage as error:
             # One warning, for whoever sends one such message sends thousands.
@@ -230,24 +241,23 @@ class RedisRelay:
         except Exception:
             logger.exception("announcements of other instances could not be handled")
 
-    async def _follow_watched(self, pubsub: PubSub, subscribed: set[str]) -> None:
+    async def _follow_watched(self, connection: AbstractConnection, subscribed: set[str]) -> None:
         while True:
             await self._watched_changed.wait()
-            await self._subscribe(pubsub, subscribed)
-            _end_if_cancelled()
+            await self._subscribe(connection, subscribed)
 
-    async def _subscribe(self, pubsub: PubSub, subscribed: set[str]) -> None:
+    async def _subscribe(self, connection: AbstractConnection, subscribed: set[str]) -> None:
         """Make the connection's subscriptions those that are watched."""
         self._watched_changed.clear()
         wanted, unwanted = self._watched - subscribed, subscribed - self._watched
         subscribed |= wanted
         subscribed -= unwanted
         if wanted:
-            await pubsub.subscribe(*map(self._channel, sorted(wanted)))
+            await _send(connection, "SUBSCRIBE", *map(self._channel, sorted(wanted)))
         if unwanted:
-            await pubsub.unsubscribe(*map(self._channel, sorted(unwanted)))
+            await _send(connection, "UNSUBSCRIBE", *map(self._channel, sorted(unwanted)))
 
-    async def _expect_life(self, pubsub: PubSub, asked: float) -> None:
+    async def _expect_life(self, connection: AbstractConnection, asked: float) -> None:
         """Ping, and raise when nothing was heard since the last ping (the first went out at `asked`): Redis is paused,
         or the path to it died without a word."""
         while True:
@@ -255,8 +265,7 @@ class RedisRelay:
             if self._last_heard < asked:
                 raise RedisTimeoutError(f"not a word in {self._ping_interval_s:g} s")
             asked = self._clock()
-            await pubsub.ping()
-            _end_if_cancelled()
+            await _send(connection, "PING")
 
     def _set_up(self, up: bool) -> None:
         before, self._state = self._state, "up" if up else "down"
@@ -274,25 +283,46 @@ class RedisRelay:
             logger.exception("a change of the relay could not be handled")
 
     async def _publish(self) -> None:
-        while self._listener is not None:
-            await self._queued.wait()
-            await self._up.wait()
-            batch = [self._queue.popleft() for _ in range(min(len(self._queue), _MESSAGES_PER_TURN))]
-            try:
-                # All that gathered while the last batch was on its way leaves in one round trip.
-                async with self._client.pipeline(transaction=False) as pipeline:
-                    for workspace, message, _ in encode_messages(batch, self._instance):
-                        pipeline.publish(self._channel(workspace), message)
-                    await pipeline.execute()
-            except BaseException:
-                # Some may have arrived; hearing an event twice does no harm, not hearing it costs a poll.
-                self._queue.extendleft(reversed(batch))
-                self._trim()
-                raise
-            self._announced += len(batch)
-            if not self._queue:
-                self._queued.clear()
-                self._flushed.set()
+        """One connection's life: send what is queued. It is given up when an answer takes too long."""
+        connection = self._make_connection()
+        clock = asyncio.get_running_loop().time
+        try:
+            async with asyncio.timeout(None) as patience:
+                while self._listener is not None:
+                    await self._queued.wait()
+                    await self._up.wait()
+                    # Servers and networks close connections on which nothing happens.
+                    if not connection.is_connected or await connection.can_read():
+                        await connection.disconnect(nowait=True)
+                        await self._connect(connection)
+                    patience.reschedule(clock() + self._ping_interval_s)
+                    await self._send_queued(connection)
+                    patience.reschedule(None)
+        finally:
+            await connection.disconnect(nowait=True)
+
+    async def _send_queued(self, connection: AbstractConnection) -> None:
+        batch = [self._queue.popleft() for _ in range(min(len(self._queue), _MESSAGES_PER_TURN))]
+        try:
+            # All that gathered while the last batch was on its way leaves in one round trip.
+            messages = encode_messages(batch, self._instance)
+            packed = [
+                piece
+                for workspace, message, _ in messages
+                for piece in connection.pack_command("PUBLISH", self._channel(workspace), message)
+            ]
+            await connection.send_packed_command(packed, check_health=False)
+            for _ in messages:
+                await connection.read_response(timeout=math.inf)
+        except BaseException:
+            # Some may have arrived; hearing an event twice does no harm, not hearing it costs a poll.
+            self._queue.extendleft(reversed(batch))
+            self._trim()
+            raise
+        self._announced += len(batch)
+        if not self._queue:
+            self._queued.clear()
+            self._flushed.set()
 
     def _trim(self) -> None:
         while len(self._queue) > self._queue_limit:
@@ -301,6 +331,10 @@ class RedisRelay:
 
     def _channel(self, workspace: str) -> str:
         return f"{self._prefix}:{workspace}"
+
+
+async def _send(connection: AbstractConnection, *command: str) -> None:
+    await connection.send_packed_command(connection.pack_command(*command), check_health=False)
 
 
 def redact(url: str) -> str:
@@ -312,7 +346,9 @@ def redact(url: str) -> str:
 def _client(url: str, timeout_s: float) -> tuple[Redis, list[Redis]]:
     """The client of a URL, and the clients of the Sentinels that it asks. Nothing connects yet. Raises ValueError."""
     options: dict[str, Any] = {
-        "socket_timeout": timeout_s,
+        # Waiting for answers is this module's, too. redis-py would start a task and a timer for each, with
+        # `asyncio.wait_for`, which on Python 3.11 forgets a cancellation that comes together with the result.
+        "socket_timeout": None,
         "socket_connect_timeout": timeout_s,
         # Version 3 of the protocol has nothing for pub/sub, and costs a log record per message in this client.
         "protocol": 2,
@@ -327,7 +363,7 @@ def _client(url: str, timeout_s: float) -> tuple[Redis, list[Redis]]:
         service, _, database = parts.path.strip("/").partition("/")
         if not service:
             raise ValueError("names no service")
-        timeouts = {name: options[name] for name in ("socket_timeout", "socket_connect_timeout", "retry")}
+        timeouts = {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s, "retry": options["retry"]}
         sentinel = Sentinel(  # type: ignore[no-untyped-call]  # redis-py annotates most, not all
             hosts,
             sentinel_kwargs=timeouts,
@@ -348,16 +384,6 @@ def _host_and_port(text: str) -> tuple[str, int]:
     if not parts.hostname:
         raise ValueError("a host is missing")
     return parts.hostname, parts.port or _SENTINEL_PORT
-
-
-def _end_if_cancelled() -> None:
-    """Raise CancelledError in a task whose cancellation was lost, which would never end otherwise.
-
-    On Python 3.11 `asyncio.wait_for`, with which redis-py sends, answers its result instead when both come at once.
-    """
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
 
 
 def _is_connection_trouble(error: BaseException) -> bool:

@@ -73,9 +73,9 @@ class _Message:
         self._epoch = announcement.epoch
         self._first = announcement.first
         self._last = announcement.last
-        self._size = _size(announcement)
+        lines, self._size = _lines(announcement)
         self._carried = _carried(announcement, self._size)
-        self._lines = [event.encoded for event in announcement.events] if self._carried else []
+        self._lines = lines if self._carried else []
 
     def take(self, announcement: Announcement) -> bool:
         """Add an announcement that continues this message; False if it does not, or no longer fits."""
@@ -84,13 +84,13 @@ class _Message:
             return False
         if not transient and announcement.first != self._last + 1:
             return False
-        size = _size(announcement)
+        lines, size = _lines(announcement)
         if _carried(announcement, size) is not self._carried:
             return False
         if self._carried:
             if self._size + size > CARRY_LIMIT_BYTES:
                 return False
-            self._lines.extend(event.encoded for event in announcement.events)
+            self._lines += lines
         self._size += size
         self._last = announcement.last
         self.count += 1
@@ -107,8 +107,10 @@ class _Message:
         return b"\n".join((orjson.dumps(header), *self._lines))
 
 
-def _size(announcement: Announcement) -> int:
-    return sum(len(event.encoded) + 1 for event in announcement.events)
+def _lines(announcement: Announcement) -> tuple[list[bytes], int]:
+    """The events' encodings, and how many bytes they take."""
+    lines = [event.encoded for event in announcement.events]
+    return lines, sum(map(len, lines)) + len(lines)
 
 
 def _carried(announcement: Announcement, size: int) -> bool:

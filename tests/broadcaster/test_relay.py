@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 import redis
-from redis.asyncio.client import PubSub
+from redis.asyncio.connection import AbstractConnection
 
+from broadcaster import redis_relay
 from broadcaster.event import Event, EventDraft
 from broadcaster.memory_log import MemoryEventLog
 from broadcaster.redis_relay import RedisRelay, redact
@@ -283,6 +284,22 @@ async def test_messages_that_have_arrived_are_handed_on_together(server: RedisSe
         assert len(ear.batches) < 10
 
 
+async def test_a_message_that_arrives_in_parts_is_heard_whole_and_in_its_place(
+    server: RedisServer, operator: "redis.Redis"
+) -> None:
+    ids = [f"t{number}" for number in range(6)]
+    async with instance(server.url, "a") as (a, ear):
+        await is_up(a)
+
+        for number, name in enumerate(ids):
+            size = 10 if number % 2 else 300_000  # far more than one read of a socket takes
+            operator.publish(f"{PREFIX}:{WORKSPACE}", encode_messages([transient(name, size)], "elsewhere")[0][1])
+        await hears(ear, lambda ear: len(ear.ids) == len(ids))
+
+        assert ear.ids == ids
+        assert ear.changes == [True]
+
+
 async def test_announcements_made_in_one_turn_travel_in_one_message(
     server: RedisServer, operator: "redis.Redis"
 ) -> None:
@@ -366,6 +383,23 @@ async def test_a_paused_redis_is_noticed_though_its_connections_stay_open(server
             assert ear.changes[:3] == [True, False, True]
 
 
+async def test_a_publishing_connection_without_answers_is_given_up_and_loses_no_announcement(
+    server: RedisServer, operator: "redis.Redis", caplog: pytest.LogCaptureFixture
+) -> None:
+    async with instance(server.url, "a", ping_interval_s=1.0) as (a, _), instance(server.url, "b") as (b, ear_b):
+        await is_up(a, b)
+
+        with caplog.at_level(logging.WARNING, "broadcaster"):
+            operator.client_pause(600_000, all=False)  # what publishes hangs, what listens does not
+            a.announce(Publisher().announcement())
+            await until(lambda: "TimeoutError" in caplog.text, "loss of patience")
+        operator.client_unpause()
+        await hears(ear_b, lambda ear: ear.heard)
+
+        assert a.statistics().dropped == 0
+        assert ear_b.changes == [True]
+
+
 async def test_killed_subscriptions_come_back(server: RedisServer, operator: "redis.Redis") -> None:
     publisher = Publisher()
     async with instance(server.url, "a") as (a, _), instance(server.url, "b") as (b, ear):
@@ -431,14 +465,14 @@ async def test_stopping_sends_what_is_queued_and_leaves_no_task(server: RedisSer
 async def test_stopping_ends_while_a_ping_is_on_its_way(
     server: RedisServer, monkeypatch: pytest.MonkeyPatch, turns: int
 ) -> None:
-    tasks, pings, ping = asyncio.all_tasks(), 0, PubSub.ping
+    tasks, pings, send = asyncio.all_tasks(), 0, redis_relay._send
 
-    async def seen_ping(pubsub: PubSub, message: str | None = None) -> bool:
+    async def seen(connection: AbstractConnection, *command: str) -> None:
         nonlocal pings
-        pings += 1
-        return bool(await ping(pubsub, message))
+        pings += command == ("PING",)
+        await send(connection, *command)
 
-    monkeypatch.setattr(PubSub, "ping", seen_ping)
+    monkeypatch.setattr(redis_relay, "_send", seen)
     async with instance(server.url, "a", ping_interval_s=0.2) as (a, _):
         await is_up(a)
         before = pings
