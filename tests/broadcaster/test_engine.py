@@ -601,9 +601,9 @@ async def test_equal_streams_that_resume_from_the_same_place_are_sent_the_same_b
         outlet = await world.connect(start=start)
         write = outlet.write
 
-        def note(data: bytes, write: Callable[[bytes], None] = write) -> None:
+        def note(data: bytes, write: Callable[[bytes], int] = write) -> int:
             sent.append(data)
-            write(data)
+            return write(data)
 
         outlet.write = note  # type: ignore[method-assign]  # the bytes themselves, not their copies, are looked at
         await until(lambda outlet=outlet: "ready" in outlet.names)  # type: ignore[misc]  # the loop's value

@@ -494,9 +494,9 @@ class SlowWrites:
         self.time = 1000.0
         write = outlet.write
 
-        def slow(data: bytes) -> None:
+        def slow(data: bytes) -> int:
             self.time += self.WRITE_S
-            write(data)
+            return write(data)
 
         outlet.write = slow  # type: ignore[method-assign]  # this one outlet is slow
 
