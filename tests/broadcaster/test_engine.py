@@ -644,3 +644,17 @@ async def test_many_that_read_again_at_once_get_their_turns_and_everything(world
 
     assert after_some_turns < 200
     assert all(outlet.numbers == [1, 2, 3, 4, 5, 6] for outlet in outlets)
+
+
+async def test_a_goodbye_before_a_reset_was_told_leaves_the_client_its_old_position(world: World) -> None:
+    outlet = await world.listen()
+    (event,) = world.commit(*world.numbered(1))
+    await until(lambda: outlet.events)
+    channel = world.broadcaster._channels[WORKSPACE]
+
+    world.log.new_epoch(WORKSPACE)
+    channel._epoch_changed(await world.log.bounds(WORKSPACE))
+    assert outlet.subscriber is not None
+    world.broadcaster.end(outlet.subscriber, "rotate")
+
+    assert outlet.frame("goodbye").data["position"] == event.position

@@ -54,7 +54,8 @@ class Account:
         assert follower.outlet.subscriber is not None
         self.filter = follower.outlet.subscriber.request.filter
         self.coalesced = follower.batching.coalesce
-        self.repeats = self.coalesced and (follower.limit is not None or follower.stalled_once)
+        cut_off = follower.limit is not None or follower.stalled_once or "goodbye" in follower.outlet.names
+        self.repeats = self.coalesced and cut_off
         self.logs = logs
         self.place = Position("", 0)
         self.got: list[dict[str, Any]] = []
@@ -101,12 +102,12 @@ class Account:
         log = self.logs[self.place.epoch]
         return [event for event in log[after:through] if self.filter.match(event) is not None]
 
-    def reaches(self, head: Position) -> bool:
+    def reaches(self, head: Position, owed: list[int]) -> bool:
         try:
             self.expect(head.seq)
         except AssertionError:
             return False
-        return self.place.epoch == head.epoch
+        return self.place.epoch == head.epoch and set(owed) <= set(self.transient)
 
 
 class Streams(RuleBasedStateMachine):
@@ -242,14 +243,16 @@ class Streams(RuleBasedStateMachine):
         """Long enough for a window to close, or for a poll."""
         self.wait(asyncio.sleep(0.012))
 
-    @rule(kept=st.integers(0, 20))
+    @rule(kept=st.integers(0, 60))
     def retention(self, kept: int) -> None:
         self.world.log.expire(WORKSPACE, max(1, self.head - kept))
         self.oldest = self.wait(self.world.log.bounds(WORKSPACE)).oldest
 
-    @rule()
-    def restore(self) -> None:
-        """The log begins anew, as after a restore; the poll finds out."""
+    @rule(chance=st.integers(0, 7))
+    def restore(self, chance: int) -> None:
+        """The log begins anew, as after a restore; the poll finds out. Seldom, for every stream begins anew, too."""
+        if chance:
+            return
         old = self.logs[self.epoch]
         self.epoch = self.world.log.new_epoch(WORKSPACE)
         self.logs[self.epoch] = list(old)
@@ -268,7 +271,7 @@ class Streams(RuleBasedStateMachine):
         for follower in staying:
             follower.outlet.drain()
         head = Position(self.epoch, self.head)
-        await until(lambda: all(not f.open or Account(f, self.logs).reaches(head) for f in staying))
+        await until(lambda: all(not f.open or Account(f, self.logs).reaches(head, f.owed) for f in staying))
         for follower in self.followers:
             account = Account(follower, self.logs)
             assert follower.outlet.most_buffered <= BUFFER + 1_000

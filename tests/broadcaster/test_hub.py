@@ -525,3 +525,24 @@ async def test_the_position_of_a_batch_is_that_of_its_stored_events(world: World
     await until(lambda: len(outlet.events) == 3)
 
     assert (outlet.frames[-1].event, outlet.frames[-1].id) == ("batch_update", stored.position)
+
+
+async def test_a_reader_that_stalls_on_a_heartbeat_before_a_flush_reaches_it_misses_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_module, "WRITES_PER_TURN", 5)
+    outlets = [await world.listen() for _ in range(40)]
+    world.commit(*world.numbered(1))
+    await until(lambda: outlets[0].events, pause_s=0)
+    last = outlets[-1]
+    assert not last.events
+
+    last.stall()
+    world.broadcaster._heartbeat(last.subscriber, 0.0)  # type: ignore[arg-type]  # it has one
+    await until(lambda: last.buffered(), pause_s=0)
+    reached = last.waiting
+    last.drain()
+    await until(lambda: all(outlet.events for outlet in outlets))
+
+    assert reached == b":\n"
+    assert all(outlet.numbers == [1] for outlet in outlets)
