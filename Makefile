@@ -5,13 +5,14 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 BIN := .venv/bin
 CODE := taskhub broadcaster routes tests
 
-.PHONY: install help run test lint format lock clean
+.PHONY: install help run test bench lint format lock clean
 
 install: .venv/.installed
 
 help:
 	@echo "make run      a development server with example tickets   ARGS=\"--port 9000\""
 	@echo "make test     every test                                  ARGS=\"-k replay\""
+	@echo "make bench    fan-out beside its peers and the targets    ARGS=\"--only light,sat --reps 1\""
 	@echo "make lint     style, types and imports; make format mends the style"
 	@echo "make install  only .venv, where taskhub is .venv/bin/taskhub"
 	@echo "make lock     the lock files again                        UPGRADE=--upgrade"
@@ -35,6 +36,10 @@ test: install
 	$(BIN)/python -m tests.provision
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -rs $(ARGS)
+
+# The benchmarks. ARGS="--list" names them; peers that are not installed are named and left out.
+bench: install
+	@exec $(BIN)/python -m tests.benchmarks $(ARGS)
 
 lint: install
 	$(BIN)/ruff check .

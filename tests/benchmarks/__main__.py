@@ -1,0 +1,124 @@
+"""The benchmark kit: `make bench`, or `python -m tests.benchmarks`.
+
+Each scenario is measured in rounds. In a round every variant (TaskHub with transient events, with stored ones, and each
+peer that is installed) gets a fresh server and one run, so that a machine that becomes slower is slower for all of
+them. Servers run on one core, the load client on another. Figures are medians over the rounds; quote ratios between
+variants of one run, not absolute figures of different runs.
+"""
+
+import argparse
+import json
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+from tests.benchmarks import report
+from tests.benchmarks.fanout import FANOUT
+from tests.benchmarks.load import RunFailed
+from tests.benchmarks.peers import EVERYBODY, present
+from tests.benchmarks.processes import CLIENT_CORE, SERVER_CORE, DidNotStart, raise_file_limit
+from tests.benchmarks.scenario import Outcome, Scenario
+from tests.benchmarks.targets import judged
+
+SCENARIOS: Final[Sequence[Scenario]] = (*FANOUT,)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what is asked for; 130 when interrupted."""
+    asked = _parser().parse_args(arguments)
+    if asked.list:
+        for scenario in SCENARIOS:
+            say(f"{scenario.name:12} {scenario.title}{' (only when named)' if scenario.opt_in else ''}")
+        return 0
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    files = raise_file_limit()
+    absent = {peer.name for peer in EVERYBODY} - {peer.name for peer in present(EVERYBODY)[0]}
+    for missing in present(EVERYBODY)[1]:
+        say(f"left out, for it is not installed: {missing}")
+    if SERVER_CORE == CLIENT_CORE:
+        say("this machine has one core, so server and client share it: the figures are too high, and ratios too close")
+    outcomes: dict[str, Outcome] = {}
+    status = 0
+    try:
+        for scenario in _chosen(asked.only):
+            if scenario.files > files:
+                say(f"{scenario.name} is left out: it needs {scenario.files} open files, and {files} are allowed")
+                continue
+            outcomes[scenario.name] = Outcome(scenario)
+            measure(outcomes[scenario.name], asked.reps, absent, set(asked.variants or ()))
+            show(outcomes[scenario.name])
+    except KeyboardInterrupt:
+        say("interrupted")
+        status = 130
+    verdicts = judged(outcomes)
+    if verdicts:
+        say(f"\nTargets\n{report.text_table(report.verdict_cells(verdicts), left=2)}")
+    if asked.json is not None:
+        asked.json.write_text(json.dumps(report.document(outcomes, verdicts, asked.reps), indent=1) + "\n")
+    if asked.markdown is not None:
+        asked.markdown.write_text(report.markdown(outcomes, verdicts, asked.reps))
+    return status
+
+
+def measure(outcome: Outcome, rounds: int, absent: set[str], wanted: set[str]) -> None:
+    """All rounds of one scenario. A run that fails is noted, and the others go on."""
+    say(f"\n{outcome.scenario.name}: {outcome.scenario.title}")
+    began = time.monotonic()
+    for _ in range(rounds):
+        for variant in outcome.scenario.variants:
+            if variant.name in absent or (wanted and variant.name not in wanted):
+                continue
+            try:
+                row = variant.measure()
+            except (RunFailed, DidNotStart) as failure:
+                outcome.failures.setdefault(variant.name, []).append(str(failure))
+            else:
+                outcome.runs.setdefault(variant.name, []).append(row)
+    say(f"({rounds} rounds, {time.monotonic() - began:.0f} s)")
+
+
+def show(outcome: Outcome) -> None:
+    """The scenario's table."""
+    say(report.text_table(report.cells(outcome)))
+    for line in report.failures(outcome):
+        say(line)
+
+
+def say(text: str) -> None:
+    """To the terminal, at once."""
+    print(text, flush=True)  # noqa: T201 - a command line prints
+
+
+def _chosen(names: Sequence[str] | None) -> list[Scenario]:
+    return [s for s in SCENARIOS if (s.name in names if names else not s.opt_in)]
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if unknown := set(names) - {scenario.name for scenario in SCENARIOS}:
+        raise argparse.ArgumentTypeError(f"no scenario is called {', '.join(sorted(unknown))}; --list names them")
+    return names
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__.partition("\n\n")[0] if __doc__ else None)
+    parser.add_argument("--only", type=_names, metavar="NAMES", help="scenarios, such as light,sat; default: all")
+    parser.add_argument("--variants", type=lambda text: text.split(","), metavar="NAMES", help="such as taskhub,nchan")
+    parser.add_argument("--reps", type=int, default=3, help="rounds; default: 3")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure of every run")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables as Markdown")
+    parser.add_argument("--list", action="store_true", help="name the scenarios and exit")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""The targets: what the fan-out must reach, as ratios within one run or as figures of their own."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from tests.benchmarks.scenario import CPU, MEMORY, P99, RATE, Column, Outcome
+
+KIB: Final = 1024
+VARIANTS: Final = ("taskhub", "taskhub stored")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A figure of TaskHub, alone or divided by that of `beside`, and its bound.
+
+    `beside` is a variant of the same scenario; with `{}` in it, the variant that stores or does not, as TaskHub's.
+    """
+
+    text: str
+    scenario: str
+    column: Column
+    at_most: float | None = None
+    at_least: float | None = None
+    beside: str | None = None
+    variants: Sequence[str] = VARIANTS
+
+    def judge(self, outcomes: Mapping[str, Outcome]) -> "Iterator[Verdict]":
+        """One verdict for each variant; without a value where something was not measured."""
+        for variant in self.variants:
+            value = None
+            if (outcome := outcomes.get(self.scenario)) is not None:
+                value = outcome.value(variant, self.column)
+                if value is not None and self.beside is not None:
+                    other = outcome.value(self.beside, self.column)
+                    value = value / other if other else None
+            yield Verdict(self, variant, value)
+
+    @property
+    def bound(self) -> str:
+        unit = "×" if self.beside else ""
+        return (
+            f"≤ {self.at_most:,g} {unit}".strip()
+            if self.at_most is not None
+            else f"≥ {self.at_least:,g} {unit}".strip()
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    target: Target
+    variant: str
+    value: float | None
+
+    @property
+    def met(self) -> bool | None:
+        """None: not measured."""
+        if self.value is None:
+            return None
+        if self.target.at_most is not None:
+            return self.value <= self.target.at_most
+        return self.target.at_least is not None and self.value >= self.target.at_least
+
+
+TARGETS: Final = (
+    *(
+        Target(f"CPU per delivery, {load}, beside {beside}", scenario, CPU, at_most=bound, beside=beside)
+        for scenario, load in (("light", "1000 × 10/s"), ("moderate", "1000 × 100/s"))
+        for beside, bound in (("nchan", 0.85), ("c-one", 1.4))
+    ),
+    Target("p99, 1000 × 100/s, beside nchan", "moderate", P99, at_most=1, beside="nchan"),
+    Target("saturation, 1000 subscribers, beside nchan", "sat", RATE, at_least=15, beside="nchan"),
+    Target("saturation, 1000 subscribers, beside c-coalesced", "sat", RATE, at_least=0.5, beside="c-coalesced"),
+    Target("saturation, 1000 subscribers, stored beside transient", "sat", RATE, at_least=0.5, beside="taskhub",
+           variants=("taskhub stored",)),
+    Target("saturation, 5000 subscribers, beside nchan", "sat5k", RATE, at_least=10, beside="nchan"),
+    Target("memory per idle subscriber, bytes", "idle10k", MEMORY, at_most=3.5 * KIB),
+    Target("memory per idle subscriber, beside nchan", "idle10k", MEMORY, at_most=0.35, beside="nchan"),
+)  # fmt: skip
+
+
+def judged(outcomes: Mapping[str, Outcome]) -> list[Verdict]:
+    """Of every target whose scenario was run."""
+    return [verdict for target in TARGETS if target.scenario in outcomes for verdict in target.judge(outcomes)]
