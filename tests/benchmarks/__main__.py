@@ -8,6 +8,7 @@ variants of one run, not absolute figures of different runs.
 
 import argparse
 import json
+import os
 import signal
 import sys
 import time
@@ -17,14 +18,24 @@ from types import FrameType
 from typing import Final
 
 from tests.benchmarks import report
+from tests.benchmarks.alone import FILTERS, HALF, SLOW
+from tests.benchmarks.connections import BURST, SOAK, STORM
 from tests.benchmarks.fanout import FANOUT
+from tests.benchmarks.latency import BUSY, COMMIT
 from tests.benchmarks.load import RunFailed
 from tests.benchmarks.peers import EVERYBODY, present
-from tests.benchmarks.processes import CLIENT_CORE, SERVER_CORE, DidNotStart, raise_file_limit
+from tests.benchmarks.processes import CLIENT_CORE, SERVER_CORE, DidNotStart, NotHere, go_first, raise_file_limit
+from tests.benchmarks.programs import SOURCES as PROGRAMS
+from tests.benchmarks.programs import built
+from tests.benchmarks.relay import RELAY
 from tests.benchmarks.scenario import Outcome, Scenario
 from tests.benchmarks.targets import judged
 
-SCENARIOS: Final[Sequence[Scenario]] = (*FANOUT,)
+SCENARIOS: Final[Sequence[Scenario]] = (
+    *FANOUT, FILTERS, SLOW, HALF, BUSY, COMMIT, RELAY, BURST, STORM, SOAK,
+)  # fmt: skip
+
+INTERRUPTS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,14 +45,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for scenario in SCENARIOS:
             say(f"{scenario.name:12} {scenario.title}{' (only when named)' if scenario.opt_in else ''}")
         return 0
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in INTERRUPTS:
         signal.signal(number, _interrupt)
+    if asked.first:
+        go_first()
+    os.sched_setaffinity(0, {CLIENT_CORE})  # and so are the databases that it starts
     files = raise_file_limit()
     absent = {peer.name for peer in EVERYBODY} - {peer.name for peer in present(EVERYBODY)[0]}
     for missing in present(EVERYBODY)[1]:
         say(f"left out, for it is not installed: {missing}")
     if SERVER_CORE == CLIENT_CORE:
         say("this machine has one core, so server and client share it: the figures are too high, and ratios too close")
+    for program in PROGRAMS:
+        built(program)
     outcomes: dict[str, Outcome] = {}
     status = 0
     try:
@@ -75,7 +91,7 @@ def measure(outcome: Outcome, rounds: int, absent: set[str], wanted: set[str]) -
                 continue
             try:
                 row = variant.measure()
-            except (RunFailed, DidNotStart) as failure:
+            except (RunFailed, DidNotStart, NotHere) as failure:
                 outcome.failures.setdefault(variant.name, []).append(str(failure))
             else:
                 outcome.runs.setdefault(variant.name, []).append(row)
@@ -99,6 +115,8 @@ def _chosen(names: Sequence[str] | None) -> list[Scenario]:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
+    for other in INTERRUPTS:  # a second one would keep servers from being ended
+        signal.signal(other, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
@@ -116,6 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--reps", type=int, default=3, help="rounds; default: 3")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure of every run")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables as Markdown")
+    parser.add_argument("--first", action="store_true", help="go before other programs on a busy machine (root only)")
     parser.add_argument("--list", action="store_true", help="name the scenarios and exit")
     return parser
 

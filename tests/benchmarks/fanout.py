@@ -58,7 +58,11 @@ FANOUT: Final = (
         Load(5000, window=16, warmup=2), (RATE, CPU, P50, P99), CAPABLE,
     ),
     compared(
+        "publishers", "saturation: 1000 subscribers, 32 publishers with one event each in flight",
+        Load(1000, window=32, publishers=32, pipeline=1, warmup=1.5), (RATE, CPU, P50, P99), CAPABLE,
+    ),
+    compared(
         "idle10k", "10 000 idle subscribers, then 2 events/s",
-        Load(10_000, rate=2), (MEMORY, CPU, P50, P99, CONNECTS),
+        Load(10_000, rate=2), (MEMORY, CPU, P50, P99, CONNECTS), CAPABLE,
     ),
 )  # fmt: skip

@@ -21,7 +21,7 @@ struct options {
     int backlog;             /* events that each subscriber must have received before it counts as connected */
     int stalled;             /* how many of the subscribers never read after they were connected */
     bool wait;               /* after connecting, wait for a line on standard input */
-    double seconds, warmup;  /* of the measurement, and before it */
+    double seconds, warmup;  /* of the measurement, and before it; 0 seconds: only connect */
     double connect_deadline; /* seconds */
     const char *publish;     /* path to POST to; NULL: publish nothing */
     bool hub;                /* bodies are events as TaskHub takes them; else the bare JSON object, one a line */

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from tests.benchmarks.processes import SERVER_CORE, WANTED_FILES, Server, unused_port
+from tests.benchmarks.processes import SERVER_CORE, WANTED_FILES, NotHere, Server, unused_port
 from tests.benchmarks.programs import HERE, built
 
 ROOT: Final = HERE.parents[1]
@@ -22,10 +22,6 @@ API_KEY: Final = "benchmark"
 """TaskHub is measured as it is used: with authorisation."""
 READY_DEADLINE_S: Final = 2.0
 NCHAN_MODULES: Final = ("/usr/lib/nginx/modules", "/usr/lib64/nginx/modules", "/usr/share/nginx/modules")
-
-
-class Missing(Exception):
-    """A peer is not installed here; `str()` says what to install."""
 
 
 class Peer(ABC):
@@ -42,7 +38,7 @@ class Peer(ABC):
     """Its events are stored before they are sent."""
 
     def check(self) -> None:
-        """Raises Missing when it cannot be started here."""
+        """Raises NotHere when it cannot be started here."""
         return
 
     @abstractmethod
@@ -92,7 +88,7 @@ class Nchan(Peer):
             for directory in NCHAN_MODULES:
                 if (module := Path(directory) / "ngx_nchan_module.so").exists():
                     return module
-        raise Missing("nchan (on Debian and Ubuntu: apt-get install nginx libnginx-mod-nchan)")
+        raise NotHere("nchan (on Debian and Ubuntu: apt-get install nginx libnginx-mod-nchan)")
 
 
 class Naive(Peer):
@@ -186,7 +182,7 @@ def present(peers: tuple[Peer, ...]) -> tuple[list[Peer], list[str]]:
     for peer in peers:
         try:
             peer.check()
-        except Missing as reason:
+        except NotHere as reason:
             missing.append(str(reason))
         else:
             found.append(peer)

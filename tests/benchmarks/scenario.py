@@ -1,11 +1,13 @@
 """What a scenario is: variants that are measured in turn, and the figures to show of each."""
 
+import functools
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from tests.benchmarks.load import Figures
+from tests.benchmarks.peers import TaskHub
 
 Row = dict[str, float]
 """Figure → value, of one run."""
@@ -88,7 +90,10 @@ REPEATED: Final = Column(
 SKIPPED: Final = Column(
     "skipped", "left out", ",.0f", "events missing between two deliveries to one subscriber", "worst"
 )
-EXACTNESS: Final = (LOST, REPEATED, SKIPPED)
+OTHERS: Final = Column(
+    "others", "others", ".0%", "share of the two cores that other programs took; where it is large, figures mean little"
+)
+EXACTNESS: Final = (LOST, REPEATED, SKIPPED, OTHERS)
 
 
 def row_of(figures: Figures) -> Row:
@@ -104,6 +109,7 @@ def row_of(figures: Figures) -> Row:
         "connects_per_s": figures.connects_per_s,
         "cpu_us_per_connect": figures.cpu_us_per_connect,
         "peak_bytes": figures.peak_bytes,
+        "others": figures.others,
         "client_utilisation": client["client_cpu_s"] / client["seconds"] if client["seconds"] else 0.0,
         "lost": client["undelivered"],
         **{name: client[name] for name in ("repeated", "skipped", "publish_errors", "overdue", "events_per_read")},
@@ -113,3 +119,15 @@ def row_of(figures: Figures) -> Row:
             for quantile in ("p50", "p99", "max")
         },
     }
+
+
+def inexactness(*several: Figures) -> Row:
+    """The figures of EXACTNESS, each the worst of several runs that make one measurement."""
+    rows = [row_of(figures) for figures in several]
+    return {column.figure: max((row[column.figure] for row in rows), key=abs) for column in EXACTNESS}
+
+
+def each(measure: Callable[[TaskHub], Row], *, stored: bool = True) -> list[Variant]:
+    """The variants of a scenario of TaskHub alone: transient events and, unless told otherwise, stored ones."""
+    peers = [TaskHub(), TaskHub(stored=True)] if stored else [TaskHub()]
+    return [Variant(peer.name, functools.partial(measure, peer)) for peer in peers]

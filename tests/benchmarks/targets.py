@@ -4,6 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from tests.benchmarks.alone import FILTER_RATIO
+from tests.benchmarks.latency import ADDED, BUSY_P99, BUSY_TICKET_P99
+from tests.benchmarks.relay import FLOOD_HEARD, FLOOD_SENT, HEARD, RELAY_ADDED, SENT
 from tests.benchmarks.scenario import CPU, MEMORY, P99, RATE, Column, Outcome
 
 KIB: Final = 1024
@@ -14,7 +17,7 @@ VARIANTS: Final = ("taskhub", "taskhub stored")
 class Target:
     """A figure of TaskHub, alone or divided by that of `beside`, and its bound.
 
-    `beside` is a variant of the same scenario; with `{}` in it, the variant that stores or does not, as TaskHub's.
+    `beside` is another variant of the same scenario.
     """
 
     text: str
@@ -76,6 +79,15 @@ TARGETS: Final = (
     Target("saturation, 5000 subscribers, beside nchan", "sat5k", RATE, at_least=10, beside="nchan"),
     Target("memory per idle subscriber, bytes", "idle10k", MEMORY, at_most=3.5 * KIB),
     Target("memory per idle subscriber, beside nchan", "idle10k", MEMORY, at_most=0.35, beside="nchan"),
+    Target("CPU per event with 5000 filters ÷ with one subscriber", "filters", FILTER_RATIO, at_most=1.3),
+    Target("events to 10 000: p99 of GET /healthz meanwhile, ms", "busy", BUSY_P99, at_most=20),
+    Target("events to 10 000: p99 of reading a ticket meanwhile, ms", "busy", BUSY_TICKET_P99, at_most=20),
+    Target("idle server: p50 over the commit, ms", "commit", ADDED, at_most=2),
+    Target("over Redis: added p50, ms", "relay", RELAY_ADDED, at_most=2),
+    Target("over Redis: CPU to hear an event, µs", "relay", HEARD, at_most=60),
+    Target("over Redis: CPU to send an event, µs", "relay", SENT, at_most=60),
+    Target("over Redis: CPU to hear an event in a flood, µs", "relay", FLOOD_HEARD, at_most=10),
+    Target("over Redis: CPU to send an event in a flood, µs", "relay", FLOOD_SENT, at_most=10),
 )  # fmt: skip
 
 
