@@ -42,8 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is asked for; 130 when interrupted."""
     asked = _parser().parse_args(arguments)
     if asked.list:
-        for scenario in SCENARIOS:
-            say(f"{scenario.name:12} {scenario.title}{' (only when named)' if scenario.opt_in else ''}")
+        explain()
         return 0
     for number in INTERRUPTS:
         signal.signal(number, _interrupt)
@@ -105,6 +104,16 @@ def show(outcome: Outcome) -> None:
         say(line)
 
 
+def explain() -> None:
+    """The scenarios, and what each figure is."""
+    for scenario in SCENARIOS:
+        say(f"{scenario.name:12}{scenario.title}{' (only when named)' if scenario.opt_in else ''}")
+    say("\nTheir figures, medians over the rounds unless it says worst:")
+    for column in dict.fromkeys(column for scenario in SCENARIOS for column in scenario.columns):
+        worst = " (worst)" if column.over_rounds == "worst" else ""
+        say(f"  {column.heading:24} {column.meaning}{worst}")
+
+
 def say(text: str) -> None:
     """To the terminal, at once."""
     print(text, flush=True)  # noqa: T201 - a command line prints
@@ -135,7 +144,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure of every run")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables as Markdown")
     parser.add_argument("--first", action="store_true", help="go before other programs on a busy machine (root only)")
-    parser.add_argument("--list", action="store_true", help="name the scenarios and exit")
+    parser.add_argument("--list", action="store_true", help="name the scenarios, say what each figure is, and exit")
     return parser
 
 

@@ -35,20 +35,30 @@ def against(peer: Peer, load: Load) -> Callable[[], Row]:
 
 
 def compared(
-    name: str, title: str, load: Load, columns: Sequence[Column], peers: Sequence[Peer] = EVERYBODY
+    name: str,
+    title: str,
+    load: Load,
+    columns: Sequence[Column],
+    peers: Sequence[Peer] = EVERYBODY,
+    *,
+    opt_in: bool = False,
 ) -> Scenario:
     """A scenario with the same load on each of the peers."""
     variants = [Variant(peer.name, against(peer, load)) for peer in peers]
     files = FILES_PER_SUBSCRIBER * load.subscribers + OTHER_FILES
-    return Scenario(name, title, [*columns, *EXACTNESS], variants, files=files)
+    return Scenario(name, title, [*columns, *EXACTNESS], variants, files=files, opt_in=opt_in)
 
 
-# The naive server takes minutes for what others do in seconds.
+# The naive server is overloaded by most of this; two scenarios show how far it gets.
 CAPABLE: Final = tuple(peer for peer in EVERYBODY if peer.name != "naive")
 
 FANOUT: Final = (
+    compared(
+        "smoke", "5 subscribers, 20 events/s: does the kit work?",
+        Load(5, rate=20, seconds=1, warmup=0), (CPU, P50), opt_in=True,
+    ),
     compared("light", "1000 subscribers, 10 events/s", Load(1000, rate=10), (CPU, P50, P99)),
-    compared("moderate", "1000 subscribers, 100 events/s", Load(1000, rate=100), (CPU, P50, P99, RATE)),
+    compared("moderate", "1000 subscribers, 100 events/s", Load(1000, rate=100), (CPU, P50, P99, RATE), CAPABLE),
     compared(
         "sat", "saturation: 1000 subscribers, 32 events in flight on one connection",
         Load(1000, window=32, warmup=1.5), (RATE, CPU, P50, P99),

@@ -128,18 +128,24 @@ class Server:
         self._core = core
         self._ready = ready
         self._process: subprocess.Popen[bytes] | None = None
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `stop`, with the process
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `__exit__`
 
     def __enter__(self) -> "Server":
-        self.start()
+        try:
+            self.start()
+        except BaseException:  # an interrupt, too: `__exit__` will not be called
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
-        self._log.close()
+        try:
+            self.stop()
+        finally:
+            self._log.close()
 
     def start(self) -> None:
-        """Return when it is ready. Raises DidNotStart."""
+        """Return when it is ready; also again after `stop`. Raises DidNotStart."""
         self._process = subprocess.Popen(
             self._command,
             cwd=self._cwd,
@@ -150,16 +156,9 @@ class Server:
             start_new_session=True,  # so that Ctrl-C reaches the kit alone, which then ends its servers
             preexec_fn=pinned(self._core),
         )
-        try:
-            self._wait_until_ready(self._process)
-        except BaseException:  # an interrupt, too: `__exit__` will not be called
-            self.stop()
-            raise
-
-    def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + START_DEADLINE_S
         while not self._ready(self.port):
-            if process.poll() is not None or time.monotonic() > deadline:
+            if self._process.poll() is not None or time.monotonic() > deadline:
                 raise DidNotStart(self.printed() or f"{self._command[0]} did not become ready")
             time.sleep(0.05)
 
