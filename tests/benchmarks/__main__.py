@@ -28,13 +28,14 @@ from tests.benchmarks.processes import CLIENT_CORE, SERVER_CORE, DidNotStart, No
 from tests.benchmarks.programs import SOURCES as PROGRAMS
 from tests.benchmarks.programs import built
 from tests.benchmarks.relay import RELAY
-from tests.benchmarks.scenario import Outcome, Scenario
+from tests.benchmarks.scenario import Column, Outcome, Scenario
 from tests.benchmarks.targets import judged
 
 SCENARIOS: Final[Sequence[Scenario]] = (
     *FANOUT, FILTERS, SLOW, HALF, BUSY, COMMIT, RELAY, BURST, STORM, SOAK,
 )  # fmt: skip
 
+EXACT: Final = "In every run, every subscriber got every event once and in order."
 INTERRUPTS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -73,6 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verdicts = judged(outcomes)
     if verdicts:
         say(f"\nTargets\n{report.text_table(report.verdict_cells(verdicts), left=2)}")
+    if any(outcome.runs for outcome in outcomes.values()):
+        say("\n" + "\n".join(["Not exact:", *report.inexact(outcomes)] if report.inexact(outcomes) else [EXACT]))
     if asked.json is not None:
         asked.json.write_text(json.dumps(report.document(outcomes, verdicts, asked.reps), indent=1) + "\n")
     if asked.markdown is not None:
@@ -84,6 +87,7 @@ def measure(outcome: Outcome, rounds: int, absent: set[str], wanted: set[str]) -
     """All rounds of one scenario. A run that fails is noted, and the others go on."""
     say(f"\n{outcome.scenario.name}: {outcome.scenario.title}")
     began = time.monotonic()
+    rounds = min(rounds, outcome.scenario.most_rounds or rounds)
     for _ in range(rounds):
         for variant in outcome.scenario.variants:
             if variant.name in absent or (wanted and variant.name not in wanted):
@@ -94,7 +98,7 @@ def measure(outcome: Outcome, rounds: int, absent: set[str], wanted: set[str]) -
                 outcome.failures.setdefault(variant.name, []).append(str(failure))
             else:
                 outcome.runs.setdefault(variant.name, []).append(row)
-    say(f"({rounds} rounds, {time.monotonic() - began:.0f} s)")
+    say(f"(rounds: {rounds}; {time.monotonic() - began:.0f} s)")
 
 
 def show(outcome: Outcome) -> None:
@@ -105,13 +109,15 @@ def show(outcome: Outcome) -> None:
 
 
 def explain() -> None:
-    """The scenarios, and what each figure is."""
+    """The scenarios, and what each figure is where it first appears."""
+    told: set[Column] = set()
     for scenario in SCENARIOS:
         say(f"{scenario.name:12}{scenario.title}{' (only when named)' if scenario.opt_in else ''}")
-    say("\nTheir figures, medians over the rounds unless it says worst:")
-    for column in dict.fromkeys(column for scenario in SCENARIOS for column in scenario.columns):
-        worst = " (worst)" if column.over_rounds == "worst" else ""
-        say(f"  {column.heading:24} {column.meaning}{worst}")
+        for column in scenario.columns:
+            if column not in told:
+                worst = " (worst round)" if column.over_rounds == "worst" else ""
+                say(f"    {column.heading:24}{column.meaning}{worst}")
+                told.add(column)
 
 
 def say(text: str) -> None:

@@ -99,6 +99,7 @@ SLOW: Final = Scenario(
     "1000 subscribers of which 300 never read, 100 events/s of 1000 bytes",
     STALLED_COLUMNS,
     each(stalled(Load(1000, stalled=300, rate=100, size=1000, warmup=2))),
+    most_rounds=2,
 )
 HALF: Final = Scenario(
     "half",
@@ -106,4 +107,5 @@ HALF: Final = Scenario(
     STALLED_COLUMNS,
     each(stalled(Load(10_000, stalled=5000, rate=10, size=8000, warmup=3)), stored=False),
     files=10_000 + OTHER_FILES,
+    most_rounds=2,
 )

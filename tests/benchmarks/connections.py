@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from tests.benchmarks.fanout import CAPABLE, OTHER_FILES
+from tests.benchmarks.fanout import OTHER_FILES, without
 from tests.benchmarks.hub import Hub
 from tests.benchmarks.load import Load, RunFailed, run
 from tests.benchmarks.peers import Peer, TaskHub
@@ -40,7 +40,7 @@ BURST: Final = Scenario(
         Column("ready_p99_ms", "p99 ms", ",.0f", "from connect() until the stream is live"),
         BROKEN,
     ),
-    [Variant(peer.name, burst(peer)) for peer in CAPABLE if not peer.stored],
+    [Variant(peer.name, burst(peer)) for peer in without("taskhub stored")],
     files=BURST_LOAD.subscribers + OTHER_FILES,
 )
 
@@ -89,6 +89,7 @@ STORM: Final = Scenario(
     ),
     [Variant("taskhub stored", lambda: storm(TaskHub(stored=True)))],
     files=RETURNING + OTHER_FILES,
+    most_rounds=2,
 )
 
 # --- for a long time ---
@@ -150,4 +151,5 @@ SOAK: Final = Scenario(
     ),
     each(soak, stored=False),
     opt_in=True,
+    most_rounds=1,
 )

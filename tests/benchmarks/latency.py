@@ -67,7 +67,8 @@ def busy(peer: TaskHub) -> Row:
             beside.start()
 
         try:
-            figures = run(peer, server, WIDE, on_connected=connected)
+            # Stopped before the client goes, because 10 000 farewells are another matter.
+            figures = run(peer, server, WIDE, on_connected=connected, on_measured=beside.stop)
         finally:
             beside.stop()
     return inexactness(figures) | {

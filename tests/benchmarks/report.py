@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.processes import CLIENT_CORE, SERVER_CORE
-from tests.benchmarks.scenario import Outcome
+from tests.benchmarks.scenario import LOST, REPEATED, SKIPPED, Outcome
 from tests.benchmarks.targets import Verdict
 
 NOT_MEASURED = "-"
@@ -55,6 +55,19 @@ def markdown_table(table: Sequence[Sequence[str]], *, left: int = 1) -> str:
 def failures(outcome: Outcome) -> list[str]:
     """A line for each variant with runs that failed."""
     return [f"{name}: {len(reasons)} failed: {reasons[-1]}" for name, reasons in outcome.failures.items()]
+
+
+def inexact(outcomes: Mapping[str, Outcome]) -> list[str]:
+    """A line for each variant of a scenario whose subscribers did not get every event once and in order."""
+    lines = []
+    for name, outcome in outcomes.items():
+        for variant in outcome.runs:
+            values = {column.heading: outcome.value(variant, column) or 0 for column in (LOST, REPEATED, SKIPPED)}
+            if any(values.values()):
+                lines.append(
+                    f"{name}, {variant}: " + ", ".join(f"{value:.0f} {what}" for what, value in values.items())
+                )
+    return lines
 
 
 def markdown(outcomes: Mapping[str, Outcome], verdicts: Sequence[Verdict], rounds: int) -> str:
