@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from broadcaster.frames import Item
 from broadcaster.slices import GroupKey, Slice
-from broadcaster.subscriber import Subscriber
+from broadcaster.subscriber import Subscriber, Tally
 
 Cohort = tuple[int, int | None]
 """Of what waits for a group: how many of the first events these subscribers have already, and how many of the rest they
@@ -26,9 +26,17 @@ class Flush:
     """Up to here all of them had everything before this flush."""
     limited: bool
     """It may be the last for some of them."""
+    whole: bool
+    """It has all that waited: the members get it."""
     next: int = 0
     """Those before this index have been written to."""
+    events: int = field(init=False)
+    bytes: int = field(init=False)
     _places: dict[Subscriber, int] | None = None
+
+    def __post_init__(self) -> None:
+        self.events = sum(part.events for part in self.slices)
+        self.bytes = sum(len(part.data) for part in self.slices)
 
     def awaited_by(self, subscriber: Subscriber) -> bool:
         """Whether this member of the group has yet to get it."""
@@ -48,6 +56,8 @@ class Group:
     """
 
     key: GroupKey
+    tally: Tally = field(default_factory=Tally)
+    """What the members were sent. Those apart are counted one by one."""
     members: dict[Subscriber, None] = field(default_factory=dict)
     apart: dict[Subscriber, int] = field(default_factory=dict)
     pending: list[Item] = field(default_factory=list)
@@ -77,9 +87,14 @@ class Group:
             self.apart[subscriber] = len(self.pending)
         else:
             self.members[subscriber] = None
+            subscriber.share(self.tally)
         subscriber.group = self
 
     def leave(self, subscriber: Subscriber) -> None:
+        if subscriber.shares:
+            subscriber.share(None)
+            if (awaited := self.awaited_flush(subscriber)) is not None:
+                subscriber.count(-awaited.events, -awaited.bytes)
         if self.members.pop(subscriber, self) is self:
             self.apart.pop(subscriber, None)
         subscriber.group = None
@@ -87,6 +102,21 @@ class Group:
     def awaited_flush(self, subscriber: Subscriber) -> Flush | None:
         """The flush that is under way and has yet to reach this member."""
         return next((flush for flush in self.flushes if flush.awaited_by(subscriber)), None)
+
+    def count(self, flush: Flush, now: float) -> None:
+        """Count a flush that begins. Who wants no more than so many events is counted as they are sent."""
+        if flush.whole:
+            self.tally.add(flush.events, flush.bytes, now)
+        elif not flush.limited:
+            for subscriber in flush.subscribers:
+                if subscriber.request.limit is None:
+                    subscriber.count(flush.events, flush.bytes)
+
+    def include(self, late: Sequence[Subscriber]) -> None:
+        """Those who joined while events waited are members like the others, once that flush has begun."""
+        for subscriber in late:
+            if subscriber.request.limit is None:
+                subscriber.share(self.tally)
 
     def take_pending(self) -> tuple[list[Item], dict[Cohort, list[Subscriber]]]:
         """What waits, and for whom. Whoever joined late is a member like the others now; limits stay apart."""

@@ -282,8 +282,8 @@ class Hub:
         flush.next += len(batch)
         group, turn = flush.group, flush.turn
         delivered = 0
-        for part in flush.slices:
-            data, events, missed = part.data, part.events, 0
+        for number, part in enumerate(flush.slices):
+            data, missed = part.data, 0
             # The innermost loop of the product: each name that is looked up here counts.
             for subscriber in batch:
                 # It may have left since, or left and come back with all of this from the log.
@@ -291,14 +291,18 @@ class Hub:
                     missed += 1
                     continue
                 try:
-                    taken = subscriber.write_raw(data, events, now)
+                    waiting = subscriber.outlet.write(data)  # type: ignore[union-attr]  # whoever is in a group has one
                 except Exception:
                     self._drop(subscriber)
                     continue
-                if not taken:
-                    self.lag(subscriber, part.through)
-            delivered += events * (len(batch) - missed)
+                if waiting:
+                    self._fell_behind(subscriber, waiting, flush, number, now)
+            delivered += part.events * (len(batch) - missed)
         self._counters.deliveries.add(delivered, now)
+        if group.apart:
+            for subscriber in batch:
+                if subscriber.group is group and subscriber.join_turn < turn and not subscriber.shares:
+                    subscriber.count(flush.events, flush.bytes)
         if flush.limited:
             self._end_those_at_their_limit(batch, flush.slices[-1].through)
         if flush.next < len(flush.subscribers):
@@ -309,6 +313,16 @@ class Hub:
             if flush.since is not None:
                 self._counters.latency.add(self._scheduler.clock() - flush.since)
         return cost * len(batch)
+
+    def _fell_behind(self, subscriber: Subscriber, waiting: int, flush: Flush, number: int, now: float) -> None:
+        """It could not take all of slice `number`, and gets no more of the flush from here."""
+        shared = subscriber.shares
+        subscriber.blocked(waiting, now)
+        self.lag(subscriber, flush.slices[number].through)
+        sent, unsent = flush.slices[: number + 1], flush.slices[number + 1 :]
+        for part in unsent if shared else sent:
+            sign = -1 if shared else 1
+            subscriber.count(sign * part.events, sign * len(part.data))
 
     def _end_those_at_their_limit(self, batch: Sequence[Subscriber], through: int) -> None:
         for subscriber in batch:
@@ -330,10 +344,14 @@ class Hub:
                 parts.append(self._position_slice(group))
             if parts:
                 since = group.pending_since if items else None
-                flush = Flush(group, parts, subscribers, self._turn, since, before, limited=limit is not None)
+                whole, limited = (skip, limit) == (0, None), limit is not None
+                flush = Flush(group, parts, subscribers, self._turn, since, before, limited=limited, whole=whole)
                 group.flushes.append(flush)
+                group.count(flush, now)
                 self._flushes.appendleft(flush)
                 frames = True
+            if skip and limit is None:
+                group.include(subscribers)
         group.last_flush = now
         group.flushed_head = self.head
         through = self.head if telling else max((event.seq for event, _ in items), default=0)

@@ -20,6 +20,24 @@ class Owner(Protocol):
     def forget(self, subscriber: "Subscriber") -> None: ...
 
 
+class Tally:
+    """What was sent to all members of a group, counted once: counting at each of them would cost as much as all else
+    that is done for a delivery before the kernel has it."""
+
+    __slots__ = ("bytes", "events", "last_write")
+
+    def __init__(self) -> None:
+        self.events = 0
+        self.bytes = 0
+        self.last_write = float("-inf")
+
+    def add(self, events: int, size: int, now: float) -> None:
+        """All members were sent, or are being sent, so much."""
+        self.events += events
+        self.bytes += size
+        self.last_write = now
+
+
 class Subscriber:
     """A stream from admission to its end.
 
@@ -29,9 +47,9 @@ class Subscriber:
     """
 
     __slots__ = (
-        "_closed", "_drained", "_gone", "_owner", "began_at", "blocked_since", "bytes_sent", "check_at",
-        "connected_at", "cursor", "end_reason", "events_sent", "group", "id", "join_turn", "last_blocked",
-        "last_write", "max_age_at", "outlet", "request", "reset", "resume_outcome", "state", "workspace",
+        "_bytes", "_closed", "_drained", "_events", "_gone", "_last_write", "_owner", "_tally", "began_at",
+        "blocked_since", "check_at", "connected_at", "cursor", "end_reason", "group", "id", "join_turn", "last_blocked",
+        "max_age_at", "outlet", "request", "reset", "resume_outcome", "state", "workspace",
     )  # fmt: skip
 
     def __init__(
@@ -61,9 +79,10 @@ class Subscriber:
         self.group: object | None = None
         self.join_turn = 0
         self.check_at = 0
-        self.events_sent = 0
-        self.bytes_sent = 0
-        self.last_write = now
+        self._events = 0
+        self._bytes = 0
+        self._last_write = now
+        self._tally: Tally | None = None
         self.blocked_since: float | None = None
         self.last_blocked = 0
         self.end_reason: EndReason | None = None
@@ -78,6 +97,18 @@ class Subscriber:
     def ended(self) -> bool:
         """Whether it said goodbye or its connection is gone. A method, for it changes while its caller awaits."""
         return self.state == "ended"
+
+    @property
+    def events_sent(self) -> int:
+        return self._events if self._tally is None else self._events + self._tally.events
+
+    @property
+    def bytes_sent(self) -> int:
+        return self._bytes if self._tally is None else self._bytes + self._tally.bytes
+
+    @property
+    def last_write(self) -> float:
+        return self._last_write if self._tally is None else max(self._last_write, self._tally.last_write)
 
     @property
     def remaining(self) -> int | None:
@@ -128,15 +159,36 @@ class Subscriber:
         if outlet is None or self.state == "ended":
             return True
         waiting = outlet.write(data)
-        self.events_sent += events
-        self.bytes_sent += len(data)
-        self.last_write = now
-        if not waiting:
-            return True
+        self.count(events, len(data))
+        self._last_write = now
+        if waiting:
+            self.blocked(waiting, now)
+        return not waiting
+
+    def blocked(self, waiting: int, now: float) -> None:
+        """The outlet holds bytes that it could not pass on."""
         self.last_blocked = waiting
         if self.blocked_since is None:
             self.blocked_since = now
-        return False
+
+    def count(self, events: int, size: int) -> None:
+        """It was sent so much; less than nothing takes back what was counted and not sent."""
+        self._events += events
+        self._bytes += size
+
+    def share(self, tally: Tally | None) -> None:
+        """What is counted there from now on is sent to this one, too; None ends that."""
+        if self._tally is not None:
+            self.count(self._tally.events, self._tally.bytes)
+            self._last_write = max(self._last_write, self._tally.last_write)
+        if tally is not None:
+            self.count(-tally.events, -tally.bytes)
+        self._tally = tally
+
+    @property
+    def shares(self) -> bool:
+        """Whether a group counts for it."""
+        return self._tally is not None
 
     async def wait_drained(self) -> None:
         """Wait until the outlet has passed on what was written (returns at once when it has)."""

@@ -28,6 +28,7 @@ class MemoryOutlet:
         self.lines: list[dict[str, Any]] | None = None
         """The objects of an NDJSON stream; None where the stream is SSE."""
         self.writes = 0
+        self.accepted_bytes = 0
         self.waiting = b""
         self.stalled = False
         self.closed = False
@@ -38,6 +39,7 @@ class MemoryOutlet:
         if self.closed:
             return 0
         self.writes += 1
+        self.accepted_bytes += len(data)
         if self.stalled:
             self.waiting += data
             self.most_buffered = max(self.most_buffered, len(self.waiting))

@@ -277,6 +277,10 @@ class Streams(RuleBasedStateMachine):
             assert follower.outlet.most_buffered <= BUFFER + 1_000
             if not follower.gone:
                 assert set(follower.owed) <= set(account.transient)
+                subscriber = follower.outlet.subscriber
+                assert subscriber is not None
+                assert subscriber.events_sent == len(follower.outlet.events)
+                assert subscriber.bytes_sent == follower.outlet.accepted_bytes
             if follower.limit is not None:
                 assert len(follower.outlet.events) <= follower.limit
             if any(frame.event == "goodbye" and frame.data["reason"] == "done" for frame in follower.outlet.frames):
