@@ -16,6 +16,7 @@ from routes.keys import BROADCASTER, LIFECYCLE, MCP
 from taskhub import server_file
 from taskhub.control import Control, StopReason
 from taskhub.listening import BACKLOG, url_of
+from taskhub.process_limits import raise_descriptor_limit, settle_collector
 from taskhub.settings import Settings
 
 logger = structlog.stdlib.get_logger(__name__)
@@ -65,7 +66,9 @@ async def serve(
     pid = os.getpid()
     with contextlib.ExitStack() as drain_time:
         try:
+            raise_descriptor_limit()
             await runner.setup()
+            settle_collector()
             site = web.SockSite(runner, sock, backlog=BACKLOG)
             await site.start()
             if listed:
