@@ -37,6 +37,21 @@ class CatchUp:
         self._on_limit = on_limit
         self._replayed = 0
 
+    def begin_at_head(self, hello: Callable[[], Mapping[str, object]], retry_ms: int) -> bool:
+        """The opening of a new stream that has nothing to catch up with, in one write and without a task of its own:
+        most have not. False, and nothing was done, when there is something to send first."""
+        subscriber, request, hub = self._subscriber, self._subscriber.request, self._hub
+        if request.snapshot is not None or subscriber.reset is not None or subscriber.cursor != hub.head:
+            return False
+        position = hub.position
+        ready = {"position": position, "replayed": 0}
+        opening = request.format.control("hello", hello(), position=position, retry_ms=retry_ms)
+        if subscriber.write(opening + request.format.control("ready", ready, position=position), 0, self._clock()):
+            hub.join(subscriber)
+        elif not subscriber.ended():
+            subscriber.state = "lagging"  # it joins once it has drained
+        return True
+
     async def begin(self, hello: Callable[[], Mapping[str, object]], retry_ms: int) -> None:
         """The opening of a new stream: hello, snapshot or reset, replay, ready."""
         subscriber, request, reset = self._subscriber, self._subscriber.request, self._subscriber.reset

@@ -36,6 +36,9 @@ logger = logging.getLogger(__name__)
 
 RELOAD_RETRY_MS: Final = 250
 
+GOODBYES_PER_TURN: Final = 100
+"""A drain ends so many streams, then lets the loop breathe: each end is an encoding and up to three writes."""
+
 
 class Broadcaster:
     """Start it once; stop it once. All methods must be called on the event loop it was started on."""
@@ -78,6 +81,7 @@ class Broadcaster:
             write_timeout_s=self.options.write_timeout_s,
             heartbeat=self._heartbeat,
             rotate=lambda subscriber: self.end(subscriber, "rotate"),
+            call_soon=loop.call_soon,
         )
         await self._relay.start(self)
         self._own(self._keep_ticking())
@@ -95,7 +99,7 @@ class Broadcaster:
         for number, subscriber in enumerate(leaving):
             retry_ms = RELOAD_RETRY_MS if reload else int(_spread(0.1, 1.0) * window_s * 1000)
             self.end(subscriber, "shutdown", retry_ms=retry_ms)
-            if number % 250 == 249:
+            if number % GOODBYES_PER_TURN == GOODBYES_PER_TURN - 1:
                 await asyncio.sleep(0)
         if self._subscribers:
             self._all_closed.clear()
@@ -281,8 +285,8 @@ class Broadcaster:
     # What subscribers tell of themselves (Owner)
 
     def start_stream(self, subscriber: Subscriber) -> None:
-        hub = self._channels[subscriber.workspace].hub
-        request = subscriber.request
+        channel = self._channels[subscriber.workspace]
+        hub, request = channel.hub, subscriber.request
 
         def hello() -> dict[str, object]:
             return {
@@ -301,7 +305,17 @@ class Broadcaster:
                 request.timeout_s, lambda: self.end(subscriber, "done")
             )
         self._timekeeper.plan(subscriber, self._clock())
+        if channel.replay.turns.take_now():
+            work = CatchUp(subscriber, channel.replay, self.counters, on_limit=self._limit_reached)
+            if work.begin_at_head(hello, self._retry_ms()):
+                self._warn(subscriber, channel)
+                return
         self._catch_up(subscriber, lambda work: work.begin(hello, self._retry_ms()))
+
+    def _warn(self, subscriber: Subscriber, channel: Channel) -> None:
+        """Tell a stream that has just become live of what is wrong."""
+        if subscriber.state == "live" and channel.troubles:
+            channel.hub.tell(subscriber, subscriber.request.format.control("notice", _notice(channel)))
 
     def resume(self, subscriber: Subscriber) -> None:
         task = self._catching_up.get(subscriber)
@@ -334,9 +348,7 @@ class Broadcaster:
         async def run() -> None:
             try:
                 await begin(CatchUp(subscriber, channel.replay, self.counters, on_limit=self._limit_reached))
-                if subscriber.state == "live" and channel.troubles:
-                    notice = subscriber.request.format.control("notice", _notice(channel))
-                    channel.hub.tell(subscriber, notice)
+                self._warn(subscriber, channel)
             except Exception:
                 # The stream cannot go on, but its client can: it comes back with its position.
                 logger.exception("catching up of %s failed", subscriber.id)

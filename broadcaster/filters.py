@@ -429,3 +429,6 @@ _READERS: Final[Mapping[str, Callable[[_Term, Resolver], tuple[str | None, ...]]
     "changed": _one_of(CHANGE_FIELDS, "field"),
 }
 """How the values of each name are read; the names not here are state fields."""
+
+RESOLVED_NAMES: Final = frozenset(FILTER_NAMES) - (_READERS.keys() - {"actor"})
+"""Names of which a value can mean something that only a resolver knows."""

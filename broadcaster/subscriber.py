@@ -47,9 +47,9 @@ class Subscriber:
     """
 
     __slots__ = (
-        "_bytes", "_closed", "_drained", "_events", "_gone", "_last_write", "_owner", "_tally", "began_at",
-        "blocked_since", "check_at", "connected_at", "cursor", "end_reason", "group", "id", "join_turn", "last_blocked",
-        "max_age_at", "outlet", "request", "reset", "resume_outcome", "state", "workspace",
+        "_bytes", "_closed", "_drained", "_events", "_last_write", "_owner", "_tally", "began_at",
+        "blocked_since", "check_at", "connected_at", "cursor", "end_reason", "gone", "group", "id", "join_turn",
+        "last_blocked", "max_age_at", "outlet", "request", "reset", "resume_outcome", "state", "workspace",
     )  # fmt: skip
 
     def __init__(
@@ -86,7 +86,7 @@ class Subscriber:
         self.blocked_since: float | None = None
         self.last_blocked = 0
         self.end_reason: EndReason | None = None
-        self._gone = False
+        self.gone = False
         # Made when somebody waits, which is seldom: a future takes as much memory as all the rest.
         self._drained: asyncio.Future[None] | None = None
         self._closed: asyncio.Future[None] | None = None
@@ -132,9 +132,9 @@ class Subscriber:
 
     def disconnected(self) -> None:
         """The connection is gone. Idempotent."""
-        if self._gone:
+        if self.gone:
             return
-        self._gone = True
+        self.gone = True
         self.mark_ended("disconnected")
         if self._closed is not None:
             self._closed.set_result(None)
@@ -142,7 +142,7 @@ class Subscriber:
 
     async def closed(self) -> None:
         """Wait until `disconnected` was called."""
-        if not self._gone:
+        if not self.gone:
             if self._closed is None:
                 self._closed = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._closed)

@@ -4,12 +4,18 @@ A task or timer for each stream would cost a kilobyte and a wake-up apiece; here
 second in which it has to be looked at next.
 """
 
+import logging
 from collections.abc import Callable
 from typing import Final
 
 from broadcaster.subscriber import Subscriber
 
 TICK_S: Final = 1.0
+
+CHECKS_PER_TURN: Final = 500
+"""After an event to all streams they are all due in the same second."""
+
+logger = logging.getLogger(__name__)
 
 
 class Timekeeper:
@@ -22,10 +28,14 @@ class Timekeeper:
         write_timeout_s: float,
         heartbeat: Callable[[Subscriber, float], None],
         rotate: Callable[[Subscriber], None],
+        call_soon: Callable[[Callable[[], None]], object],
     ) -> None:
         self._write_timeout_s = write_timeout_s
         self._heartbeat = heartbeat
         self._rotate = rotate
+        self._call_soon = call_soon
+        self._now = now
+        self._due: dict[Subscriber, None] = {}
         self._buckets: dict[int, dict[Subscriber, None]] = {}
         self._ticked = int(now)
 
@@ -39,24 +49,39 @@ class Timekeeper:
 
     def forget(self, subscriber: Subscriber) -> None:
         """It is gone."""
+        self._due.pop(subscriber, None)
         bucket = self._buckets.get(subscriber.check_at)
         if bucket is not None:
             bucket.pop(subscriber, None)
 
     def tick(self, now: float) -> None:
-        """Do what is due up to `now`."""
+        """Do what is due up to `now`, some of it in later turns of the loop when it is much."""
+        under_way = bool(self._due)
         for second in range(self._ticked + 1, int(now) + 1):
-            for subscriber in self._buckets.pop(second, ()):
-                self._check(subscriber, now)
+            self._due.update(self._buckets.pop(second, {}))
         self._ticked = max(self._ticked, int(now))
+        self._now = now
+        if not under_way:
+            self._check_some()
+
+    def _check_some(self) -> None:
+        for _ in range(min(CHECKS_PER_TURN, len(self._due))):
+            subscriber, _ = self._due.popitem()
+            try:
+                self._check(subscriber, self._now)
+            except Exception:
+                logger.exception("looking after %s failed", subscriber.id)
+            if not subscriber.gone:
+                self.plan(subscriber, self._now)
+        if self._due:
+            self._call_soon(self._check_some)
 
     def _check(self, subscriber: Subscriber, now: float) -> None:
         if not subscriber.check_progress(now, self._write_timeout_s):
             subscriber.mark_ended("overloaded")
             if subscriber.outlet is not None:
                 subscriber.outlet.abort()
-            return
-        if now >= subscriber.max_age_at:
+        elif now >= subscriber.max_age_at:
             self._rotate(subscriber)
         elif (
             subscriber.blocked_since is None
@@ -64,4 +89,3 @@ class Timekeeper:
             and not subscriber.ended()
         ):
             self._heartbeat(subscriber, now)
-        self.plan(subscriber, now)

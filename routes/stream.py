@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 from broadcaster.batching import Batching
 from broadcaster.errors import InvalidFilter, LogUnavailable
 from broadcaster.event import Position
-from broadcaster.filters import EVERYTHING, FILTER_NAMES, Filter, Resolver, parse_filter
+from broadcaster.filters import EVERYTHING, FILTER_NAMES, RESOLVED_NAMES, Filter, Resolver, parse_filter
 from broadcaster.frames import SSE, Format
 from broadcaster.stream import Snapshot, Start, StreamRefused, StreamRequest
 from broadcaster.subscriber import Subscriber
@@ -167,9 +167,10 @@ async def read_filter(
     chosen = [(name, text) for name, text in items if name in FILTER_NAMES]
     if not chosen:  # nothing to resolve, so nothing to read
         return EVERYTHING
-    resolver = _Naming(await tickets.resolver(caller), faults)
+    # Most ask for subjects, tickets or types: those need no read of the reference data for each stream.
+    known = await tickets.resolver(caller) if any(name in RESOLVED_NAMES for name, _ in chosen) else None
     try:
-        return parse_filter(chosen, resolver)
+        return parse_filter(chosen, _Naming(known, faults))
     except InvalidFilter as error:
         faults.extend(parameter_faults(error.problems))
         return Filter()
@@ -179,11 +180,13 @@ class _Naming:
     """A resolver that notes what it does not know as a fault, with the names that would be right, and lets the parser
     go on to whatever else is wrong. The filter counts only when no fault was noted."""
 
-    def __init__(self, resolver: Resolver, faults: list[Fault]) -> None:
+    def __init__(self, resolver: Resolver | None, faults: list[Fault]) -> None:
         self._resolver = resolver
         self._faults = faults
 
     def resolve(self, field: str, value: str) -> str:
+        if self._resolver is None:
+            raise RuntimeError(f"{field} is resolved and not among RESOLVED_NAMES")
         try:
             return self._resolver.resolve(field, value)
         except UnknownFilterValue as unknown:

@@ -616,8 +616,8 @@ async def test_equal_streams_that_resume_from_the_same_place_are_sent_the_same_b
 async def test_a_log_that_begins_anew_before_a_streams_hello_leaves_it_a_hello(world: World) -> None:
     await world.listen()
     channel = world.broadcaster._channels[WORKSPACE]
-    world.append(*world.numbered(3))
-    outlet = await world.connect()
+    world.commit(*world.numbered(3))
+    outlet = await world.connect(start="earliest")
 
     world.log.new_epoch(WORKSPACE)
     bounds = await world.log.bounds(WORKSPACE)
