@@ -57,7 +57,7 @@ class CatchUp:
         subscriber, request, reset = self._subscriber, self._subscriber.request, self._subscriber.reset
         if subscriber.ended():
             return
-        snapshot_first = request.snapshot is not None and (request.start == "now" or reset is not None)
+        snapshot_first = subscriber.snapshot_due
         primed = None if snapshot_first else f"{self._hub.epoch}-{subscriber.cursor}"
         subscriber.state = "replaying"
         self._write(request.format.control("hello", hello(), position=primed, retry_ms=retry_ms))
@@ -168,6 +168,7 @@ class CatchUp:
         """All matching tickets; only the last frame carries a position, so that a broken snapshot starts afresh."""
         subscriber = self._subscriber
         read = subscriber.request.snapshot
+        subscriber.snapshot_due = read is not None
         snapshot = None if read is None else await self._patiently(read)
         if snapshot is None:
             return
@@ -181,6 +182,7 @@ class CatchUp:
             if subscriber.ended():
                 return
         subscriber.cursor = snapshot.position.seq
+        subscriber.snapshot_due = False
 
     async def _reset(self, reset: Reset) -> None:
         """Say that the client has to start afresh from the cursor, and send it the tickets if it asked for them."""

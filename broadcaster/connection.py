@@ -51,10 +51,10 @@ class Connection(asyncio.Protocol):
     def attach(self, transport: asyncio.Transport, *, write_timeout_s: float) -> None:
         """Take the transport over from its protocol."""
         self._transport = transport
+        self._direct = duplicate(transport)
         self._paused = transport.get_write_buffer_size() > 0
         transport.set_protocol(self)
         limit_buffers(transport, write_timeout_s=write_timeout_s)
-        self._direct = duplicate(transport)
 
     # As the subscriber's outlet
 
@@ -138,7 +138,10 @@ def duplicate(transport: asyncio.Transport) -> socket.socket | None:
         return None
     import resource  # not on Windows
 
-    descriptor = os.dup(connection.fileno())
+    try:
+        descriptor = os.dup(connection.fileno())
+    except OSError:  # they are all in use already
+        return None
     # The kernel hands out the lowest free number, so this one tells how many are in use.
     if descriptor > DESCRIPTORS_SHARE * resource.getrlimit(resource.RLIMIT_NOFILE)[0]:
         os.close(descriptor)

@@ -5,6 +5,7 @@ one timer for all heartbeats and ages, one poll for all workspaces.
 """
 
 import asyncio
+import contextvars
 import logging
 import random
 import secrets
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final, Literal
 
 from broadcaster.catchup import CatchUp
@@ -75,7 +77,11 @@ class Broadcaster:
     async def start(self) -> None:
         """Begin to listen to the relay and to poll."""
         loop = asyncio.get_running_loop()
-        self._scheduler = Scheduler(loop.call_soon, loop.call_later, self._clock)
+        # In a context of its own: what it does is for everybody, and not for the request that happens to cause it.
+        context = contextvars.Context()
+        self._scheduler = Scheduler(
+            partial(loop.call_soon, context=context), partial(loop.call_later, context=context), self._clock
+        )
         self._timekeeper = Timekeeper(
             self._clock(),
             write_timeout_s=self.options.write_timeout_s,
@@ -272,8 +278,7 @@ class Broadcaster:
             "reason": reason,
             "reconnect": reason not in FINAL_REASONS,
             "retry_ms": retry,
-            # Before it is told of a reset, it has no more than what it came with.
-            "position": subscriber.reset.requested if subscriber.reset else str(hub.position_of(subscriber)),
+            "position": self._place_to_resume(subscriber),
         }
         outlet = subscriber.outlet
         if outlet is not None:
@@ -281,6 +286,12 @@ class Broadcaster:
         subscriber.mark_ended(reason)
         if outlet is not None:
             outlet.close()
+
+    def _place_to_resume(self, subscriber: Subscriber) -> str | None:
+        """The position with which it may come back; None where it has to come back as it came."""
+        if subscriber.reset is not None:
+            return subscriber.reset.requested  # not yet told of it, it has no more than that
+        return None if subscriber.snapshot_due else str(self.position_of(subscriber))
 
     # What subscribers tell of themselves (Owner)
 
@@ -321,9 +332,10 @@ class Broadcaster:
         task = self._catching_up.get(subscriber)
         if task is not None and not task.done():
             return
-        hub = self._channels[subscriber.workspace].hub
-        if subscriber.cursor == hub.head:
-            hub.join(subscriber)
+        channel = self._channels[subscriber.workspace]
+        if subscriber.cursor == channel.hub.head:
+            channel.hub.join(subscriber)
+            self._warn(subscriber, channel)
         else:
             self._catch_up(subscriber, lambda work: work.resume())
 

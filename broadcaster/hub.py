@@ -13,6 +13,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from math import inf
 from typing import Final
 
@@ -136,6 +137,16 @@ class Hub:
         group = subscriber.group
         if not isinstance(group, Group):
             return
+        try:
+            self._hand_over_what_waits(subscriber, group)
+        except Exception:
+            self._drop(subscriber)
+            return
+        self.leave(subscriber)
+        if subscriber.remaining == 0:
+            self._on_limit(subscriber)
+
+    def _hand_over_what_waits(self, subscriber: Subscriber, group: Group) -> None:
         now = self._scheduler.clock()
         flush, skip = group.awaited_flush(subscriber), group.apart.get(subscriber, 0)
         subscriber.cursor = self.position_of(subscriber).seq
@@ -144,9 +155,6 @@ class Hub:
             parts = self._parting_slices(group, skip, subscriber.remaining)
             if self._hand_over(subscriber, parts, now) and not parts:
                 subscriber.cursor = self.head  # what waited was coalesced into nothing
-        self.leave(subscriber)
-        if subscriber.remaining == 0:
-            self._on_limit(subscriber)
 
     def _hand_over(self, subscriber: Subscriber, parts: Sequence[Slice], now: float) -> bool:
         for part in parts:
@@ -387,7 +395,8 @@ class Hub:
         self.leave(subscriber)
         subscriber.mark_ended("overloaded")
         if subscriber.outlet is not None:
-            subscriber.outlet.abort()
+            with suppress(Exception):
+                subscriber.outlet.abort()
 
     # Keeping in touch
 

@@ -34,6 +34,7 @@ _MAX_BACKOFF_S: Final = 5.0
 _MESSAGES_PER_TURN: Final = 256
 _SEEN_TRANSIENT: Final = 8192
 _FLUSH_S: Final = 2.0
+_TRANSIENT_PATIENCE_S: Final = 5.0
 _SENTINEL_SCHEMES: Final = ("redis+sentinel", "rediss+sentinel")
 _SENTINEL_PORT: Final = 26379
 
@@ -46,8 +47,9 @@ class RedisRelay:
     `url` is `redis://`, `rediss://` (TLS) or `unix://` as redis-py reads it, or for a master found by Sentinel
     `redis+sentinel://[user:password@]host:port,host:port/service[/db]`. `instance` must differ between all instances:
     it is how an instance knows its own echo. Up to `queue_limit` announcements wait while Redis is slow or away, then
-    the oldest are dropped. A connection that has been silent for `ping_interval_s` is asked for a sign of life, and
-    given up after as long again. Raises ValueError when the URL is none.
+    the oldest are dropped; transient events wait five seconds. A connection that has been silent for
+    `ping_interval_s` is asked for a sign of life, and given up after as long again. Raises ValueError when the URL is
+    none.
     """
 
     def __init__(
@@ -73,7 +75,7 @@ class RedisRelay:
         self._watched: set[str] = set()
         self._watched_changed = asyncio.Event()
         self._up = asyncio.Event()
-        self._queue: deque[Announcement] = deque()
+        self._queue: deque[tuple[float, Announcement]] = deque()
         self._queued = asyncio.Event()
         self._flushed = asyncio.Event()
         self._flushed.set()
@@ -116,7 +118,9 @@ class RedisRelay:
         if not announcement.transient and not self._up.is_set():
             # Redis may be away for long, and events may be large: the others read them from the log.
             announcement = replace(announcement, events=())
-        self._queue.append(announcement)
+        # Who is live hears a transient event; who connects after the outage must not take it for news.
+        until = self._clock() + _TRANSIENT_PATIENCE_S if announcement.transient else math.inf
+        self._queue.append((until, announcement))
         self._trim()
         self._flushed.clear()
         self._queued.set()
@@ -303,9 +307,12 @@ class RedisRelay:
 
     async def _send_queued(self, connection: AbstractConnection) -> None:
         batch = [self._queue.popleft() for _ in range(min(len(self._queue), _MESSAGES_PER_TURN))]
+        now = self._clock()
+        timely = [announcement for until, announcement in batch if now <= until]
+        self._dropped += len(batch) - len(timely)
         try:
             # All that gathered while the last batch was on its way leaves in one round trip.
-            messages = encode_messages(batch, self._instance)
+            messages = encode_messages(timely, self._instance)
             packed = [
                 piece
                 for workspace, message, _ in messages
@@ -319,7 +326,7 @@ class RedisRelay:
             self._queue.extendleft(reversed(batch))
             self._trim()
             raise
-        self._announced += len(batch)
+        self._announced += len(timely)
         if not self._queue:
             self._queued.clear()
             self._flushed.set()

@@ -49,7 +49,8 @@ class Subscriber:
     __slots__ = (
         "_bytes", "_closed", "_drained", "_events", "_last_write", "_owner", "_tally", "began_at",
         "blocked_since", "check_at", "connected_at", "cursor", "end_reason", "gone", "group", "id", "join_turn",
-        "last_blocked", "max_age_at", "outlet", "request", "reset", "resume_outcome", "state", "workspace",
+        "last_blocked", "max_age_at", "outlet", "request", "reset", "resume_outcome", "snapshot_due", "state",
+        "workspace",
     )  # fmt: skip
 
     def __init__(
@@ -72,6 +73,7 @@ class Subscriber:
         self.cursor = position.seq
         self.resume_outcome = resume_outcome
         self.reset = reset
+        self.snapshot_due = request.snapshot is not None and (request.start == "now" or reset is not None)
         self.connected_at = now
         self.max_age_at = max_age_at
         self.state: State = "starting"
@@ -201,9 +203,13 @@ class Subscriber:
 
     def check_progress(self, now: float, timeout_s: float) -> bool:
         """False when nothing of what is buffered has left for `timeout_s`."""
-        if self.blocked_since is None or self.outlet is None:
+        if self.outlet is None:
             return True
         waiting = self.outlet.buffered()
+        if self.blocked_since is None:
+            if waiting:  # the end of the response, which is not written by the engine
+                self.blocked(waiting, now)
+            return True
         if waiting < self.last_blocked:
             self.last_blocked = waiting
             self.blocked_since = now

@@ -11,10 +11,13 @@ Where another protocol has the connection, streams fall back to an ordinary hand
 
 from collections.abc import Callable
 
+import structlog
 from aiohttp import web
 
 from broadcaster.connection import Connection
 from broadcaster.subscriber import Subscriber
+
+logger = structlog.get_logger("taskhub.stream")
 
 
 def take_over(
@@ -33,5 +36,9 @@ def take_over(
     # Without a transport, nothing that aiohttp does at the end of its task reaches the connection.
     protocol.transport = None
     task.add_done_callback(lambda _: protocol.connection_lost(None))
-    subscriber.start(connection)
+    try:
+        subscriber.start(connection)
+    except Exception:
+        logger.exception("the stream could not begin", stream=subscriber.id)
+        connection.abort()  # the client comes back; everybody else hears of it from the connection
     return True

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import structlog
 from aiohttp import web
 
 from broadcaster.engine import Broadcaster
@@ -23,6 +24,7 @@ from taskhub.auth.principal import AuthProvider
 from taskhub.auth.providers import ApiKeyAuth, NoAuth
 from taskhub.demo import Demo
 from taskhub.mcp.host import McpHost
+from taskhub.process_limits import room_for_streams
 from taskhub.publishing import EventPublisher
 from taskhub.remote import RemoteTickets
 from taskhub.settings import Settings, is_loopback
@@ -32,6 +34,8 @@ from taskhub.storage.migrate import migrate
 from taskhub.storage.writer import Writer
 from taskhub.tickets.api import Tickets
 from taskhub.tickets.service import TicketService
+
+logger = structlog.stdlib.get_logger(__name__)
 
 MAX_BODY_BYTES: Final = 1024 * 1024
 """Of any request; the routes that take more say so themselves."""
@@ -134,14 +138,19 @@ async def _unless_draining(app: web.Application, stop: Callable[[], Coroutine[An
 
 
 def broadcast_options(settings: Settings, instance: str) -> BroadcastOptions:
-    """The limits of streams, from the settings."""
+    """The limits of streams, from the settings and, where it allows fewer, from the descriptor limit."""
+    max_streams, room = settings.sse_max_streams, room_for_streams()
+    if room is not None and not 0 < max_streams <= room:
+        if max_streams:
+            logger.warning("the limit of open files allows fewer streams than SSE_MAX_STREAMS", streams=room)
+        max_streams = room
     return BroadcastOptions(
         instance=instance,
         version=__version__,
         max_age_s=settings.sse_max_age_s,
         buffer_bytes=settings.sse_buffer_bytes,
         write_timeout_s=settings.sse_write_timeout_s,
-        max_streams=settings.sse_max_streams,
+        max_streams=max_streams,
         poll_interval_s=settings.poll_interval_ms / 1000,
         drain_s=settings.drain_s,
     )

@@ -8,6 +8,10 @@ YOUNG_OBJECTS: Final = 10_000
 """After so many new containers the collector looks at them; by default after 700, which is every few requests."""
 
 
+RESERVED_DESCRIPTORS: Final = 64
+"""For the database, the relay, and requests that are no streams."""
+
+
 def raise_descriptor_limit() -> None:
     """Allow as many open descriptors as this process may have: each stream is one or two, and shells allow 1024."""
     if sys.platform == "win32":
@@ -21,6 +25,19 @@ def raise_descriptor_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         except (OSError, ValueError):
             return  # as a sandbox may: it serves with what it has
+
+
+def room_for_streams() -> int | None:
+    """How many streams the descriptors of this process suffice for, with some left for all else; None without a limit.
+
+    Half of the descriptors may serve two to a stream (broadcaster/connection.py), so three in four become a stream.
+    """
+    if sys.platform == "win32":
+        return None
+    import resource  # not on Windows
+
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return None if limit == resource.RLIM_INFINITY else max(1, int(limit * 0.7) - RESERVED_DESCRIPTORS)
 
 
 def settle_collector() -> None:

@@ -74,14 +74,20 @@ class Processes:
 
     async def start(self, sock: socket.socket, turn: Turn) -> Child:
         """A process that accepts connections on `sock`. Raises NotStarted."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            process = await asyncio.create_subprocess_exec(
-                *self._command,
-                "--supervised",
-                f"{sock.fileno()}:{theirs.fileno()}:{turn}",
-                pass_fds=(sock.fileno(), theirs.fileno()),
-            )
+        with contextlib.ExitStack() as unless_started:
+            try:
+                ours, theirs = socket.socketpair()
+                unless_started.callback(ours.close)
+                with theirs:
+                    process = await asyncio.create_subprocess_exec(
+                        *self._command,
+                        "--supervised",
+                        f"{sock.fileno()}:{theirs.fileno()}:{turn}",
+                        pass_fds=(sock.fileno(), theirs.fileno()),
+                    )
+            except OSError as error:  # neither memory nor descriptors, for the moment
+                raise NotStarted(f"no process could be made: {error.strerror}") from error
+            unless_started.pop_all()
         reader, writer = await asyncio.open_connection(sock=ours)
         child = Child(process, reader, writer, asyncio.create_task(process.wait()))
         self._children.add(child)
@@ -94,7 +100,7 @@ class Processes:
         if word == "ready":
             return child
         stopped = self.stop.is_set()
-        if not first_word.done():
+        if not first_word.done() and not stopped:
             reason = f"it was not ready within {self._start_timeout_s:g} s"
             with contextlib.suppress(ProcessLookupError):
                 process.terminate()  # it does not listen to us yet
@@ -110,7 +116,8 @@ class Processes:
         try:
             status = await asyncio.wait_for(asyncio.shield(child.ended), self._stop_timeout_s)
         except TimeoutError:
-            child.process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                child.process.kill()
             status = await child.ended
         self.forget(child)
         return status

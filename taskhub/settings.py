@@ -146,7 +146,9 @@ class Settings(BaseSettings):
     sse_max_age_s: float = Field(840, gt=0, description="Seconds after which a stream ends by itself (± 10 %)")
     sse_buffer_bytes: int = Field(65_536, ge=1024, description="Bytes buffered per stream before it counts as slow")
     sse_write_timeout_s: float = Field(30, gt=0, description="Seconds a stream may take nothing before it is closed")
-    sse_max_streams: int = Field(10_000, ge=0, description="Streams per process; 0 for no limit")
+    sse_max_streams: int = Field(
+        10_000, ge=0, description="Streams per process, as far as open files allow; 0 for just that"
+    )
     poll_interval_ms: int = Field(1000, ge=50, le=60_000, description="Milliseconds between looks at the log's head")
     drain_s: float = Field(8, ge=0.5, le=600, description="Seconds within which a stopping server has exited")
     mcp_transports: Transports = Field(

@@ -58,7 +58,9 @@ class Command(Generic[T]):
     def answer(self, outcome: Answer[T] | Exception) -> None:
         if self.answered.done():
             return
-        if isinstance(outcome, Exception):
+        if isinstance(outcome, StopIteration):
+            self.answered.set_exception(RuntimeError("a unit of work raised StopIteration"))
+        elif isinstance(outcome, Exception):
             self.answered.set_exception(outcome)
         else:
             self.answered.set_result(outcome)

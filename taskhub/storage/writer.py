@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -88,22 +88,30 @@ class Writer:
         task.add_done_callback(self._tasks.discard)
 
     async def _work_off(self, workspace: str, waiting: deque[Command[Any]]) -> None:
-        while waiting:
-            commands = [waiting.popleft() for _ in range(min(len(waiting), MAX_COMMANDS))]
-            # Those that come late in a long queue need not find out in their turn that the database is away.
-            too_late = time.monotonic() - self.database.busy_timeout_s
-            for command in commands:
-                if command.since < too_late:
-                    self._answer(command, StorageBusy("too many writes are waiting"))
-            if group := [command for command in commands if command.since >= too_late]:
-                rest = await self._commit(Group(workspace, group, self._clock))
-                waiting.extendleft(reversed(rest))
-        del self._waiting[workspace]
+        try:
+            while waiting:
+                commands = [waiting.popleft() for _ in range(min(len(waiting), MAX_COMMANDS))]
+                # Those that come late in a long queue need not find out in their turn that the database is away.
+                if group := [command for command in commands if not self._too_late(command)]:
+                    rest = await self._commit(Group(workspace, group, self._clock))
+                    waiting.extendleft(reversed(rest))
+        finally:
+            # Whatever happened, the next command finds the workspace free, and nobody waits for ever.
+            del self._waiting[workspace]
+            self._fail(waiting, StorageBusy())
+
+    def _too_late(self, command: Command[Any]) -> bool:
+        """Whether it has waited for so long that its caller has given up; it is answered, then."""
+        if command.since >= time.monotonic() - self.database.busy_timeout_s:
+            return False
+        self._answer(command, StorageBusy("too many writes are waiting"))
+        return True
 
     async def _commit(self, group: Group) -> Sequence[Command[Any]]:
         """Commit a group and answer its commands; those that it did not come to.
 
-        Where nothing was committed for something that is not the database's absence, each command gets a try alone.
+        Where nothing was committed although the workspace's row had been got, each command gets a try alone: one of
+        them may be to blame. That ends when the database turns out to be away, or with the patience of their callers.
         """
         try:
             await self.database.write(group.run)
@@ -122,13 +130,15 @@ class Writer:
 
     async def _commit_one_by_one(self, group: Group) -> None:
         for place, command in enumerate(group.commands):
+            if self._too_late(command):
+                continue
             alone = Group(group.workspace, [command], self._clock)
             await self._commit(alone)
             if not alone.begun:  # the database is away, and the others need not find out one after the other
                 self._fail(group.commands[place + 1 :], StorageBusy())
                 return
 
-    def _fail(self, commands: Sequence[Command[Any]], error: Exception) -> None:
+    def _fail(self, commands: Iterable[Command[Any]], error: Exception) -> None:
         for command in commands:
             self._answer(command, error)
 

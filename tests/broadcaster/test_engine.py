@@ -613,6 +613,18 @@ async def test_equal_streams_that_resume_from_the_same_place_are_sent_the_same_b
     assert pages[0] is pages[1] is pages[2]
 
 
+async def test_a_goodbye_before_the_snapshots_end_tells_no_position(world: World) -> None:
+    """A client that came back with one would never get the pages that were not sent."""
+    outlet = await world.connect(snapshot=snapshot_of(world, [b'[{"key":"TH-1"}]', b'[{"key":"TH-2"}]']), stalled=True)
+    assert outlet.subscriber is not None
+    await until(lambda: outlet.buffered() > 0)
+    world.broadcaster.end(outlet.subscriber, "rotate")
+    outlet.drain()
+
+    assert "ready" not in outlet.names
+    assert outlet.frame("goodbye").data["position"] is None
+
+
 async def test_a_log_that_begins_anew_before_a_streams_hello_leaves_it_a_hello(world: World) -> None:
     await world.listen()
     channel = world.broadcaster._channels[WORKSPACE]

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -103,11 +104,17 @@ async def instance(
     watch: str | None = WORKSPACE,
     queue_limit: int = 2000,
     ping_interval_s: float = 30.0,
+    clock: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[tuple[RedisRelay, Ear]]:
     """A relay that runs. Only a Redis that is away for good is away to it, unless it pings more often."""
     ear = ear or Ear()
     relay = RedisRelay(
-        url, channel_prefix=PREFIX, instance=name, queue_limit=queue_limit, ping_interval_s=ping_interval_s
+        url,
+        channel_prefix=PREFIX,
+        instance=name,
+        queue_limit=queue_limit,
+        ping_interval_s=ping_interval_s,
+        clock=clock,
     )
     if watch is not None:
         relay.watch(watch)
@@ -442,12 +449,29 @@ async def test_without_a_redis_announcing_drops_the_oldest_and_never_waits() -> 
             a.announce(publisher.announcement())
         assert (a.statistics().state, a.statistics().dropped) == ("down", 15)
         # Ranges wait, not events: those would be any amount of memory, and are in the log.
-        assert not any(waiting.events for waiting in a._queue)
+        assert not any(waiting.events for _, waiting in a._queue)
 
         with contextlib.closing(_Running(server)):
             await until(lambda: a.statistics().announced == 10, "delivery of what is left")
 
         assert ear_a.changes[:2] == [False, True]
+
+
+async def test_a_transient_event_that_waited_long_for_redis_is_news_to_nobody() -> None:
+    server = RedisServer()
+    ahead_s = 0.0
+    async with instance(server.url, "a", clock=lambda: time.monotonic() + ahead_s) as (a, ear_a):
+        await until(lambda: ear_a.changes == [False], "first failure")
+        a.announce(transient("old"))
+        ahead_s = 60.0
+        a.announce(transient("new"))
+        with contextlib.closing(_Running(server)):
+            async with instance(server.url, "b") as (b, ear_b):
+                await is_up(b)
+                await until(lambda: a.statistics().announced == 1, "delivery of what is left")
+
+                assert a.statistics().dropped == 1
+                assert not _has_heard("old", ear_b)
 
 
 async def test_stopping_sends_what_is_queued_and_leaves_no_task(server: RedisServer) -> None:

@@ -2,13 +2,14 @@
 handler does the same where a connection cannot be taken over."""
 
 import asyncio
+import errno
 import fcntl
 import gc
 import os
 import random
 import socket
 import struct
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from aiohttp.web_protocol import RequestHandler
 
 from broadcaster import connection as connection_module
 from broadcaster.connection import Connection
+from broadcaster.engine import Broadcaster
 from broadcaster.event import EventDraft
 from broadcaster.subscriber import Subscriber
 from routes import takeover
@@ -101,6 +103,36 @@ async def test_what_a_client_sends_after_its_request_is_ignored(hub: Hub) -> Non
     writer.close()
 
     assert received.count(b"HTTP/1.1") == 0
+
+
+async def test_a_stream_needs_no_second_descriptor(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(descriptor: int) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("broadcaster.connection.os.dup", none_left)
+    async with hub.stream("limit=1") as stream:
+        await stream.until("ready")
+        sent = await hub.publish()
+        frames = await stream.rest()
+
+    assert [frame.id for frame in frames[:1]] == [sent["id"]]
+    await until(lambda: not outlets(hub))
+
+
+async def test_a_stream_that_cannot_begin_leaves_nothing_behind(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("made to fail")
+
+    monkeypatch.setattr(Broadcaster, "start_stream", fail)
+    reader, writer = await asyncio.open_connection("127.0.0.1", hub.port)
+    writer.write(GET)
+    async with asyncio.timeout(DEADLINE_S):
+        with suppress(ConnectionError):
+            await reader.read()
+    writer.close()
+
+    await until(lambda: not outlets(hub) and connections(hub) == 0)
+    assert hub.app[BROADCASTER].counters.ends.total() == 1
 
 
 async def test_a_client_that_closes_its_half_is_gone(hub: Hub) -> None:
