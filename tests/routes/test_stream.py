@@ -534,5 +534,6 @@ async def test_many_streams_of_equal_and_different_filters_get_what_they_asked_f
         for number, stream in enumerate(streams):
             while not got[number].endswith("z"):
                 got[number] += (await stream.frame()).data["subject"]
+            stream.response.close()
 
     assert got == ["aaz", "aaz", "bz", "abcaz", "abaz", "bcz"]
