@@ -47,7 +47,7 @@ class Subscriber:
     """
 
     __slots__ = (
-        "_bytes", "_closed", "_drained", "_events", "_last_write", "_owner", "_tally", "began_at",
+        "_bytes", "_drained", "_events", "_last_write", "_owner", "_tally", "began_at",
         "blocked_since", "check_at", "connected_at", "cursor", "end_reason", "gone", "group", "id", "join_turn",
         "last_blocked", "max_age_at", "outlet", "request", "reset", "resume_outcome", "snapshot_due", "state",
         "workspace",
@@ -91,7 +91,6 @@ class Subscriber:
         self.gone = False
         # Made when somebody waits, which is seldom: a future takes as much memory as all the rest.
         self._drained: asyncio.Future[None] | None = None
-        self._closed: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
         return f"<Subscriber {self.id} {self.state} at {self.cursor}>"
@@ -138,16 +137,7 @@ class Subscriber:
             return
         self.gone = True
         self.mark_ended("disconnected")
-        if self._closed is not None:
-            self._closed.set_result(None)
         self._owner.forget(self)
-
-    async def closed(self) -> None:
-        """Wait until `disconnected` was called."""
-        if not self.gone:
-            if self._closed is None:
-                self._closed = asyncio.get_running_loop().create_future()
-            await asyncio.shield(self._closed)
 
     # Called by the engine.
 

@@ -1,12 +1,14 @@
 """The supervisor of several workers: each is kept running and replaced in turn, and nobody is refused meanwhile."""
 
 import asyncio
+import errno
 import os
 import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -149,6 +151,28 @@ async def test_workers_that_die_soon_after_each_start_count_as_failing(crew: Cre
     assert await asyncio.wait_for(running, DEADLINE_S) == 1
     killing.cancel()
     await asyncio.gather(killing, return_exceptions=True)
+
+
+async def test_a_process_that_cannot_be_made_for_the_moment_is_tried_again_and_ends_nobody(
+    crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crew.start("'serve' # one")
+    await crew.ready()
+    make, refused = asyncio.create_subprocess_exec, 0
+
+    async def refuse_once(*command: str, **options: Any) -> asyncio.subprocess.Process:
+        nonlocal refused
+        if not refused:
+            refused += 1
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        return await make(*command, **options)
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", refuse_once)
+    await crew.ask("die")
+
+    assert await asyncio.gather(*(crew.ask() for _ in range(20))) == ["'serve' # one"] * 20
+    assert refused == 1
+    assert await crew.end() == 0
 
 
 async def test_sighup_replaces_every_worker_and_no_connection_is_refused(crew: Crew) -> None:
