@@ -53,6 +53,7 @@ class Broadcaster:
         *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         clock: Callable[[], float] = time.monotonic,
+        threads_busy: Callable[[], bool] = lambda: False,
     ) -> None:
         self._log = log
         self._relay = relay
@@ -60,6 +61,7 @@ class Broadcaster:
         self._now = now
         # Not the loop's own time: some loops have it stand still while a turn lasts.
         self._clock = clock
+        self._threads_busy = threads_busy
         self._random = random.Random()  # noqa: S311  # tells events apart, guards nothing
         self.counters = Counters()
         self._subscribers: dict[str, Subscriber] = {}
@@ -80,7 +82,10 @@ class Broadcaster:
         # In a context of its own: what it does is for everybody, and not for the request that happens to cause it.
         context = contextvars.Context()
         self._scheduler = Scheduler(
-            partial(loop.call_soon, context=context), partial(loop.call_later, context=context), self._clock
+            partial(loop.call_soon, context=context),
+            partial(loop.call_later, context=context),
+            self._clock,
+            self._threads_busy,
         )
         self._timekeeper = Timekeeper(
             self._clock(),
@@ -149,26 +154,31 @@ class Broadcaster:
         first, last = events[0], events[-1]
         self._relay.announce(Announcement(workspace, first.epoch, first.seq, last.seq, tuple(events)))
 
-    def publish_transient(self, workspace: str, draft: EventDraft) -> Event:
-        """Send an event that is not stored to who is live now, here and on the other instances."""
-        event = Event(
-            workspace=workspace,
-            epoch="",
-            seq=0,
-            id=_uuid(self._random.getrandbits(122)),
-            time=wire_time(self._now()),
-            type=draft.type,
-            subject=draft.subject,
-            actor=draft.actor,
-            origin=draft.origin,
-            ticket_version=draft.ticket_version,
-            data=draft.data,
-        )
+    def publish_transient(self, workspace: str, drafts: Sequence[EventDraft]) -> Sequence[Event]:
+        """Send events that are not stored to who is live now, here and on the other instances."""
+        time = wire_time(self._now())
+        events = [
+            Event(
+                workspace=workspace,
+                epoch="",
+                seq=0,
+                id=_uuid(self._random.getrandbits(122)),
+                time=time,
+                type=draft.type,
+                subject=draft.subject,
+                actor=draft.actor,
+                origin=draft.origin,
+                ticket_version=draft.ticket_version,
+                data=draft.data,
+            )
+            for draft in drafts
+        ]
         channel = self._channels.get(workspace)
         if channel is not None:
-            channel.hub.publish_transient([event])
-        self._relay.announce(Announcement(workspace, "", 0, 0, (event,)))
-        return event
+            channel.hub.publish_transient(events)
+        for event in events:
+            self._relay.announce(Announcement(workspace, "", 0, 0, (event,)))
+        return events
 
     def announced(self, announcements: Sequence[Announcement]) -> None:
         """What other instances say (RelayListener)."""

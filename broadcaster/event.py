@@ -12,6 +12,7 @@ from broadcaster.errors import FieldProblem, InvalidEvent, InvalidPosition
 
 POSITION_PATTERN: Final = re.compile(r"([a-z0-9]{1,40})-(0|[1-9][0-9]{0,17})")
 TYPE_PATTERN: Final = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)+")
+CONTROL_CHARACTER: Final = re.compile(r"[\x00-\x1f\x7f]")
 MAX_TYPE_LENGTH: Final = 64
 MAX_DATA_BYTES: Final = 64 * 1024
 MAX_SUBJECT_LENGTH: Final = 256
@@ -86,7 +87,7 @@ class EventDraft:
         if self.subject is not None:
             if not 0 < len(self.subject) <= MAX_SUBJECT_LENGTH:
                 problems.append(FieldProblem("subject", f"must have 1 to {MAX_SUBJECT_LENGTH} characters"))
-            elif any(ord(c) < 32 or ord(c) == 127 for c in self.subject):
+            elif CONTROL_CHARACTER.search(self.subject):
                 problems.append(FieldProblem("subject", "must not contain control characters"))
         if len(self.data) > MAX_DATA_BYTES:
             problems.append(FieldProblem("data", f"must be at most {MAX_DATA_BYTES} bytes of JSON"))

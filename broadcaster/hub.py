@@ -11,6 +11,7 @@ Everything here is synchronous: between a subscriber's last look at the log and 
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -30,7 +31,7 @@ from broadcaster.subscriber import Subscriber
 
 logger = logging.getLogger(__name__)
 
-WRITES_PER_TURN: Final = 250
+WRITES_PER_TURN: Final = 100
 """After so many writes the loop takes a breath, so that other requests do not wait for a large fan-out."""
 
 BYTES_LIKE_A_WRITE: Final = 16 * 1024
@@ -38,6 +39,10 @@ BYTES_LIKE_A_WRITE: Final = 16 * 1024
 
 FLUSH_LIKE_WRITES: Final = 3
 """Beginning a flush takes about as long as so many writes; thousands of groups may have one each."""
+
+GIVE_WAY_S: Final = 0.0001
+"""How long a turn of a large fan-out rests when threads have work. Each write gives up the interpreter's lock and takes
+it back before a thread can have it: without a rest, what others ask of the database would wait for the last write."""
 
 CONTROL_SHARE: Final = 5
 """The part of a turn's writes that heartbeats and notices may take while events go out: a fifth."""
@@ -53,17 +58,19 @@ HEARTBEAT_EVENT_S: Final = 60.0
 
 
 class Scheduler:
-    """When to run a function: the loop's `call_soon` and `call_later`, and its clock."""
+    """The loop's `call_soon` and `call_later`, a clock, and whether threads want to run, too."""
 
     def __init__(
         self,
         call_soon: Callable[[Callable[[], None]], object],
         call_later: Callable[[float, Callable[[], None]], asyncio.TimerHandle],
         clock: Callable[[], float],
+        threads_busy: Callable[[], bool],
     ) -> None:
         self.call_soon = call_soon
         self.call_later = call_later
         self.clock = clock
+        self.threads_busy = threads_busy
 
 
 class Hub:
@@ -267,6 +274,8 @@ class Hub:
             now = self._scheduler.clock()
             self._rounds.worked(now - began, now, writing=bool(self._flushes))
             self._plan(now)
+        if self._flushes and self._scheduler.threads_busy():
+            time.sleep(GIVE_WAY_S)
 
     def _write_some(self, now: float) -> None:
         """One turn's worth of flushes and writes."""

@@ -77,8 +77,11 @@ async def _publish(
     if stored:
         done = await request.app[PUBLISHER].publish(caller, stored, key)
         events_stored, position, replayed = iter(done.events), done.position, done.replayed
-    send, workspace = request.app[BROADCASTER].publish_transient, caller.principal.workspace
-    ids = [(send(workspace, draft) if draft.transient else next(events_stored)).id for draft in drafts]
+    events_sent: Iterator[Event] = iter(())
+    if len(stored) != len(drafts):
+        transient = [draft for draft in drafts if draft.transient]
+        events_sent = iter(request.app[BROADCASTER].publish_transient(caller.principal.workspace, transient))
+    ids = [next(events_sent if draft.transient else events_stored).id for draft in drafts]
     return ids, position, replayed
 
 

@@ -90,7 +90,12 @@ async def _services(app: web.Application) -> AsyncIterator[None]:
         database = await stack.enter_async_context(_open_database(settings))
         deployment = await database.deployment()
         log = SqlEventLog(database)
-        broadcaster = Broadcaster(log, _relay(settings, deployment.id, instance), broadcast_options(settings, instance))
+        broadcaster = Broadcaster(
+            log,
+            _relay(settings, deployment.id, instance),
+            broadcast_options(settings, instance),
+            threads_busy=lambda: database.threads_busy,
+        )
         await broadcaster.start()
         # Stopped after the writer, so that what the last requests commit is announced as well.
         stack.push_async_callback(broadcaster.stop)

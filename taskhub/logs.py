@@ -89,7 +89,7 @@ def configure(*, level: str, json: bool, stream: TextIO | None = None) -> None:
     root.addHandler(handler)
     root.setLevel(level.upper())
     logging.getLogger("aiohttp.server").addFilter(without_malformed_bytes)
-    for chatty in ("asyncio", "watchfiles", "aiosqlite", "alembic", "mcp", "httpx2", "httpcore2"):
+    for chatty in ("asyncio", "watchfiles", "alembic", "mcp", "httpx2", "httpcore2"):
         # Below warning these write per poll, per statement or per request.
         logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLevelName(level.upper())))
 

@@ -6,7 +6,7 @@ from typing import Final
 
 import orjson
 from pydantic import TypeAdapter
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from broadcaster.errors import FieldProblem, InvalidEvent
 from broadcaster.event import Event, EventDraft
@@ -92,8 +92,11 @@ class EventPublisher:
             .where(events.c.workspace_id == workspace, events.c.seq.between(range_.first, range_.last))
             .order_by(events.c.seq)
         )
-        async with self._writer.database.read() as connection:
-            return [event_of(row, workspace, range_.epoch) for row in await connection.execute(statement)]
+
+        def read(connection: Connection) -> list[Event]:
+            return [event_of(row, workspace, range_.epoch) for row in connection.execute(statement)]
+
+        return await self._writer.database.read(read)
 
 
 def _check(drafts: Sequence[EventDraft]) -> None:

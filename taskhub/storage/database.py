@@ -2,19 +2,19 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+import sqlite3
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial, wraps
+from functools import partial
 from pathlib import Path
-from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
-import aiosqlite
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, Engine, create_engine, event, select
 from sqlalchemy.exc import InvalidatePoolError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from taskhub.storage import schema
 from taskhub.storage.epochs import SeenEvents
@@ -28,8 +28,6 @@ _PING_TIMEOUT_S: Final = 3.0
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-P = ParamSpec("P")
-S = TypeVar("S", bound="ReadsDatabase")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +41,14 @@ class Deployment:
 class Database:
     """A database and its connections. After `open` you must `close`.
 
-    SQLite: one connection writes (BEGIN IMMEDIATE) on a thread of its own, others read, one idle connection watches for
-    other processes. PostgreSQL: one pool for both. A unit that waits longer than `busy_timeout_s` for a connection or a
-    lock, or whose statement takes longer on PostgreSQL, or that finds the database away, raises StorageBusy.
+    A unit is a function that is run within one transaction. On SQLite it runs on a thread: one writes (BEGIN
+    IMMEDIATE), others read. A visit to the thread per statement would cost more than most statements do, and on a busy
+    event loop each would wait for its turn. On PostgreSQL it runs on the event loop, which does other things while it
+    waits for an answer; one pool of connections serves both.
+
+    A unit that waits longer than `busy_timeout_s` for a connection or a lock, or whose statement takes longer on
+    PostgreSQL, or that finds the database away, raises StorageBusy. A caller that is cancelled does not cancel its
+    unit: a connection that is cut off while it connects or waits for an answer is lost, and its driver complains.
     """
 
     def __init__(self, url: str, *, pool_size: int = 10, busy_timeout_s: float = 5.0) -> None:
@@ -53,11 +56,9 @@ class Database:
         self._pool_size = pool_size
         self.busy_timeout_s = busy_timeout_s
         self.seen = SeenEvents()
-        self._writing_thread: _WritingThread | None = None
-        self._writers: AsyncEngine | None = None
-        self._readers: AsyncEngine | None = None
-        self._watcher: aiosqlite.Connection | None = None
-        self._watching = asyncio.Lock()
+        self._writers: AsyncEngine | _Threads | None = None
+        self._readers: AsyncEngine | _Threads | None = None
+        self._watcher: _Watcher | None = None
         self._deployment: Deployment | None = None
         self._units: set[asyncio.Task[Any]] = set()
 
@@ -68,21 +69,21 @@ class Database:
 
     async def open(self) -> None:
         """Make the pools; connections come with the first units. The schema must be there already (see migrate)."""
-        if self.path is not None:
-            writer = create_engine(self._url.set(drivername="sqlite"), **self._sqlite_options(size=1))
-            _prepare_sqlite(writer, "BEGIN IMMEDIATE")
-            self._writing_thread = _WritingThread(writer)
-            self._readers = create_async_engine(self._url, **self._sqlite_options(size=self._pool_size))
-            _prepare_sqlite(self._readers.sync_engine, "BEGIN", read_only=True)
+        if (path := self.path) is not None:
+            self._writers = self._threads(1, "BEGIN IMMEDIATE")
+            self._readers = self._threads(self._pool_size, "BEGIN", read_only=True)
+            self._watcher = _Watcher(path)
         else:
             self._writers = self._postgres_engine()
             self._readers = self._writers.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
 
-    async def to_the_end(self, unit: Coroutine[Any, Any, T]) -> T:
-        """Run a unit in a task of its own that goes on when the caller is cancelled.
+    @property
+    def threads_busy(self) -> bool:
+        """Whether units are under way on threads of this process."""
+        return any(isinstance(engine, _Threads) and engine.busy for engine in (self._readers, self._writers))
 
-        A connection that is cut off while it connects or waits for an answer is lost, and its driver complains.
-        """
+    async def _to_the_end(self, unit: Coroutine[Any, Any, T]) -> T:
+        """Run a unit in a task of its own that goes on when the caller is cancelled."""
         task = asyncio.create_task(unit)
         self._units.add(task)
         task.add_done_callback(self._unit_ended)
@@ -101,63 +102,56 @@ class Database:
     async def close(self) -> None:
         """Close every connection, once the units have ended."""
         await self.units_ended()
-        async with self._watching:
-            if self._watcher is not None:
-                await self._watcher.close()
-                self._watcher = None
-        if self._readers is not None and self._readers is not self._writers:
-            await self._readers.dispose()
-        if self._writers is not None:
-            await self._writers.dispose()
-        if self._writing_thread is not None:
-            await self._writing_thread.close()
-        self._writers = self._readers = self._writing_thread = None
+        readers, writers, watcher = self._readers, self._writers, self._watcher
+        self._readers = self._writers = self._watcher = None
+        if watcher is not None:
+            await watcher.close()
+        if isinstance(readers, _Threads):
+            await readers.dispose()
+        if writers is not None:
+            await writers.dispose()
 
-    @asynccontextmanager
-    async def read(self) -> AsyncIterator[AsyncConnection]:
-        """One transaction that sees the database as it was at its first read. Raises StorageBusy."""
-        with _failures_told():
-            async with _opened(self._readers).connect() as connection:
-                await connection.begin()
-                yield connection
+    async def read(self, unit: Callable[[Connection], T]) -> T:
+        """Run `unit` in one transaction that sees the database as it was at its first read. Raises what it raises, and
+        StorageBusy."""
+        return await self._to_the_end(self._run(self._readers, _read, unit))
 
     async def write(self, unit: Callable[[Connection], T]) -> T:
         """Run `unit` in one transaction: committed when it returns, rolled back when it raises. Raises what it raises,
-        and StorageBusy.
+        and StorageBusy."""
+        return await self._to_the_end(self._run(self._writers, _write, unit))
 
-        On SQLite the whole unit is one visit to the thread that writes. A visit per statement would cost more than most
-        statements do, and on a busy event loop each would wait for its turn. On PostgreSQL the unit runs on the event
-        loop, and others run while it waits for an answer. A caller that is cancelled does not cancel it.
-        """
-        return await self.to_the_end(self._write(unit))
-
-    async def _write(self, unit: Callable[[Connection], T]) -> T:
+    async def _run(
+        self,
+        connections: "AsyncEngine | _Threads | None",
+        transaction: Callable[[Connection, Callable[[Connection], T]], T],
+        unit: Callable[[Connection], T],
+    ) -> T:
+        if connections is None:
+            raise StorageBusy("the database is closed")
         with _failures_told():
-            if self._writing_thread is not None:
-                return await self._writing_thread.write(unit)
-            async with _opened(self._writers).connect() as connection:
-                return await connection.run_sync(_write, unit)
+            if isinstance(connections, _Threads):
+                return await connections.run(transaction, unit)
+            async with connections.connect() as connection:
+                return await connection.run_sync(transaction, unit)
 
     async def ping(self) -> None:
         """Return when the database can be written. Raises StorageBusy."""
         try:
             async with asyncio.timeout(_PING_TIMEOUT_S):
-                await self._write(_check_writable)
+                await self.write(_check_writable)
         except TimeoutError as error:
             raise StorageBusy("the database gives no answer") from error
 
     async def deployment(self) -> Deployment:
         """What was made with the database; read once. Raises StorageBusy."""
         if self._deployment is None:
-            async with self.read() as connection:
-                row = (await connection.execute(select(schema.deployment.c.id, schema.deployment.c.secret))).one()
-            self._deployment = Deployment(row.id, bytes.fromhex(row.secret))
+            self._deployment = await self.read(_read_deployment)
         return self._deployment
 
     async def schema_is_current(self) -> bool:
         """Whether the newest migration of this program, and nothing newer, was applied. Raises StorageBusy."""
-        async with self.read() as connection:
-            revision = await connection.run_sync(_revision)
+        revision = await self.read(_revision)
         return revision == await asyncio.to_thread(newest_revision)
 
     async def data_version(self) -> int | None:
@@ -165,26 +159,19 @@ class Database:
 
         It is asked on a connection that does nothing else, for the number only tells of changes by others.
         """
-        path = self.path
-        if path is None:
-            return None
-        async with self._watching:
-            try:
-                if self._watcher is None:
-                    self._watcher = await aiosqlite.connect(path, isolation_level=None)
-                rows = await self._watcher.execute_fetchall("PRAGMA data_version")
-            except aiosqlite.OperationalError as error:
-                raise StorageBusy("the database file cannot be read") from error
-        return int(next(iter(rows))[0])
+        return None if self._watcher is None else await self._watcher.data_version()
 
-    def _sqlite_options(self, *, size: int) -> dict[str, Any]:
-        return {
-            "pool_size": size,
-            "max_overflow": 0,
-            "pool_timeout": self.busy_timeout_s,
+    def _threads(self, size: int, begin: str, *, read_only: bool = False) -> "_Threads":
+        engine = create_engine(
+            self._url,
+            pool_size=size,
+            max_overflow=0,
             # The driver must not begin transactions by itself: it would begin deferred ones, at the first write.
-            "connect_args": {"isolation_level": None, "timeout": self.busy_timeout_s},
-        }
+            connect_args={"isolation_level": None, "timeout": self.busy_timeout_s},
+        )
+        event.listen(engine, "connect", partial(_set_pragmas, read_only=read_only))
+        event.listen(engine, "begin", partial(_begin, statement=begin))
+        return _Threads(engine, size, self.busy_timeout_s)
 
     def _postgres_engine(self) -> AsyncEngine:
         patience = self.busy_timeout_s
@@ -212,47 +199,69 @@ class Database:
         return engine
 
 
-class ReadsDatabase(Protocol):
-    """What has methods marked `to_the_end`."""
+class _Threads:
+    """Connections to an SQLite file, and a thread for each. You must `dispose` of it."""
 
-    _database: Database
-
-
-def to_the_end(
-    read: Callable[Concatenate[S, P], Coroutine[Any, Any, T]],
-) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
-    """Mark a method that reads: it is run by `Database.to_the_end`."""
-
-    @wraps(read)
-    async def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self._database.to_the_end(read(self, *args, **kwargs))
-
-    return run
-
-
-class _WritingThread:
-    """The connection that writes to an SQLite file, and the thread that waits for it. You must `close` it."""
-
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, size: int, patience_s: float) -> None:
         self._engine = engine
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="taskhub-writes")
+        self._patience_s = patience_s
+        self._executor = ThreadPoolExecutor(size, thread_name_prefix="taskhub-database")
+        self._free = asyncio.Semaphore(size)
+        self.busy = 0
 
-    async def write(self, unit: Callable[[Connection], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._executor, self._connect_and_write, unit)
+    async def run(
+        self, transaction: Callable[[Connection, Callable[[Connection], T]], T], unit: Callable[[Connection], T]
+    ) -> T:
+        try:
+            async with asyncio.timeout(self._patience_s):
+                await self._free.acquire()
+        except TimeoutError as error:
+            raise StorageBusy("all database connections are in use") from error
+        self.busy += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, self._connected, transaction, unit)
+        finally:
+            self.busy -= 1
+            self._free.release()
 
-    def _connect_and_write(self, unit: Callable[[Connection], T]) -> T:
+    def _connected(
+        self, transaction: Callable[[Connection, Callable[[Connection], T]], T], unit: Callable[[Connection], T]
+    ) -> T:
         with self._engine.connect() as connection:
-            return _write(connection, unit)
+            return transaction(connection, unit)
 
-    async def close(self) -> None:
+    async def dispose(self) -> None:
         await asyncio.get_running_loop().run_in_executor(self._executor, self._engine.dispose)
         self._executor.shutdown()
 
 
-def _opened(engine: AsyncEngine | None) -> AsyncEngine:
-    if engine is None:
-        raise StorageBusy("the database is closed")
-    return engine
+class _Watcher:
+    """A connection that does nothing but watch an SQLite file for others, on a thread of its own."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="taskhub-watches")
+        self._connection: sqlite3.Connection | None = None
+
+    async def data_version(self) -> int:
+        """Raises StorageBusy."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, self._ask)
+        except sqlite3.OperationalError as error:
+            raise StorageBusy("the database file cannot be read") from error
+
+    def _ask(self) -> int:
+        if self._connection is None:
+            self._connection = sqlite3.connect(self._path, isolation_level=None)
+        return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
+
+    async def close(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._executor, self._close)
+        self._executor.shutdown()
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
 
 
 @contextmanager
@@ -266,6 +275,11 @@ def _failures_told() -> Iterator[None]:
             raise
         _log.debug("a unit failed: %s", error)
         raise busy from error
+
+
+def _read(connection: Connection, unit: Callable[[Connection], T]) -> T:
+    connection.begin()
+    return unit(connection)
 
 
 def _write(connection: Connection, unit: Callable[[Connection], T]) -> T:
@@ -287,11 +301,6 @@ def _check_writable(connection: Connection) -> None:
         raise StorageBusy("the database is read-only")
 
 
-def _prepare_sqlite(engine: Engine, begin: str, *, read_only: bool = False) -> None:
-    event.listen(engine, "connect", partial(_set_pragmas, read_only=read_only))
-    event.listen(engine, "begin", partial(_begin, statement=begin))
-
-
 def _set_pragmas(connection: Any, record: object, *, read_only: bool) -> None:
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")
@@ -310,6 +319,11 @@ def _refuse_closed(connection: object, record: Any, proxy: object) -> None:
     # The driver knows of a closed connection without asking the server, so no round trip is spent on a ping.
     if record.driver_connection.is_closed():
         raise InvalidatePoolError
+
+
+def _read_deployment(connection: Connection) -> Deployment:
+    row = connection.execute(select(schema.deployment.c.id, schema.deployment.c.secret)).one()
+    return Deployment(row.id, bytes.fromhex(row.secret))
 
 
 def _revision(connection: Connection) -> str | None:

@@ -6,6 +6,7 @@ hands out the same places again for other events. A subscriber that has seen the
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from threading import Lock
 from typing import Final
 
 from sqlalchemy import Connection, and_, bindparam, select, update
@@ -43,12 +44,14 @@ class SeenEvents:
 
     def __init__(self) -> None:
         self._seen: dict[str, Seen] = {}
+        self._lock = Lock()  # units that read run on threads
 
     def committed(self, workspace: str, seen: Seen) -> None:
         """Remember an event committed by this process; commits may be told out of order."""
-        known = self._seen.get(workspace)
-        if known is None or known.epoch != seen.epoch or known.seq < seen.seq:
-            self._seen[workspace] = seen
+        with self._lock:
+            known = self._seen.get(workspace)
+            if known is None or known.epoch != seen.epoch or known.seq < seen.seq:
+                self._seen[workspace] = seen
 
     def heads(self, connection: Connection, ids: Collection[str]) -> tuple[dict[str, LogBounds], list[str]]:
         """The bounds of those workspaces that exist, and which of them lack what was seen."""

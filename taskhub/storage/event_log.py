@@ -1,23 +1,23 @@
 """The event log in the database, as the broadcaster reads it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from sqlalchemy import Row, bindparam, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, Row, bindparam, select
 
 from broadcaster.errors import LogUnavailable, PositionExpired
 from broadcaster.event import Event
 from broadcaster.log import LogBounds
-from taskhub.storage.database import Database, to_the_end
+from taskhub.storage.database import Database
 from taskhub.storage.schema import events, workspaces
 from taskhub.storage.times import to_text
 from taskhub.storage.transaction import UnknownWorkspace
 from taskhub.tickets.errors import StorageBusy
+
+T = TypeVar("T")
 
 _BOUNDS: Final = select(workspaces.c.epoch, workspaces.c.oldest_seq, workspaces.c.head_seq).where(
     workspaces.c.id == bindparam("workspace")
@@ -45,11 +45,9 @@ class SqlEventLog:
         self._known_version: int | None = None
         self._asking = asyncio.Lock()
 
-    @to_the_end
     async def bounds(self, workspace: str) -> LogBounds:
         """A fresh read. Raises LogUnavailable, and UnknownWorkspace."""
-        async with self._reading() as connection:
-            return await _bounds(connection, workspace)
+        return await self._read(partial(_bounds, workspace=workspace))
 
     async def heads(self, workspaces: Iterable[str]) -> Mapping[str, LogBounds]:
         """The bounds of those of the workspaces that exist. On SQLite an unchanged file costs one pragma."""
@@ -65,36 +63,39 @@ class SqlEventLog:
                 self._known_version = version
             return {name: bounds for name, bounds in self._known.items() if name in wanted}
 
-    @to_the_end
     async def read(self, workspace: str, after: int, limit: int) -> Sequence[Event]:
         """Up to `limit` events after `after`, in order. Raises PositionExpired, LogUnavailable, UnknownWorkspace."""
-        async with self._reading() as connection:
-            bounds = await _bounds(connection, workspace)
+
+        def read(connection: Connection) -> Sequence[Event]:
+            bounds = _bounds(connection, workspace)
             if after + 1 < bounds.oldest:
                 raise PositionExpired(after, bounds.oldest)
             if after >= bounds.head:
                 return []
-            page = await connection.execute(_PAGE, {"workspace": workspace, "after": after, "limit": limit})
+            page = connection.execute(_PAGE, {"workspace": workspace, "after": after, "limit": limit})
             return [event_of(row, workspace, bounds.epoch) for row in page]
 
-    @to_the_end
+        return await self._read(read)
+
     async def seq_at(self, workspace: str, time: datetime) -> int:
         """The seq of the last event at or before `time`, or oldest - 1. Times never go back in a log, so it halves."""
         wanted = to_text(time)
-        async with self._reading() as connection:
-            bounds = await _bounds(connection, workspace)
+
+        def find(connection: Connection) -> int:
+            bounds = _bounds(connection, workspace)
             low, high = bounds.oldest - 1, bounds.head
             while low < high:
                 middle = (low + high + 1) // 2
-                row = (await connection.execute(_TIME, {"workspace": workspace, "seq": middle})).one()
+                row = connection.execute(_TIME, {"workspace": workspace, "seq": middle}).one()
                 low, high = (middle, high) if row.time <= wanted else (low, middle - 1)
             return low
+
+        return await self._read(find)
 
     async def _checked_heads(self, wanted: set[str]) -> dict[str, LogBounds]:
         """Heads of logs that still hold what this process saw; a log that does not gets a new epoch first."""
         seen = self._database.seen
-        async with self._reading() as connection:
-            bounds, lost = await connection.run_sync(seen.heads, wanted)
+        bounds, lost = await self._read(partial(seen.heads, ids=wanted))
         if not lost:
             return bounds
         try:
@@ -102,21 +103,18 @@ class SqlEventLog:
                 await self._database.write(partial(seen.mint, workspace=workspace))
         except StorageBusy as error:
             raise LogUnavailable(str(error)) from error
-        async with self._reading() as connection:
-            bounds, _ = await connection.run_sync(seen.heads, wanted)
+        bounds, _ = await self._read(partial(seen.heads, ids=wanted))
         return bounds
 
-    @asynccontextmanager
-    async def _reading(self) -> AsyncIterator[AsyncConnection]:
+    async def _read(self, unit: Callable[[Connection], T]) -> T:
         try:
-            async with self._database.read() as connection:
-                yield connection
+            return await self._database.read(unit)
         except StorageBusy as error:
             raise LogUnavailable(str(error)) from error
 
 
-async def _bounds(connection: AsyncConnection, workspace: str) -> LogBounds:
-    row = (await connection.execute(_BOUNDS, {"workspace": workspace})).first()
+def _bounds(connection: Connection, workspace: str) -> LogBounds:
+    row = connection.execute(_BOUNDS, {"workspace": workspace}).first()
     if row is None:
         raise UnknownWorkspace(workspace)
     return LogBounds(row.epoch, row.oldest_seq, row.head_seq)

@@ -10,7 +10,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, event
+from sqlalchemy import URL, Connection, create_engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -38,15 +38,15 @@ def migrate(url: str) -> None:
     Several processes may call it at once: one works, the others wait and find nothing to do. Not to be called on an
     event loop (use asyncio.to_thread there). Raises StorageBusy, NewerSchema, and ValueError for what is no address.
     """
-    parsed, _ = driver_url(url)
+    parsed, server_settings = driver_url(url)
     path = sqlite_path(parsed)
     if path is None:
-        asyncio.run(_migrate(url))
+        asyncio.run(_migrate_postgres(parsed, server_settings))
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch(mode=0o600)  # it holds the secret that signs sessions
-    with _locked(path.with_name(path.name + ".migrate")):
-        asyncio.run(_migrate(url))
+    with _locked(path.with_name(path.name + ".migrate")), _failures_told():
+        _migrate_sqlite(parsed)
 
 
 def newest_revision() -> str | None:
@@ -54,29 +54,35 @@ def newest_revision() -> str | None:
     return ScriptDirectory.from_config(_config()).get_current_head()
 
 
-async def _migrate(url: str) -> None:
-    parsed, server_settings = driver_url(url)
-    sqlite = sqlite_path(parsed) is not None
-    connect_args = (
-        {"isolation_level": None, "timeout": 60} if sqlite else {"timeout": 10, "server_settings": server_settings}
-    )
-    engine = create_async_engine(parsed, connect_args=connect_args)
-    if sqlite:
-        event.listen(engine.sync_engine, "begin", _begin_immediate)
+def _migrate_sqlite(url: URL) -> None:
+    engine = create_engine(url, connect_args={"isolation_level": None, "timeout": 60})
     try:
-        async with engine.begin() as connection:
-            if not sqlite:
+        with engine.connect() as connection, connection.begin():
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            _upgrade(connection)
+            plant(connection)
+    finally:
+        engine.dispose()
+
+
+async def _migrate_postgres(url: URL, server_settings: dict[str, str]) -> None:
+    engine = create_async_engine(url, connect_args={"timeout": 10, "server_settings": server_settings})
+    try:
+        with _failures_told():
+            async with engine.begin() as connection:
                 await connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})")
-            await connection.run_sync(_upgrade)
-            await connection.run_sync(plant)
-    except (DBAPIError, OSError) as error:
-        raise storage_busy(error) or error from error
+                await connection.run_sync(_upgrade)
+                await connection.run_sync(plant)
     finally:
         await engine.dispose()
 
 
-def _begin_immediate(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+@contextmanager
+def _failures_told() -> Iterator[None]:
+    try:
+        yield
+    except (DBAPIError, OSError) as error:
+        raise storage_busy(error) or error from error
 
 
 def _upgrade(connection: Connection) -> None:

@@ -10,7 +10,7 @@ _POSTGRES_NAMES: Final = ("postgresql", "postgres", "postgresql+asyncpg")
 
 
 def driver_url(url: str) -> tuple[URL, dict[str, str]]:
-    """The address for the asynchronous driver, and the server settings that were in its query.
+    """The address for the driver, and the server settings that were in its query.
 
     Raises ValueError for another kind of database and for SQLite in memory, which one connection could not share
     with the next.
@@ -19,7 +19,7 @@ def driver_url(url: str) -> tuple[URL, dict[str, str]]:
     if parsed.drivername in _SQLITE_NAMES:
         if parsed.database in (None, "", ":memory:"):
             raise ValueError("TaskHub's SQLite database is a file, such as sqlite:////var/lib/taskhub/taskhub.db")
-        return parsed.set(drivername="sqlite+aiosqlite"), {}
+        return parsed.set(drivername="sqlite"), {}
     if parsed.drivername in _POSTGRES_NAMES:
         query: dict[str, Any] = dict(parsed.query)
         server_settings: dict[str, str] = {

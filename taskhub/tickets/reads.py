@@ -1,17 +1,15 @@
 """Reading tickets: one with its parts, a page of many, and all that match a filter."""
 
-import asyncio
 from collections.abc import Collection, Sequence
 from typing import Any, Final, Literal
 
 import orjson
 from sqlalchemy import Connection, Select, and_, or_, select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broadcaster.filters import Filter
 from taskhub.auth.principal import Principal
 from taskhub.storage.schema import attachments, comments, events, ticket_relations, tickets
-from taskhub.storage.transaction import WorkspaceState, workspace_state
+from taskhub.storage.transaction import workspace_state
 from taskhub.tickets.cursor import CursorCodec
 from taskhub.tickets.errors import TicketGone, TicketNotFound
 from taskhub.tickets.inputs import TicketQuery
@@ -29,7 +27,7 @@ from taskhub.tickets.model import (
 )
 from taskhub.tickets.queries import cursor_after, list_statement, resolve
 from taskhub.tickets.record import TicketRecord, record_of, select_records
-from taskhub.tickets.reference import ReferenceCache, References
+from taskhub.tickets.reference import ReferenceCache
 from taskhub.tickets.views import compact, filterable, full
 
 MAX_HISTORY: Final = 500
@@ -39,47 +37,37 @@ _SNAPSHOT_CHUNK: Final = 250
 class Reading:
     """One read transaction on a workspace: everything it answers was true at the same position."""
 
-    def __init__(self, connection: AsyncConnection, workspace: str, state: WorkspaceState, references: References):
+    def __init__(self, connection: Connection, workspace: str, cache: ReferenceCache) -> None:
         self.connection = connection
         self.workspace = workspace
-        self.state = state
-        self.references = references
+        self.state = workspace_state(connection, workspace)
+        self.references = cache.get(connection, workspace, self.state)
 
-    @classmethod
-    async def begin(cls, connection: AsyncConnection, workspace: str, cache: ReferenceCache) -> "Reading":
-        """Read the workspace's position and reference data. To be called before anything else is read."""
-
-        def begin(sync: Connection) -> tuple[WorkspaceState, References]:
-            state = workspace_state(sync, workspace)
-            return state, cache.get(sync, workspace, state)
-
-        return cls(connection, workspace, *await connection.run_sync(begin))
-
-    async def page(self, query: TicketQuery, principal: Principal, cursors: CursorCodec) -> TicketPage:
+    def page(self, query: TicketQuery, principal: Principal, cursors: CursorCodec) -> TicketPage:
         """One page of a list. Raises InvalidInput."""
         resolved = resolve(query, self.references, principal)
         cursor = None if query.cursor is None else cursors.decode(query.cursor, resolved.identity)
         statement = list_statement(self.workspace, resolved, self.references, cursor, query.limit)
-        records = [record_of(row) for row in await self.connection.execute(statement)]
+        records = [record_of(row) for row in self.connection.execute(statement)]
         more, records = len(records) > query.limit, records[: query.limit]
         next_cursor = cursors.encode(cursor_after(resolved, records[-1]), resolved.identity) if more else None
         return TicketPage([self._compact(record) for record in records], next_cursor, self.state.position)
 
-    async def detail(self, key: str, include: Collection[Include], history_limit: int) -> TicketDetail:
+    def detail(self, key: str, include: Collection[Include], history_limit: int) -> TicketDetail:
         """A ticket with the parts asked for. Raises TicketNotFound and TicketGone."""
         no = number_of(self.state.key_prefix, key)
-        record = None if no is None else await read_record(self.connection, self.workspace, no)
+        record = None if no is None else read_record(self.connection, self.workspace, no)
         record = existing(record, key)
         return TicketDetail(
             full(record, self.references, self.state.key_prefix),
-            history=await self._history(record.no, history_limit) if "history" in include else None,
-            comments=await self._comments(record.no) if "comments" in include else None,
-            relations=await self._relations(record.no) if "relations" in include else None,
-            attachments=await self._attachments(record.no) if "attachments" in include else None,
+            history=self._history(record.no, history_limit) if "history" in include else None,
+            comments=self._comments(record.no) if "comments" in include else None,
+            relations=self._relations(record.no) if "relations" in include else None,
+            attachments=self._attachments(record.no) if "attachments" in include else None,
         )
 
-    async def snapshot(self, matches: Filter) -> TicketSnapshot:
-        """All tickets that match, by number. Other tasks run between chunks, so a large board does not hold them up."""
+    def snapshot(self, matches: Filter) -> TicketSnapshot:
+        """All tickets that match, by number."""
         found: list[TicketState] = []
         last = 0
         while True:
@@ -93,28 +81,27 @@ class Reading:
                 .order_by(tickets.c.no)
                 .limit(_SNAPSHOT_CHUNK)
             )
-            rows = (await self.connection.execute(statement)).all()
+            rows = (self.connection.execute(statement)).all()
             states = [self._compact(record_of(row)) for row in rows]
             found += [state for state in states if matches.matches_ticket(state.key, filterable(state))]
             if len(rows) < _SNAPSHOT_CHUNK:
                 return TicketSnapshot(self.state.epoch, self.state.head_seq, found)
             last = rows[-1].no
-            await asyncio.sleep(0)
 
     def _compact(self, record: TicketRecord) -> TicketState:
         return compact(record, self.references, self.state.key_prefix)
 
-    async def _rows(self, statement: Select[*tuple[Any, ...]]) -> Sequence[Any]:
-        return (await self.connection.execute(statement)).all()
+    def _rows(self, statement: Select[*tuple[Any, ...]]) -> Sequence[Any]:
+        return (self.connection.execute(statement)).all()
 
-    async def _history(self, no: int, limit: int) -> list[HistoryEntry]:
+    def _history(self, no: int, limit: int) -> list[HistoryEntry]:
         statement = (
             events_of_ticket(self.workspace, key_of(self.state.key_prefix, no))
             .order_by(events.c.seq.desc())
             .limit(max(1, min(limit, MAX_HISTORY)))
         )
         entries = []
-        for row in await self._rows(statement):
+        for row in self._rows(statement):
             data = orjson.loads(row.data)
             entries.append(
                 HistoryEntry(
@@ -124,12 +111,12 @@ class Reading:
             )  # fmt: skip
         return entries
 
-    async def _comments(self, no: int) -> list[Comment]:
+    def _comments(self, no: int) -> list[Comment]:
         c = comments.c
         statement = select(comments).where(c.workspace_id == self.workspace, c.ticket_no == no).order_by(c.seq)
-        return [Comment(str(r.seq), r.author, r.kind, r.body, r.created_at) for r in await self._rows(statement)]
+        return [Comment(str(r.seq), r.author, r.kind, r.body, r.created_at) for r in self._rows(statement)]
 
-    async def _relations(self, no: int) -> list[Relation]:
+    def _relations(self, no: int) -> list[Relation]:
         r = ticket_relations.c
         other = and_(
             tickets.c.workspace_id == r.workspace_id,
@@ -150,13 +137,13 @@ class Reading:
                 row.summary,
                 self.references.phase(row.status_id),
             )
-            for row in await self._rows(statement)
+            for row in self._rows(statement)
         ]
 
-    async def _attachments(self, no: int) -> list[Attachment]:
+    def _attachments(self, no: int) -> list[Attachment]:
         a = attachments.c
         statement = select(attachments).where(a.workspace_id == self.workspace, a.ticket_no == no).order_by(a.no)
-        return [Attachment(str(r.no), r.file_name, r.url, r.created_at) for r in await self._rows(statement)]
+        return [Attachment(str(r.no), r.file_name, r.url, r.created_at) for r in self._rows(statement)]
 
 
 def events_of_ticket(workspace: str, key: str) -> Select[*tuple[Any, ...]]:
@@ -166,10 +153,8 @@ def events_of_ticket(workspace: str, key: str) -> Select[*tuple[Any, ...]]:
     )
 
 
-async def read_record(connection: AsyncConnection, workspace: str, no: int) -> TicketRecord | None:
-    row = (
-        await connection.execute(select_records().where(tickets.c.workspace_id == workspace, tickets.c.no == no))
-    ).first()
+def read_record(connection: Connection, workspace: str, no: int) -> TicketRecord | None:
+    row = (connection.execute(select_records().where(tickets.c.workspace_id == workspace, tickets.c.no == no))).first()
     return None if row is None else record_of(row)
 
 

@@ -1,15 +1,15 @@
 """The ticket service: what every face calls. It checks the scope, begins a unit, and lets the unit do the work."""
 
-from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Collection
 from dataclasses import replace
-from typing import Final
+from typing import Final, TypeVar
 
 from pydantic import TypeAdapter
+from sqlalchemy import Connection
 
 from broadcaster.filters import Filter, Resolver
 from taskhub.auth.principal import Caller, Scope
-from taskhub.storage.database import Database, to_the_end
+from taskhub.storage.database import Database
 from taskhub.storage.group import Once
 from taskhub.storage.idempotency import IdempotentRequest, fingerprint
 from taskhub.storage.transaction import Transaction
@@ -33,6 +33,8 @@ from taskhub.tickets.reference import ROLES, CallerResolver, ReferenceCache, Ref
 from taskhub.tickets.requests import checked_key, require
 from taskhub.tickets.writes import TicketWrite
 
+T = TypeVar("T")
+
 _WRITTEN: Final = TypeAdapter(Written)
 
 
@@ -44,20 +46,16 @@ class TicketService:
         self._writer = writer
         self._cache = ReferenceCache()
 
-    @to_the_end
     async def list_tickets(self, caller: Caller, query: TicketQuery) -> TicketPage:
         """One page. Raises InvalidInput (for a foreign cursor too), Forbidden and StorageBusy."""
         cursors = CursorCodec((await self._database.deployment()).secret)
-        async with self._reading(caller) as reading:
-            return await reading.page(query, caller.principal, cursors)
+        return await self._read(caller, lambda reading: reading.page(query, caller.principal, cursors))
 
-    @to_the_end
     async def get_ticket(
         self, caller: Caller, key: str, *, include: Collection[Include] = (), history_limit: int = 20
     ) -> TicketDetail:
         """A ticket with the parts asked for. Raises TicketNotFound, TicketGone, Forbidden and StorageBusy."""
-        async with self._reading(caller) as reading:
-            return await reading.detail(key, include, history_limit)
+        return await self._read(caller, lambda reading: reading.detail(key, include, history_limit))
 
     async def create_ticket(self, caller: Caller, new: NewTicket, *, idempotency_key: str | None = None) -> Written:
         """Add a ticket. Raises InvalidInput, IdempotencyMismatch, Forbidden and StorageBusy."""
@@ -135,23 +133,21 @@ class TicketService:
         """What turns the values of a filter into ids, for this caller."""
         return CallerResolver(await self._references(caller, "events:read"), caller.principal)
 
-    @to_the_end
     async def snapshot(self, workspace: str, matches: Filter) -> TicketSnapshot:
         """Every ticket that matches, and the position at which that was true. Raises StorageBusy."""
-        async with self._database.read() as connection:
-            reading = await Reading.begin(connection, workspace, self._cache)
-            return await reading.snapshot(matches)
 
-    @asynccontextmanager
-    async def _reading(self, caller: Caller, scope: Scope = "tickets:read") -> AsyncIterator[Reading]:
-        require(caller, scope)
-        async with self._database.read() as connection:
-            yield await Reading.begin(connection, caller.principal.workspace, self._cache)
+        def read(connection: Connection) -> TicketSnapshot:
+            return Reading(connection, workspace, self._cache).snapshot(matches)
 
-    @to_the_end
+        return await self._database.read(read)
+
     async def _references(self, caller: Caller, scope: Scope = "tickets:read") -> References:
-        async with self._reading(caller, scope) as reading:
-            return reading.references
+        return await self._read(caller, lambda reading: reading.references, scope)
+
+    async def _read(self, caller: Caller, what: Callable[[Reading], T], scope: Scope = "tickets:read") -> T:
+        require(caller, scope)
+        workspace = caller.principal.workspace
+        return await self._database.read(lambda connection: what(Reading(connection, workspace, self._cache)))
 
     async def _write(
         self,

@@ -166,7 +166,7 @@ class Streams(RuleBasedStateMachine):
         for _ in range(count):
             self.transients += 1
             event_type = "odd.one" if odd else "even.one"
-            event = self.world.broadcaster.publish_transient(WORKSPACE, numbered(self.transients, type=event_type))
+            event = self.world.broadcaster.publish_transient(WORKSPACE, [numbered(self.transients, type=event_type)])[0]
             for follower in self.followers:
                 subscriber = follower.outlet.subscriber
                 if (

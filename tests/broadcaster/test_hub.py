@@ -247,7 +247,7 @@ async def test_a_reader_that_stalls_on_transient_events_gets_nothing_twice(world
     await until(lambda: len(outlet.events) == 3)
     outlet.stall()
     for draft in world.numbered(3, size=40_000, transient=True):
-        world.broadcaster.publish_transient(WORKSPACE, draft)
+        world.broadcaster.publish_transient(WORKSPACE, [draft])
     await settle()
     outlet.drain()
     world.commit(*world.numbered(1))
@@ -260,7 +260,7 @@ async def test_a_reader_that_stalls_on_transient_events_gets_nothing_twice(world
 async def test_transient_events_reach_who_is_live_and_carry_no_position(world: World) -> None:
     outlet = await world.listen()
 
-    world.broadcaster.publish_transient(WORKSPACE, numbered(1, type="cursor.moved", transient=True))
+    world.broadcaster.publish_transient(WORKSPACE, [numbered(1, type="cursor.moved", transient=True)])
     await until(lambda: outlet.events)
     later = await world.listen(start="earliest")
 
@@ -470,7 +470,9 @@ async def test_events_that_come_in_the_pause_after_a_flush_go_out_together(world
     hub = world.broadcaster._channels[WORKSPACE].hub
     clock = SlowWrites(outlet)
     loop = asyncio.get_running_loop()
-    hub._scheduler = Scheduler(loop.call_soon, lambda _, function: loop.call_later(0, function), clock.now)
+    hub._scheduler = Scheduler(
+        loop.call_soon, lambda _, function: loop.call_later(0, function), clock.now, lambda: False
+    )
     world.commit(*world.numbered(1))
     await until(lambda: outlet.events)
     before = outlet.writes
@@ -520,7 +522,7 @@ async def test_the_position_of_a_batch_is_that_of_its_stored_events(world: World
     world.commit(*world.numbered(1))
     await until(lambda: outlet.events)
 
-    world.broadcaster.publish_transient(WORKSPACE, numbered(2, transient=True))
+    world.broadcaster.publish_transient(WORKSPACE, [numbered(2, transient=True)])
     (stored,) = world.commit(numbered(3))
     await until(lambda: len(outlet.events) == 3)
 

@@ -187,7 +187,7 @@ async def test_clients_that_come_and_go_at_any_moment_are_counted_exactly_and_fo
 
     for _ in range(20):
         await asyncio.gather(*(visit() for _ in range(10)), return_exceptions=True)
-        hub.app[BROADCASTER].publish_transient("default", DRAFT)
+        hub.app[BROADCASTER].publish_transient("default", [DRAFT])
 
     await until(lambda: hub.app[BROADCASTER].statistics().connected_clients == 0)
     await until(lambda: connections(hub) == 0 and len(asyncio.all_tasks()) <= tasks)
@@ -247,7 +247,7 @@ async def test_a_lost_connection_never_writes_to_the_one_that_took_its_descripto
             for _, writer in second:
                 stack.callback(writer.close)
             for subject in subjects:
-                hub.app[BROADCASTER].publish_transient("default", replace(DRAFT, subject=subject))
+                hub.app[BROADCASTER].publish_transient("default", [replace(DRAFT, subject=subject)])
             for reader, _ in second:
                 strangers += (await reader.readuntil(b"-second-")).count(b"-first-")
     await until(lambda: not outlets(hub))

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Executable, insert, update
+from sqlalchemy import Connection, Executable, Row, insert, update
 from sqlalchemy.util.concurrency import await_
 
 from broadcaster.event import Event
@@ -121,12 +121,9 @@ async def execute(database: Database, *statements: Executable) -> None:
     await database.write(unit)
 
 
-async def failed_connections_ended() -> None:
-    """Wait for the SQLite driver's threads of connections that failed: they report to this test's loop, and a loop that
-    is closed by then makes an error in the next test."""
-    for thread in threading.enumerate():
-        if "_connection_worker_thread" in thread.name:
-            await asyncio.to_thread(thread.join, DEADLINE_S)
+async def rows(database: Database, statement: Executable) -> Sequence[Row[Any]]:
+    """What a statement finds."""
+    return await database.read(lambda connection: connection.execute(statement).all())
 
 
 async def until(condition: Callable[[], bool | Awaitable[bool]]) -> None:

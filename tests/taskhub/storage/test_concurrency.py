@@ -19,7 +19,7 @@ from taskhub.storage.writer import Writer
 from taskhub.tickets.inputs import NewTicket, TicketChange
 from taskhub.tickets.service import TicketService
 from tests.taskhub.storage.writers import write_at_random
-from tests.taskhub.world import ALICE, Gate, World, until
+from tests.taskhub.world import ALICE, Gate, World, rows, until
 
 WRITES_EACH = 12
 ROOT = Path(__file__).parents[3]
@@ -77,18 +77,17 @@ async def test_writers_in_two_processes_make_one_dense_log(world: World, url: st
 
 
 async def assert_tickets_agree_with_the_log(database: Database, log: list[Event]) -> None:
-    async with database.read() as connection:
-        rows = (await connection.execute(select(tickets.c.no, tickets.c.version).order_by(tickets.c.no))).all()
-        nonces = (await connection.execute(select(events.c.nonce))).scalars().all()
-    assert [row.no for row in rows] == list(range(1, len(rows) + 1))
+    stored = await rows(database, select(tickets.c.no, tickets.c.version).order_by(tickets.c.no))
+    nonces = await rows(database, select(events.c.nonce))
+    assert [row.no for row in stored] == list(range(1, len(stored) + 1))
     assert len(set(nonces)) == len(log)
-    for row in rows:
+    for row in stored:
         versions = [event.ticket_version for event in log if event.subject == f"TH-{row.no}"]
         assert versions == list(range(1, row.version + 1))
     states = [orjson.loads(event.data)["ticket"] for event in log if event.type.startswith("ticket.")]
     assert all(state["key"].startswith("TH-") for state in states)
     created = [event.subject for event in log if event.type == "ticket.created"]
-    assert created == [f"TH-{n}" for n in range(1, len(rows) + 1)]
+    assert created == [f"TH-{n}" for n in range(1, len(stored) + 1)]
 
 
 async def test_a_later_place_is_never_visible_before_an_earlier_one(world: World, elsewhere: Writer) -> None:

@@ -15,7 +15,7 @@ from taskhub.storage.schema import workspaces
 from taskhub.storage.urls import driver_url
 from taskhub.tickets.errors import StorageBusy
 from tests.servers import PostgresServer
-from tests.taskhub.world import DEADLINE_S, Gate, execute, failed_connections_ended
+from tests.taskhub.world import DEADLINE_S, Gate, execute, rows
 
 RENAME = update(workspaces).values(name="Renamed")
 NAME = select(workspaces.c.name)
@@ -25,17 +25,23 @@ HASTY_S = 1.5
 
 
 async def name_of(database: Database) -> str:
-    async with database.read() as connection:
-        return str((await connection.execute(NAME)).scalar_one())
+    return str(await database.read(lambda connection: connection.execute(NAME).scalar_one()))
 
 
 async def test_a_read_sees_the_database_as_it_was_at_its_first_statement(database: Database) -> None:
-    async with database.read() as reading:
-        before = (await reading.execute(NAME)).scalar_one()
-        await execute(database, RENAME)
-        after = (await reading.execute(NAME)).scalar_one()
+    gate = Gate()
 
-    assert before == after == "Default"
+    def read_twice(connection: Connection) -> tuple[str, str]:
+        before = connection.execute(NAME).scalar_one()
+        gate.pass_through()
+        return before, connection.execute(NAME).scalar_one()
+
+    reading = asyncio.create_task(database.read(read_twice))
+    await gate.reached()
+    await execute(database, RENAME)
+    gate.open()
+
+    assert await reading == ("Default", "Default")
     assert await name_of(database) == "Renamed"
 
 
@@ -52,8 +58,7 @@ async def test_a_write_that_raises_is_rolled_back(database: Database) -> None:
 
 async def test_a_read_cannot_write(database: Database) -> None:
     with pytest.raises(Exception, match=r"read-?only|cannot be written"):
-        async with database.read() as connection:
-            await connection.execute(RENAME)
+        await database.read(lambda connection: connection.execute(RENAME))
 
 
 async def test_a_caller_cancelled_in_a_unit_does_not_cancel_the_unit(database: Database) -> None:
@@ -117,10 +122,14 @@ async def test_waiting_too_long_for_a_connection_is_busy(url: str) -> None:
     database = Database(url, pool_size=1, busy_timeout_s=HASTY_S)
     await database.open()
 
-    async with database.read() as connection:
-        await connection.execute(NAME)
-        with pytest.raises(StorageBusy, match="in use"):
-            await name_of(database)
+    gate = Gate()
+
+    reading = asyncio.create_task(database.read(gate.pass_through))
+    await gate.reached()
+    with pytest.raises(StorageBusy, match="in use"):
+        await name_of(database)
+    gate.open()
+    await reading
     await database.close()
 
 
@@ -170,7 +179,6 @@ async def test_a_missing_sqlite_file_is_away_and_not_created(tmp_path: Path) -> 
     with pytest.raises(StorageBusy):
         await database.data_version()
     await database.close()
-    await failed_connections_ended()
     assert os.listdir(tmp_path) == []
 
 
@@ -199,8 +207,7 @@ async def on_own_server(own_server: PostgresServer) -> AsyncIterator[Database]:
 
 
 async def one(database: Database) -> int:
-    async with database.read() as connection:
-        return int((await connection.execute(text("SELECT 1"))).scalar_one())
+    return int(await database.read(lambda connection: connection.execute(text("SELECT 1")).scalar_one()))
 
 
 async def test_a_killed_server_is_away_at_once_and_found_again_when_it_is_back(
@@ -237,8 +244,7 @@ async def test_a_server_killed_in_a_write_leaves_nothing_of_it(
         await database.write(write_and_lose_the_server)
     own_server.start()
 
-    async with database.read() as connection:
-        assert (await connection.execute(text("SELECT count(*) FROM kept"))).scalar_one() == 0
+    assert await rows(database, text("SELECT count(*) FROM kept")) == [(0,)]
 
 
 async def test_losing_the_server_at_the_commit_is_said_to_be_uncertain(

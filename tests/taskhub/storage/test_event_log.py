@@ -21,7 +21,7 @@ from taskhub.storage.transaction import Transaction
 from taskhub.storage.writer import Writer
 from taskhub.tickets.errors import StorageBusy
 from tests.broadcaster.event_log_suite import NOON, EventLogSuite, drafts
-from tests.taskhub.world import execute, failed_connections_ended
+from tests.taskhub.world import execute
 
 
 class SqlLogUnderTest:
@@ -116,7 +116,6 @@ async def test_a_log_whose_database_is_away_says_so(tmp_path: Path) -> None:
     with pytest.raises(LogUnavailable):
         await log.read("default", 0, 10)
     await database.close()
-    await failed_connections_ended()
 
 
 async def lose_the_last(database: Database, workspace: str) -> None:

@@ -22,7 +22,7 @@ from taskhub.storage.writer import Writer
 from taskhub.tickets.errors import IdempotencyMismatch, InvalidInput, StorageBusy, VersionConflict
 from taskhub.tickets.inputs import NewTicket, TicketChange
 from taskhub.tickets.service import TicketService
-from tests.taskhub.world import ALICE, DEADLINE_S, Gate, caller, execute, until
+from tests.taskhub.world import ALICE, DEADLINE_S, Gate, caller, execute, rows, until
 
 
 class Groups:
@@ -132,10 +132,9 @@ async def test_what_fails_in_a_group_fails_alone_and_leaves_no_trace_and_no_hole
     assert [event.data for event in log] == [draft(n).data for n in kept]
     assert await groups.seqs() == list(range(1, len(kept) + 1))
     assert len(groups.heard) == 1
-    async with groups.writer.database.read() as connection:
-        rows = {row.id: row for row in (await connection.execute(workspaces.select())).all()}
-    assert set(rows) - {"default"} == {f"W{n}" for n, fails, writes in plan if writes and not fails}
-    assert rows["default"].next_no == len(kept) + 1
+    stored = {row.id: row for row in await rows(groups.writer.database, workspaces.select())}
+    assert set(stored) - {"default"} == {f"W{n}" for n, fails, writes in plan if writes and not fails}
+    assert stored["default"].next_no == len(kept) + 1
 
 
 async def test_a_key_used_twice_in_a_group_has_one_effect_and_two_answers(groups: Groups) -> None:

@@ -18,7 +18,7 @@ from taskhub.storage.schema import METADATA, deployment, statuses, workspaces
 from taskhub.storage.urls import driver_url, sqlite_path
 from taskhub.tickets.errors import StorageBusy
 from tests.servers import PostgresServer, free_port
-from tests.taskhub.world import execute
+from tests.taskhub.world import execute, rows
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -34,8 +34,7 @@ async def test_the_migrations_make_the_schema_that_the_program_has(database: Dat
     def differences(connection: Connection) -> list[object]:
         return list(compare_metadata(MigrationContext.configure(connection), METADATA))
 
-    async with database.read() as connection:
-        assert await connection.run_sync(differences) == []
+    assert await database.read(differences) == []
 
 
 async def test_several_processes_may_migrate_at_once(new_url: str) -> None:
@@ -51,9 +50,8 @@ async def test_several_processes_may_migrate_at_once(new_url: str) -> None:
     database = Database(new_url)
     await database.open()
     assert await database.schema_is_current()
-    async with database.read() as connection:
-        for table, count in ((deployment, 1), (workspaces, 1), (statuses, 6)):
-            assert (await connection.execute(select(func.count()).select_from(table))).scalar_one() == count
+    for table, count in ((deployment, 1), (workspaces, 1), (statuses, 6)):
+        assert await rows(database, select(func.count()).select_from(table)) == [(count,)]
     await database.close()
 
 
@@ -70,8 +68,7 @@ async def test_a_migration_that_fails_leaves_nothing(new_url: str, monkeypatch: 
     database = Database(new_url)
     await database.open()
     await database.ping()
-    async with database.read() as connection:
-        assert (await connection.execute(text("SELECT count(*) FROM workspaces"))).scalar_one() == 1
+    assert await rows(database, text("SELECT count(*) FROM workspaces")) == [(1,)]
     await database.close()
 
 

@@ -16,7 +16,7 @@ from taskhub.storage.idempotency import IdempotentRequest, fingerprint
 from taskhub.storage.schema import idempotency_keys
 from taskhub.storage.transaction import Transaction, UnknownWorkspace
 from taskhub.tickets.errors import IdempotencyMismatch, StorageBusy
-from tests.taskhub.world import NOON, Gate, World, until
+from tests.taskhub.world import NOON, Gate, World, rows, until
 
 
 def draft(n: int = 1) -> EventDraft:
@@ -179,9 +179,8 @@ async def test_expired_records_are_deleted_on_the_way_however_many(
     await world.writer.run("default", emit_one, once=once("new"))
 
     async def only_the_new_one_is_left() -> bool:
-        async with world.database.read() as connection:
-            left = await connection.execute(select(idempotency_keys.c.key))
-            return list(left.scalars()) == ["new"]
+        left = await rows(world.database, select(idempotency_keys.c.key))
+        return [row.key for row in left] == ["new"]
 
     await until(only_the_new_one_is_left)
 
