@@ -31,7 +31,7 @@ from broadcaster.subscriber import Subscriber
 
 logger = logging.getLogger(__name__)
 
-WRITES_PER_TURN: Final = 100
+WRITES_PER_TURN: Final = 50
 """After so many writes the loop takes a breath, so that other requests do not wait for a large fan-out."""
 
 BYTES_LIKE_A_WRITE: Final = 16 * 1024

@@ -2,9 +2,7 @@
 
 import asyncio
 import logging
-import sqlite3
 from collections.abc import Callable, Coroutine, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, Engine, create_engine, event, select
+from sqlalchemy import Connection, create_engine, event, select
 from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -20,6 +18,7 @@ from taskhub.storage import schema
 from taskhub.storage.epochs import SeenEvents
 from taskhub.storage.failures import storage_busy
 from taskhub.storage.migrate import newest_revision
+from taskhub.storage.threads import Threads, Transacted, Watcher
 from taskhub.storage.urls import driver_url, sqlite_path
 from taskhub.tickets.errors import StorageBusy
 
@@ -56,9 +55,9 @@ class Database:
         self._pool_size = pool_size
         self.busy_timeout_s = busy_timeout_s
         self.seen = SeenEvents()
-        self._writers: AsyncEngine | _Threads | None = None
-        self._readers: AsyncEngine | _Threads | None = None
-        self._watcher: _Watcher | None = None
+        self._writers: AsyncEngine | Threads | None = None
+        self._readers: AsyncEngine | Threads | None = None
+        self._watcher: Watcher | None = None
         self._deployment: Deployment | None = None
         self._units: set[asyncio.Task[Any]] = set()
 
@@ -72,7 +71,7 @@ class Database:
         if (path := self.path) is not None:
             self._writers = self._threads(1, "BEGIN IMMEDIATE")
             self._readers = self._threads(self._pool_size, "BEGIN", read_only=True)
-            self._watcher = _Watcher(path)
+            self._watcher = Watcher(path)
         else:
             self._writers = self._postgres_engine()
             self._readers = self._writers.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
@@ -80,7 +79,7 @@ class Database:
     @property
     def threads_busy(self) -> bool:
         """Whether units are under way on threads of this process."""
-        return any(isinstance(engine, _Threads) and engine.busy for engine in (self._readers, self._writers))
+        return any(isinstance(engine, Threads) and engine.busy for engine in (self._readers, self._writers))
 
     async def _to_the_end(self, unit: Coroutine[Any, Any, T]) -> T:
         """Run a unit in a task of its own that goes on when the caller is cancelled."""
@@ -98,6 +97,9 @@ class Database:
         """Wait for the units whose callers are gone."""
         while self._units:
             await asyncio.wait(self._units)
+        for connections in (self._readers, self._writers):
+            if isinstance(connections, Threads):
+                await connections.wait_idle()
 
     async def close(self) -> None:
         """Close every connection, once the units have ended."""
@@ -106,7 +108,7 @@ class Database:
         self._readers = self._writers = self._watcher = None
         if watcher is not None:
             await watcher.close()
-        if isinstance(readers, _Threads):
+        if isinstance(readers, Threads):
             await readers.dispose()
         if writers is not None:
             await writers.dispose()
@@ -114,26 +116,25 @@ class Database:
     async def read(self, unit: Callable[[Connection], T]) -> T:
         """Run `unit` in one transaction that sees the database as it was at its first read. Raises what it raises, and
         StorageBusy."""
-        return await self._to_the_end(self._run(self._readers, _read, unit))
+        return await self._run(self._readers, _read, unit)
 
     async def write(self, unit: Callable[[Connection], T]) -> T:
         """Run `unit` in one transaction: committed when it returns, rolled back when it raises. Raises what it raises,
         and StorageBusy."""
-        return await self._to_the_end(self._run(self._writers, _write, unit))
+        return await self._run(self._writers, _write, unit)
 
     async def _run(
         self,
-        connections: "AsyncEngine | _Threads | None",
-        transaction: Callable[[Connection, Callable[[Connection], T]], T],
+        connections: AsyncEngine | Threads | None,
+        transaction: Transacted[T],
         unit: Callable[[Connection], T],
     ) -> T:
         if connections is None:
             raise StorageBusy("the database is closed")
         with _failures_told():
-            if isinstance(connections, _Threads):
+            if isinstance(connections, Threads):
                 return await connections.run(transaction, unit)
-            async with connections.connect() as connection:
-                return await connection.run_sync(transaction, unit)
+            return await self._to_the_end(_run_on_loop(connections, transaction, unit))
 
     async def ping(self) -> None:
         """Return when the database can be written. Raises StorageBusy."""
@@ -161,7 +162,7 @@ class Database:
         """
         return None if self._watcher is None else await self._watcher.data_version()
 
-    def _threads(self, size: int, begin: str, *, read_only: bool = False) -> "_Threads":
+    def _threads(self, size: int, begin: str, *, read_only: bool = False) -> Threads:
         engine = create_engine(
             self._url,
             pool_size=size,
@@ -171,7 +172,7 @@ class Database:
         )
         event.listen(engine, "connect", partial(_set_pragmas, read_only=read_only))
         event.listen(engine, "begin", partial(_begin, statement=begin))
-        return _Threads(engine, size, self.busy_timeout_s)
+        return Threads(engine, size, self.busy_timeout_s)
 
     def _postgres_engine(self) -> AsyncEngine:
         patience = self.busy_timeout_s
@@ -199,69 +200,13 @@ class Database:
         return engine
 
 
-class _Threads:
-    """Connections to an SQLite file, and a thread for each. You must `dispose` of it."""
-
-    def __init__(self, engine: Engine, size: int, patience_s: float) -> None:
-        self._engine = engine
-        self._patience_s = patience_s
-        self._executor = ThreadPoolExecutor(size, thread_name_prefix="taskhub-database")
-        self._free = asyncio.Semaphore(size)
-        self.busy = 0
-
-    async def run(
-        self, transaction: Callable[[Connection, Callable[[Connection], T]], T], unit: Callable[[Connection], T]
-    ) -> T:
-        try:
-            async with asyncio.timeout(self._patience_s):
-                await self._free.acquire()
-        except TimeoutError as error:
-            raise StorageBusy("all database connections are in use") from error
-        self.busy += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._executor, self._connected, transaction, unit)
-        finally:
-            self.busy -= 1
-            self._free.release()
-
-    def _connected(
-        self, transaction: Callable[[Connection, Callable[[Connection], T]], T], unit: Callable[[Connection], T]
-    ) -> T:
-        with self._engine.connect() as connection:
-            return transaction(connection, unit)
-
-    async def dispose(self) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._executor, self._engine.dispose)
-        self._executor.shutdown()
-
-
-class _Watcher:
-    """A connection that does nothing but watch an SQLite file for others, on a thread of its own."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="taskhub-watches")
-        self._connection: sqlite3.Connection | None = None
-
-    async def data_version(self) -> int:
-        """Raises StorageBusy."""
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._executor, self._ask)
-        except sqlite3.OperationalError as error:
-            raise StorageBusy("the database file cannot be read") from error
-
-    def _ask(self) -> int:
-        if self._connection is None:
-            self._connection = sqlite3.connect(self._path, isolation_level=None)
-        return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
-
-    async def close(self) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._executor, self._close)
-        self._executor.shutdown()
-
-    def _close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
+async def _run_on_loop(
+    engine: AsyncEngine,
+    transaction: Transacted[T],
+    unit: Callable[[Connection], T],
+) -> T:
+    async with engine.connect() as connection:
+        return await connection.run_sync(transaction, unit)
 
 
 @contextmanager
