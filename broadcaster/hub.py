@@ -34,13 +34,18 @@ logger = logging.getLogger(__name__)
 WRITES_PER_TURN: Final = 50
 """After so many writes the loop takes a breath, so that other requests do not wait for a large fan-out."""
 
+WIDE_FLUSH: Final = 5000
+COLD_WRITE: Final = 4
+"""To more subscribers than that, a write counts for four: their memory is cold, and it takes about so much longer. What
+others ask of the server takes several turns, and waits in each for the writes of one."""
+
 BYTES_LIKE_A_WRITE: Final = 16 * 1024
 """Copying so many bytes into a socket takes about as long as a write of few bytes does: a large one counts for more."""
 
 FLUSH_LIKE_WRITES: Final = 3
 """Beginning a flush takes about as long as so many writes; thousands of groups may have one each."""
 
-GIVE_WAY_S: Final = 0.0001
+GIVE_WAY_S: Final = 0.00005
 """How long a turn of a large fan-out rests when threads have work. Each write gives up the interpreter's lock and takes
 it back before a thread can have it: without a rest, what others ask of the database would wait for the last write."""
 
@@ -295,6 +300,8 @@ class Hub:
     def _write_slice(self, flush: Flush, budget: int, now: float) -> int:
         """Write to as many of its subscribers as `budget` allows, at least one. Returns what that took of it."""
         cost = sum(1 + len(part.data) // BYTES_LIKE_A_WRITE for part in flush.slices)
+        if len(flush.subscribers) > WIDE_FLUSH:
+            cost *= COLD_WRITE
         batch = flush.subscribers[flush.next : flush.next + max(1, budget // cost)]
         flush.next += len(batch)
         group, turn = flush.group, flush.turn

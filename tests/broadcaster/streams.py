@@ -114,11 +114,14 @@ class World:
         self._number = 0
 
     @classmethod
-    async def open(cls, log: MemoryEventLog | None = None, **options: Any) -> "World":
+    async def open(
+        cls, log: MemoryEventLog | None = None, *, threads_busy: Callable[[], bool] = lambda: False, **options: Any
+    ) -> "World":
         log = log or MemoryEventLog()
         settings = replace(BroadcastOptions(max_age_jitter=0.0, poll_interval_s=0.05), **options)
         clock = LoopClock()
-        world = cls(log, Broadcaster(log, LocalRelay(), settings, clock=clock.time), clock)
+        broadcaster = Broadcaster(log, LocalRelay(), settings, clock=clock.time, threads_busy=threads_busy)
+        world = cls(log, broadcaster, clock)
         await world.broadcaster.start()
         return world
 

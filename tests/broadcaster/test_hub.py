@@ -284,6 +284,36 @@ async def test_a_large_fan_out_is_sliced_and_still_exact(world: World, monkeypat
     assert latecomer.numbers == [6, 7, 8, 9, 10]
 
 
+async def test_a_very_large_fan_out_is_cut_finer(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_module, "WRITES_PER_TURN", 20)
+    monkeypatch.setattr(hub_module, "WIDE_FLUSH", 50)
+    outlets = [await world.listen() for _ in range(51)]
+
+    world.commit(*world.numbered(1))
+    writes = await writes_per_turn(outlets, lambda: all(outlet.events for outlet in outlets))
+
+    assert max(writes) == 5
+
+
+async def test_a_fan_out_lets_threads_run_between_its_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writes give up the interpreter's lock and take it back before a thread can have it."""
+    monkeypatch.setattr(hub_module, "WRITES_PER_TURN", 10)
+    rests: list[float] = []
+    monkeypatch.setattr("broadcaster.hub.time.sleep", rests.append)
+    busy = False
+    world = await World.open(threads_busy=lambda: busy)
+    outlets = [await world.listen() for _ in range(40)]
+
+    world.commit(*world.numbered(1))
+    await until(lambda: all(len(outlet.events) == 1 for outlet in outlets))
+    undisturbed, busy = len(rests), True
+    world.commit(*world.numbered(1))
+    await until(lambda: all(len(outlet.events) == 2 for outlet in outlets))
+    await world.broadcaster.stop()
+
+    assert (undisturbed, len(rests)) == (0, 3)
+
+
 async def test_what_comes_while_a_flush_is_under_way_goes_out_as_one(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
