@@ -311,7 +311,7 @@ async def test_a_fan_out_lets_threads_run_between_its_slices(monkeypatch: pytest
     await until(lambda: all(len(outlet.events) == 2 for outlet in outlets))
     await world.broadcaster.stop()
 
-    assert (undisturbed, len(rests)) == (0, 3)
+    assert (undisturbed, len(rests)) == (0, 4)
 
 
 async def test_what_comes_while_a_flush_is_under_way_goes_out_as_one(
