@@ -13,7 +13,7 @@ import structlog
 from aiohttp import web
 
 from broadcaster.engine import Broadcaster
-from broadcaster.event import Event
+from broadcaster.event import Event, EventDraft
 from broadcaster.options import BroadcastOptions
 from broadcaster.redis_relay import RedisRelay
 from broadcaster.relay import LocalRelay, Relay
@@ -80,7 +80,7 @@ async def open_tickets(settings: Settings) -> AsyncIterator[Tickets]:
         async with RemoteTickets(settings.api_base_url, settings.outgoing_key) as remote:
             yield remote
         return
-    async with _open_database(settings) as database, _open_writer(database, lambda workspace, events: None) as writer:
+    async with _open_database(settings) as database, _open_writer(database) as writer:
         yield TicketService(database, writer)
 
 
@@ -99,7 +99,9 @@ async def _services(app: web.Application) -> AsyncIterator[None]:
         await broadcaster.start()
         # Stopped after the writer, so that what the last requests commit is announced as well.
         stack.push_async_callback(broadcaster.stop)
-        writer = await stack.enter_async_context(_open_writer(database, broadcaster.committed))
+        writer = await stack.enter_async_context(
+            _open_writer(database, broadcaster.committed, broadcaster.publish_transient)
+        )
         tickets = TicketService(database, writer)
         app[DATABASE] = database
         app[EVENT_LOG] = log
@@ -183,8 +185,12 @@ async def _open_database(settings: Settings) -> AsyncIterator[Database]:
 
 
 @contextlib.asynccontextmanager
-async def _open_writer(database: Database, on_commit: Callable[[str, Sequence[Event]], None]) -> AsyncIterator[Writer]:
-    writer = Writer(database, on_commit)
+async def _open_writer(
+    database: Database,
+    on_commit: Callable[[str, Sequence[Event]], None] = lambda workspace, events: None,
+    on_transient: Callable[[str, Sequence[EventDraft]], object] = lambda workspace, drafts: None,
+) -> AsyncIterator[Writer]:
+    writer = Writer(database, on_commit, on_transient=on_transient)
     try:
         yield writer
     finally:

@@ -16,7 +16,7 @@ from broadcaster.event import Event, EventDraft
 from taskhub.storage import idempotency
 from taskhub.storage.idempotency import IdempotentRequest
 from taskhub.storage.times import Clock, to_text
-from taskhub.storage.transaction import Transaction, advance, append, workspace_state
+from taskhub.storage.transaction import Transaction, advance, append, lock_workspace
 
 T = TypeVar("T")
 
@@ -73,7 +73,7 @@ class Group:
     transaction that all share: it is raised out of `run`, and nothing is kept of the group.
     """
 
-    def __init__(self, workspace: str, commands: Sequence[Command[Any]], clock: Clock) -> None:
+    def __init__(self, workspace: str, commands: Sequence[Command[Any]], clock: Clock | None) -> None:
         self.workspace = workspace
         self.commands = commands
         self.begun = False
@@ -81,6 +81,7 @@ class Group:
         self.outcomes: list[Answer[Any] | Exception] = []
         """Of the commands in their order; commands beyond the limits have none and belong to the next group."""
         self.emitted: list[tuple[Event, EventDraft]] = []
+        self.transient: list[EventDraft] = []
         self.last_nonce = 0
         self._clock = clock
 
@@ -91,10 +92,11 @@ class Group:
 
     def run(self, connection: Connection) -> None:
         """The unit for Database.write."""
-        first = state = workspace_state(connection, self.workspace, lock=True)
+        first, now = lock_workspace(connection, self.workspace)
+        state = first
         self.begun = True
-        # Asked only now that the row is locked: the time spent waiting for it does not count.
-        now = self._clock()
+        if self._clock is not None:
+            now = self._clock()
         deadline, room = time.monotonic() + MAX_S, MAX_BYTES
         for command in self.commands:
             transaction = Transaction(
@@ -109,6 +111,7 @@ class Group:
             state = transaction.after
             room -= sum(_EVENT_BYTES + len(event.data) for event in transaction.events)
             self.emitted += zip(transaction.events, transaction.drafts, strict=True)
+            self.transient += transaction.transient
             if room <= 0 or time.monotonic() > deadline:
                 break
         if self.emitted:

@@ -22,6 +22,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
 )
 
 METADATA: Final = MetaData(
@@ -144,6 +145,13 @@ tickets: Final = Table(
     Column("waiting_reason", Text),
     Column("progress_percent", SmallInteger),
     Column("progress_note", Text),
+    Column(
+        "blocked",
+        Boolean,
+        nullable=False,
+        server_default=false(),
+        comment="whether an open ticket blocks it; kept with each change",
+    ),
     Column("search_text", Text, nullable=False, comment="key, summary and description, normalised for searching"),
     Column("created_at", Text, nullable=False),
     Column("updated_at", Text, nullable=False),
@@ -189,6 +197,25 @@ ticket_relations: Final = Table(
     _of_ticket("to_no"),
     Index(None, "workspace_id", "to_no", "kind"),
 )
+
+leases: Final = Table(
+    "leases",
+    METADATA,
+    Column("workspace_id", Text, nullable=False),
+    Column("ticket_no", BigInteger, nullable=False),
+    Column("token", BigInteger, nullable=False, comment="counts the claims of the ticket; it is never reset"),
+    Column("holder", Text, comment="the actor that holds the ticket; null when nobody does"),
+    Column("seconds", Integer, nullable=False, comment="for how long each renewal extends it"),
+    Column("acquired_at", Text, nullable=False),
+    Column("expires_at", Text, nullable=False),
+    Column("told_seq", BigInteger, nullable=False, comment="up to here the holder was told of comments"),
+    Column("expiries", Integer, nullable=False, comment="how often in a row nobody gave it back"),
+    PrimaryKeyConstraint("workspace_id", "ticket_no"),
+    _of_ticket(),
+)
+"""A row for each ticket that was ever claimed. Renewing one changes no ticket, so it has no place among the tickets."""
+Index("ix_leases_held", leases.c.expires_at, sqlite_where=leases.c.holder.is_not(None),
+      postgresql_where=leases.c.holder.is_not(None))  # fmt: skip
 
 comments: Final = Table(
     "comments",
@@ -240,6 +267,21 @@ events: Final = Table(
     PrimaryKeyConstraint("workspace_id", "seq"),
     Index(None, "workspace_id", "subject", "seq"),
 )
+
+batches: Final = Table(
+    "batches",
+    METADATA,
+    Column("workspace_id", Text, nullable=False),
+    Column("id", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("undoes", Text, comment="the batch that this one took back"),
+    Column("undone_by", Text, comment="the batch that took this one back"),
+    Column("first_seq", BigInteger, nullable=False, comment="its events are those of this id from here …"),
+    Column("last_seq", BigInteger, nullable=False, comment="… to here"),
+    Column("created_at", Text, nullable=False),
+    PrimaryKeyConstraint("workspace_id", "id"),
+)
+"""Changes that were made together and can be undone together."""
 
 idempotency_keys: Final = Table(
     "idempotency_keys",

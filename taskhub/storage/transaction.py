@@ -1,14 +1,18 @@
 """The transaction that a change is: what it reads and writes, the places it takes in the log, and its events."""
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, CursorResult, Executable, bindparam, insert, select, update
+from sqlalchemy import Connection, CursorResult, Executable, Row, Select, bindparam, func, insert, select, update
+from sqlalchemy.exc import DBAPIError
 
 from broadcaster.event import Event, EventDraft
 from taskhub.storage import schema
+from taskhub.storage.times import utc_now
 
 _W: Final = schema.workspaces
 
@@ -17,7 +21,7 @@ _WORKSPACE: Final = select(
 ).where(_W.c.id == bindparam("workspace"))
 
 # Not FOR UPDATE: rows that refer to the workspace may be added meanwhile by whoever is not a unit of work.
-_LOCKED_WORKSPACE: Final = _WORKSPACE.with_for_update(key_share=True)
+_TIMED_WORKSPACE: Final = _WORKSPACE.add_columns(func.clock_timestamp()).with_for_update(key_share=True)
 
 _ADVANCE: Final = (
     update(_W)
@@ -73,6 +77,7 @@ class Transaction:
         self.time = max(state.head_time, now)
         self.events: list[Event] = []
         self.drafts: list[EventDraft] = []
+        self.transient: list[EventDraft] = []
         self._numbers = 0
         self._reference_changes = 0
         self._committed_references = references
@@ -106,11 +111,31 @@ class Transaction:
         self, statement: Executable, parameters: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None
     ) -> CursorResult[Any]:
         """Change the database."""
+        self._begin_changes()
+        return self.connection.execute(statement, parameters)
+
+    def _begin_changes(self) -> None:
         if self._shared and not self._changed:
             # It hides those of the units before, which are never released but by the commit: that saves a round trip.
             self.connection.exec_driver_sql("SAVEPOINT unit")
         self._changed = True
-        return self.connection.execute(statement, parameters)
+
+    @contextmanager
+    def part(self) -> Iterator[None]:
+        """A part of the unit: when it raises, it is undone alone, and the unit may go on."""
+        self._begin_changes()
+        kept = len(self.events), len(self.transient), self._numbers, self._reference_changes
+        self.connection.exec_driver_sql("SAVEPOINT part")
+        try:
+            yield
+        except (DBAPIError, OSError):  # the transaction may have ended with it
+            raise
+        except Exception:
+            self.connection.exec_driver_sql("ROLLBACK TO SAVEPOINT part")
+            events, transient, self._numbers, self._reference_changes = kept
+            del self.events[events:], self.drafts[events:], self.transient[transient:]
+            raise
+        self.connection.exec_driver_sql("RELEASE SAVEPOINT part")
 
     def take_number(self) -> int:
         """The number of a new ticket."""
@@ -141,20 +166,38 @@ class Transaction:
         self.drafts.append(draft)
         return event
 
+    def tell(self, draft: EventDraft) -> None:
+        """Send a transient event once the unit is committed: it has no place in the log."""
+        self.transient.append(draft)
+
     def undo(self) -> None:
         """Take back what this unit changed and what it took."""
         if self._shared and self._changed:
             self.connection.exec_driver_sql("ROLLBACK TO SAVEPOINT unit")
-        self.events, self.drafts = [], []
+        self.events, self.drafts, self.transient = [], [], []
         self._numbers = self._reference_changes = 0
 
 
-def workspace_state(connection: Connection, workspace: str, *, lock: bool = False) -> WorkspaceState:
-    """A workspace's row, locked until the commit if so asked. Raises UnknownWorkspace."""
-    row = connection.execute(_LOCKED_WORKSPACE if lock else _WORKSPACE, {"workspace": workspace}).first()
+def workspace_state(connection: Connection, workspace: str) -> WorkspaceState:
+    """A workspace's row. Raises UnknownWorkspace."""
+    return WorkspaceState(*_found(connection, _WORKSPACE, workspace))
+
+
+def lock_workspace(connection: Connection, workspace: str) -> tuple[WorkspaceState, datetime]:
+    """A workspace's row, locked until the commit, and the time by the database's clock: machines disagree about what
+    has expired. Raises UnknownWorkspace."""
+    if connection.dialect.name == "postgresql":
+        *row, now = _found(connection, _TIMED_WORKSPACE, workspace)
+        return WorkspaceState(*row), now
+    # The file is on this machine, and its lock is held already.
+    return WorkspaceState(*_found(connection, _WORKSPACE, workspace)), utc_now()
+
+
+def _found(connection: Connection, statement: Select[*tuple[Any, ...]], workspace: str) -> Row[*tuple[Any, ...]]:
+    row = connection.execute(statement, {"workspace": workspace}).first()
     if row is None:
         raise UnknownWorkspace(workspace)
-    return WorkspaceState(*row)
+    return row
 
 
 def advance(connection: Connection, workspace: str, state: WorkspaceState) -> None:

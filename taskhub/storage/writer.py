@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from broadcaster.event import Event
+from broadcaster.event import Event, EventDraft
 from taskhub.storage import idempotency
 from taskhub.storage.database import Database
 from taskhub.storage.epochs import Seen
@@ -29,7 +29,9 @@ _log = logging.getLogger(__name__)
 
 
 class Writer:
-    """Runs units of work. `on_commit(workspace, events)` is called after each commit, before the callers are answered.
+    """Runs units of work. After each commit, before the callers are answered, `on_commit(workspace, events)` is called,
+    and `on_transient(workspace, drafts)` with what has no place in the log. The time of a unit is the database's, or
+    that of `clock`.
 
     Of each workspace one group of units is under way; those that arrive meanwhile are the next one. So a unit that
     comes alone is committed at once and alone, and under load the cost of a commit is shared by many.
@@ -39,17 +41,23 @@ class Writer:
     """
 
     def __init__(
-        self, database: Database, on_commit: Callable[[str, Sequence[Event]], None], *, clock: Clock = utc_now
+        self,
+        database: Database,
+        on_commit: Callable[[str, Sequence[Event]], None],
+        *,
+        on_transient: Callable[[str, Sequence[EventDraft]], object] = lambda workspace, drafts: None,
+        clock: Clock | None = None,
     ) -> None:
         self.database = database
         self._on_commit = on_commit
+        self._on_transient = on_transient
         self._clock = clock
         self._waiting: dict[str, deque[Command[Any]]] = {}
         """By workspace; there is an entry, and a task that works it off, while anything waits or is under way."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._pending = 0
         self._closed = False
-        self._next_sweep = clock()
+        self._next_sweep = self._now()
 
     @property
     def pending(self) -> int:
@@ -146,6 +154,9 @@ class Writer:
         self._pending -= 1
         command.answer(outcome)
 
+    def _now(self) -> datetime:
+        return utc_now() if self._clock is None else self._clock()
+
     def _tell(self, group: Group) -> None:
         if group.emitted:
             last, _ = group.emitted[-1]
@@ -154,7 +165,12 @@ class Writer:
                 self._on_commit(group.workspace, [event for event, _ in group.emitted])
             except Exception:  # what is committed stays so, and who listens finds it in the log
                 _log.exception("committed events could not be told")
-        now = self._clock()
+        if group.transient:
+            try:
+                self._on_transient(group.workspace, group.transient)
+            except Exception:
+                _log.exception("transient events could not be told")
+        now = self._now()
         if now >= self._next_sweep and any(command.once is not None for command in group.commands):
             self._next_sweep = now + _SWEEP_EVERY
             self._own(self._sweep(now), "sweep of idempotency records")

@@ -27,10 +27,19 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class Lease:
+    """Who holds a ticket, and until when unless it is renewed."""
+
+    holder: str
+    acquired_at: str
+    expires_at: str
+
+
+@dataclass(frozen=True, slots=True)
 class TicketState:
     """The compact state that events, snapshots and lists carry: what a board shows and a filter asks for.
 
-    Dates are `YYYY-MM-DD`, times RFC 3339 in UTC with milliseconds. `lease` stays null until a ticket is claimed.
+    Dates are `YYYY-MM-DD`, times RFC 3339 in UTC with milliseconds. `blocked`: a ticket that is open blocks this one.
     """
 
     key: str
@@ -47,7 +56,8 @@ class TicketState:
     due: str | None
     labels: tuple[str, ...]
     progress: Progress | None
-    lease: None
+    blocked: bool
+    lease: Lease | None
     updated_at: str
 
 
@@ -82,6 +92,8 @@ class Ticket:
     waiting_reason: str | None
     labels: tuple[str, ...]
     progress: Progress | None
+    blocked: bool
+    lease: Lease | None
     created_at: str
     updated_at: str
 

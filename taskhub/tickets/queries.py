@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Select, and_, exists, not_, or_, select, t
 
 from taskhub.auth.principal import Principal
 from taskhub.storage.names import normalise, slug
-from taskhub.storage.schema import comments, ticket_labels, ticket_relations, tickets
+from taskhub.storage.schema import comments, leases, ticket_labels, tickets
 from taskhub.storage.times import to_text
 from taskhub.tickets.cursor import Cursor
 from taskhub.tickets.errors import InputProblem, InvalidInput
@@ -165,7 +165,7 @@ def _conditions(query: ResolvedQuery, references: References) -> list[ColumnElem
     if query.due_to is not None:
         found.append(_T.due <= query.due_to.isoformat())
     if query.ready is not None:
-        ready = and_(_T.status_id.in_(references.statuses_in(["todo"])), not_(_is_blocked(references)))
+        ready = and_(_T.status_id.in_(references.statuses_in(["todo"])), _T.blocked.is_(False), not_(_is_held()))
         found.append(ready if query.ready else not_(ready))
     if query.unassigned is not None:
         found.append(_T.assignee_id.is_(None) if query.unassigned else _T.assignee_id.is_not(None))
@@ -184,23 +184,13 @@ def _has_label(labels: Sequence[str]) -> ColumnElement[bool]:
     )
 
 
-def _is_blocked(references: References) -> ColumnElement[bool]:
-    relation, blocker = ticket_relations.c, tickets.alias("blocker")
-    return exists(
-        select(blocker.c.no)
-        .join_from(
-            ticket_relations,
-            blocker,
-            and_(blocker.c.workspace_id == relation.workspace_id, blocker.c.no == relation.from_no),
-        )
-        .where(
-            relation.workspace_id == _T.workspace_id,
-            relation.to_no == _T.no,
-            relation.kind == "blocks",
-            blocker.c.deleted_at.is_(None),
-            blocker.c.status_id.not_in(references.statuses_in(CLOSED_PHASES)),
-        )
+def _is_held() -> ColumnElement[bool]:
+    lease = leases.c
+    held = select(lease.token).where(
+        lease.workspace_id == _T.workspace_id, lease.ticket_no == _T.no, lease.holder.is_not(None)
     )
+    # The rows of a list are joined with their leases, which are not these.
+    return exists(held.correlate(tickets))
 
 
 def _contains(word: str) -> ColumnElement[bool]:

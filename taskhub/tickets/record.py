@@ -3,9 +3,9 @@
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
-from sqlalchemy import Row, Select, bindparam, delete, func, insert, select, update
+from sqlalchemy import Row, Select, and_, bindparam, delete, func, insert, select, update
 
-from taskhub.storage.schema import ticket_labels, tickets
+from taskhub.storage.schema import leases, ticket_labels, tickets
 from taskhub.storage.transaction import Transaction
 from taskhub.tickets.fields import PRIORITIES
 from taskhub.tickets.keys import key_of
@@ -16,8 +16,21 @@ _LABEL_SEPARATOR: Final = "\x1f"  # no label holds a control character
 
 
 @dataclass(frozen=True, slots=True)
+class LeaseRecord:
+    """A ticket's row in the table of leases; there is one once it was claimed. `holder`: None while nobody holds it."""
+
+    token: int
+    holder: str | None
+    seconds: int
+    acquired_at: str
+    expires_at: str
+    told_seq: int
+    expiries: int
+
+
+@dataclass(frozen=True, slots=True)
 class TicketRecord:
-    """One row of the table with its labels. References are ids; times and dates are text as stored."""
+    """One row of the table with its labels and its lease. References are ids; times and dates are text as stored."""
 
     no: int
     version: int
@@ -44,13 +57,20 @@ class TicketRecord:
     waiting_reason: str | None
     progress_percent: int | None
     progress_note: str | None
+    blocked: bool
     created_at: str
     updated_at: str
     deleted_at: str | None
     labels: tuple[str, ...]
+    lease: LeaseRecord | None = None
 
 
-_COLUMNS: Final = tuple(f.name for f in fields(TicketRecord) if f.name != "labels")
+_COLUMNS: Final = tuple(f.name for f in fields(TicketRecord) if f.name not in ("labels", "lease"))
+_LEASE: Final = tuple(f.name for f in fields(LeaseRecord))
+_LEASE_COLUMNS: Final = tuple(leases.c[name].label(f"lease_{name}") for name in _LEASE)
+_WITH_LEASE: Final = tickets.outerjoin(
+    leases, and_(leases.c.workspace_id == tickets.c.workspace_id, leases.c.ticket_no == tickets.c.no)
+)
 
 _LABELS: Final = (
     select(func.aggregate_strings(ticket_labels.c.label, _LABEL_SEPARATOR))
@@ -73,13 +93,15 @@ _DELETE_LABELS: Final = delete(ticket_labels).where(
 
 def select_records() -> Select[*tuple[Any, ...]]:
     """A select of whole tickets, to be narrowed; `record_of` reads its rows."""
-    return select(*(tickets.c[name] for name in _COLUMNS), _LABELS)
+    return select(*(tickets.c[name] for name in _COLUMNS), _LABELS, *_LEASE_COLUMNS).select_from(_WITH_LEASE)
 
 
 def record_of(row: Row[*tuple[Any, ...]]) -> TicketRecord:
     values = dict(row._mapping)
     values["priority"] = PRIORITIES[values["priority"]]
     values["labels"] = tuple(sorted(values["labels"].split(_LABEL_SEPARATOR))) if values["labels"] else ()
+    lease = {name: values.pop(f"lease_{name}") for name in _LEASE}
+    values["lease"] = None if lease["token"] is None else LeaseRecord(**lease)
     return TicketRecord(**values)
 
 
@@ -98,7 +120,8 @@ def update_record(transaction: Transaction, before: TicketRecord, after: TicketR
     if "summary" in values or "description" in values:
         values["search_text"] = _search_text(transaction.state.key_prefix, after)
     is_it = {"of_workspace": transaction.workspace, "of_no": after.no}
-    transaction.execute(_UPDATE, {**values, **is_it})
+    if values:
+        transaction.execute(_UPDATE, {**values, **is_it})
     if before.labels != after.labels:
         transaction.execute(_DELETE_LABELS, is_it)
         _insert_labels(transaction, after)

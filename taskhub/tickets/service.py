@@ -14,6 +14,7 @@ from taskhub.storage.group import Once
 from taskhub.storage.idempotency import IdempotentRequest, fingerprint
 from taskhub.storage.transaction import Transaction
 from taskhub.storage.writer import Writer
+from taskhub.tickets import writes
 from taskhub.tickets.cursor import CursorCodec
 from taskhub.tickets.errors import InputProblem, InvalidInput
 from taskhub.tickets.inputs import Input, NewComment, NewTicket, TicketChange, TicketQuery
@@ -31,7 +32,7 @@ from taskhub.tickets.model import (
 from taskhub.tickets.reads import Reading
 from taskhub.tickets.reference import ROLES, CallerResolver, ReferenceCache, References, UnknownReference
 from taskhub.tickets.requests import checked_key, require
-from taskhub.tickets.writes import TicketWrite
+from taskhub.tickets.unit import TicketUnit
 
 T = TypeVar("T")
 
@@ -60,10 +61,9 @@ class TicketService:
     async def create_ticket(self, caller: Caller, new: NewTicket, *, idempotency_key: str | None = None) -> Written:
         """Add a ticket. Raises InvalidInput, IdempotencyMismatch, Forbidden and StorageBusy."""
 
-        def work(transaction: Transaction) -> Written:
-            return TicketWrite(transaction, caller, self._cache).create(new)
-
-        return await self._write(caller, "create_ticket", idempotency_key, (_bytes(new),), work)
+        return await self._write(
+            caller, "create_ticket", idempotency_key, (_bytes(new),), lambda unit: writes.create(unit, new)
+        )
 
     async def update_ticket(
         self,
@@ -75,23 +75,19 @@ class TicketService:
         idempotency_key: str | None = None,
     ) -> Written:
         """Change a ticket. Raises what create_ticket raises, TicketNotFound, TicketGone and VersionConflict."""
-
-        def work(transaction: Transaction) -> Written:
-            return TicketWrite(transaction, caller, self._cache).update(key, change, expected_version)
-
         parts = (key.strip().upper().encode(), str(expected_version).encode(), _bytes(change))
-        return await self._write(caller, "update_ticket", idempotency_key, parts, work)
+        return await self._write(
+            caller, "update_ticket", idempotency_key, parts,
+            lambda unit: writes.update(unit, key, change, expected_version),
+        )  # fmt: skip
 
     async def add_comment(
         self, caller: Caller, key: str, new: NewComment, *, idempotency_key: str | None = None
     ) -> Written:
         """Add a comment. Raises what create_ticket raises, TicketNotFound and TicketGone."""
-
-        def work(transaction: Transaction) -> Written:
-            return TicketWrite(transaction, caller, self._cache).comment(key, new)
-
+        parts = (key.strip().upper().encode(), _bytes(new))
         return await self._write(
-            caller, "add_comment", idempotency_key, (key.strip().upper().encode(), _bytes(new)), work
+            caller, "add_comment", idempotency_key, parts, lambda unit: writes.comment(unit, key, new)
         )
 
     async def users(self, caller: Caller, *, role: str | None = None) -> list[User]:
@@ -155,11 +151,15 @@ class TicketService:
         operation: str,
         idempotency_key: str | None,
         parts: tuple[bytes, ...],
-        work: Callable[[Transaction], Written],
+        change: Callable[[TicketUnit], Written],
     ) -> Written:
         # Asked on replays as well: what was allowed then may not be now.
         require(caller, "tickets:write")
         workspace = caller.principal.workspace
+
+        def work(transaction: Transaction) -> Written:
+            return change(TicketUnit(transaction, caller, self._cache))
+
         if idempotency_key is None:
             return (await self._writer.run(workspace, work)).value
         request = IdempotentRequest(

@@ -6,7 +6,7 @@ import orjson
 
 from broadcaster.event import State, state_of
 from taskhub.tickets.keys import key_of
-from taskhub.tickets.model import Progress, Ref, Ticket, TicketState
+from taskhub.tickets.model import Lease, Progress, Ref, Ticket, TicketState
 from taskhub.tickets.record import TicketRecord
 from taskhub.tickets.reference import References
 
@@ -29,7 +29,8 @@ def compact(record: TicketRecord, references: References, key_prefix: str) -> Ti
         due=record.due,
         labels=record.labels,
         progress=_progress(record),
-        lease=None,
+        blocked=record.blocked,
+        lease=_lease(record),
         updated_at=record.updated_at,
     )
 
@@ -64,6 +65,8 @@ def full(record: TicketRecord, references: References, key_prefix: str) -> Ticke
         waiting_reason=record.waiting_reason,
         labels=record.labels,
         progress=_progress(record),
+        blocked=record.blocked,
+        lease=_lease(record),
         created_at=record.created_at,
         updated_at=record.updated_at,
     )
@@ -97,3 +100,8 @@ def _id(ref: Ref | None) -> str | None:
 
 def _progress(record: TicketRecord) -> Progress | None:
     return None if record.progress_percent is None else Progress(record.progress_percent, record.progress_note)
+
+
+def _lease(record: TicketRecord) -> Lease | None:
+    lease = record.lease
+    return None if lease is None or lease.holder is None else Lease(lease.holder, lease.acquired_at, lease.expires_at)

@@ -98,7 +98,7 @@ async def test_the_event_carries_the_state_after(world: World) -> None:
         "key": "TH-1", "version": 1, "summary": "hello", "status": {"id": "received", "name": "Received"},
         "phase": "todo", "assignee": {"id": "bob", "name": "Bob"}, "requestor": None, "account": None,
         "category": None, "channel": {"id": "email", "name": "Email"}, "priority": "high", "due": None,
-        "labels": ["vip"], "progress": None, "lease": None, "updated_at": "2026-11-20T12:00:00.000Z",
+        "labels": ["vip"], "progress": None, "blocked": False, "lease": None, "updated_at": "2026-11-20T12:00:00.000Z",
     }  # fmt: skip
     assert event.before is None
     assert event.after is not None
