@@ -14,9 +14,10 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from broadcaster.catchup import CatchUp
+from broadcaster.catchup_queue import CatchUpQueue
 from broadcaster.channel import Channel
 from broadcaster.channels import Channels
 from broadcaster.errors import LogUnavailable
@@ -28,6 +29,7 @@ from broadcaster.relay import Announcement, Relay, RelayState
 from broadcaster.replay import Replay
 from broadcaster.report import BroadcastStatistics, report
 from broadcaster.ring import Ring
+from broadcaster.starts import resolve_start
 from broadcaster.statistics import Counters
 from broadcaster.stream import FINAL_REASONS, EndReason, Reset, StreamRefused, StreamRequest
 from broadcaster.subscriber import Subscriber
@@ -66,10 +68,9 @@ class Broadcaster:
         self.counters = Counters()
         self._subscribers: dict[str, Subscriber] = {}
         self._channels = Channels(log, relay, self._make_channel)
-        self._catching_up: dict[Subscriber, asyncio.Future[None]] = {}
-        """Each one's task, or the turn in which that will begin."""
         self._timeouts: dict[Subscriber, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._queue = CatchUpQueue(self._own)
         self._draining = False
         self._relay_down = False
         self._all_closed = asyncio.Event()
@@ -211,7 +212,7 @@ class Broadcaster:
             channel = await self._channels.open(workspace)
             channel.watchers += 1  # or it might be closed as idle while the log is slow
             try:
-                position, outcome, reset = await self._resolve_start(channel, request)
+                position, outcome, reset = await resolve_start(channel, self._log, request)
             finally:
                 channel.watchers -= 1
         except LogUnavailable as error:
@@ -339,8 +340,7 @@ class Broadcaster:
             channel.hub.tell(subscriber, subscriber.request.format.control("notice", _notice(channel)))
 
     def resume(self, subscriber: Subscriber) -> None:
-        task = self._catching_up.get(subscriber)
-        if task is not None and not task.done():
+        if subscriber in self._queue:
             return
         channel = self._channels[subscriber.workspace]
         if subscriber.cursor == channel.hub.head:
@@ -352,9 +352,9 @@ class Broadcaster:
     def forget(self, subscriber: Subscriber) -> None:
         self._subscribers.pop(subscriber.id, None)
         self._timekeeper.forget(subscriber)
-        for pending in (self._catching_up.pop(subscriber, None), self._timeouts.pop(subscriber, None)):
-            if pending is not None:
-                pending.cancel()
+        self._queue.cancel(subscriber)
+        if (timeout := self._timeouts.pop(subscriber, None)) is not None:
+            timeout.cancel()
         channel = self._channels.get(subscriber.workspace)
         if channel is not None:
             channel.hub.leave(subscriber)
@@ -365,9 +365,8 @@ class Broadcaster:
 
     def _catch_up(self, subscriber: Subscriber, begin: Callable[[CatchUp], Coroutine[Any, Any, None]]) -> None:
         channel = self._channels[subscriber.workspace]
-        turns = channel.replay.turns
 
-        async def run() -> None:
+        async def work() -> None:
             try:
                 await begin(CatchUp(subscriber, channel.replay, self.counters, on_limit=self._limit_reached))
                 self._warn(subscriber, channel)
@@ -376,55 +375,10 @@ class Broadcaster:
                 logger.exception("catching up of %s failed", subscriber.id)
                 self.end(subscriber, "overloaded")
 
-        def start(turn: asyncio.Future[None]) -> None:
-            if self._catching_up.get(subscriber) is turn:  # else it left meanwhile, or begins anew
-                task = self._catching_up[subscriber] = self._own(run())
-                task.add_done_callback(lambda done: self._caught_up(subscriber, done))
-
-        previous = self._catching_up.get(subscriber)
-        if previous is not None:
-            previous.cancel()
-        # Thousands may begin at once, as when a network comes back. Each gets its task when there is room in a turn.
-        turn = self._catching_up[subscriber] = asyncio.get_running_loop().create_future()
-        if turns.take_now():
-            start(turn)
-        else:
-            turn.add_done_callback(start)
-            turns.line_up([turn])
-
-    def _caught_up(self, subscriber: Subscriber, task: asyncio.Future[None]) -> None:
-        if self._catching_up.get(subscriber) is task:
-            del self._catching_up[subscriber]
+        self._queue.begin(subscriber, channel.replay.turns, work)
 
     def _limit_reached(self, subscriber: Subscriber) -> None:
         self.end(subscriber, "done")
-
-    async def _resolve_start(
-        self, channel: Channel, request: StreamRequest
-    ) -> tuple[Position, Literal["complete", "none", "reset"], Reset | None]:
-        hub, start = channel.hub, request.start
-        head = Position(hub.epoch, hub.head)
-        if start == "now":
-            return head, "none", None
-        if start == "earliest":
-            return Position(hub.epoch, hub.oldest - 1), "complete", None
-        requested = request.requested or str(start)
-        if isinstance(start, datetime):
-            seq = await self._log.seq_at(channel.workspace, start)
-            return Position(hub.epoch, min(max(seq, hub.oldest - 1), hub.head)), "complete", None
-        if isinstance(start, str):
-            return head, "reset", Reset("invalid", requested)
-        if start.epoch != hub.epoch or start.seq > hub.head:
-            # Perhaps it comes from an instance that is further than this one: only the log itself can tell.
-            fresh = await self._log.bounds(channel.workspace)
-            if start.epoch != fresh.epoch:
-                return Position(hub.epoch, hub.head), "reset", Reset("epoch_changed", requested)
-            if start.seq > fresh.head:
-                return Position(hub.epoch, hub.head), "reset", Reset("ahead", requested)
-            channel.runner.check()
-        if start.seq + 1 < hub.oldest:
-            return Position(hub.epoch, hub.head), "reset", Reset("expired", requested)
-        return start, "complete", None
 
     def _make_channel(self, workspace: str) -> Channel:
         channel = Channel(

@@ -9,6 +9,7 @@ import pytest
 from tests.e2e.harness.clients import Api, api
 from tests.e2e.harness.process import TaskHubProcess
 from tests.e2e.harness.tools import TOOLS, Missing
+from tests.servers import PostgresServer, RedisServer
 
 HUBS: Final = pytest.StashKey[list[TaskHubProcess]]()
 
@@ -46,6 +47,25 @@ def module_hub(tmp_path_factory: pytest.TempPathFactory, hubs: list[TaskHubProce
     yield hub
     hub.dispose()
     hubs.remove(hub)
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[PostgresServer]:
+    try:
+        server = PostgresServer()
+    except FileNotFoundError as missing:
+        pytest.skip(f"missing {missing}")
+    server.start()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def redis() -> Iterator[RedisServer]:
+    server = RedisServer()
+    server.start()
+    yield server
+    server.kill()
 
 
 @pytest.fixture

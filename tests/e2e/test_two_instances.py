@@ -2,7 +2,6 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -15,25 +14,6 @@ from tests.e2e.harness.process import TaskHubProcess
 from tests.e2e.harness.streams import SocketRecorder, record
 from tests.e2e.harness.waiting import until
 from tests.servers import PostgresServer, RedisServer
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[PostgresServer]:
-    try:
-        server = PostgresServer()
-    except FileNotFoundError as missing:
-        pytest.skip(f"missing {missing}")
-    server.start()
-    yield server
-    server.close()
-
-
-@pytest.fixture
-def redis() -> Iterator[RedisServer]:
-    server = RedisServer()
-    server.start()
-    yield server
-    server.kill()
 
 
 @pytest.fixture
