@@ -29,10 +29,16 @@ from broadcaster.stream import StreamRefused
 from routes.keys import REQUEST_ID
 from taskhub.auth.errors import Forbidden, Unauthenticated
 from taskhub.tickets.errors import (
+    Blocked,
     IdempotencyMismatch,
     InputProblem,
     InvalidInput,
+    LeaseHeld,
+    LeaseLost,
+    NotClaimable,
+    NothingReady,
     StorageBusy,
+    TakeOverRefused,
     TicketError,
     TicketGone,
     TicketNotFound,
@@ -52,11 +58,17 @@ CODES: Final[Mapping[str, tuple[int, str]]] = {
     "forbidden": (403, "The credentials do not allow this"),
     "forbidden_origin": (403, "Pages of this origin may not call TaskHub"),
     "proxied_request": (403, "Without authentication, requests through a proxy are refused"),
+    "take_over_refused": (403, "Only a person may take a ticket over"),
     "not_found": (404, "There is no such thing"),
     "no_such_resource": (404, "There is nothing at this address"),
     "method_not_allowed": (405, "This method is not available here"),
     "not_acceptable": (406, "None of the accepted media types is available"),
     "request_timeout": (408, "The request did not arrive in time"),
+    "lease_held": (409, "Somebody else has claimed the ticket"),
+    "lease_lost": (409, "The lease is over"),
+    "not_claimable": (409, "There is nothing left to do on the ticket"),
+    "blocked": (409, "Other tickets must be done first"),
+    "nothing_ready": (409, "No ticket is ready to be claimed"),
     "deleted": (410, "It was deleted"),
     "position_expired": (410, "Events after this position cannot be read any more"),
     "version_conflict": (412, "It changed since it was read"),
@@ -292,6 +304,25 @@ def _ticket_problem(error: TicketError, reading: bool) -> Problem:
                 "actors": error.actors,
             }
             return Problem("version_conflict", str(error), headers={"ETag": f'"{error.current}"'}, members=members)
+        case LeaseHeld():
+            members |= {
+                "key": error.key,
+                "holder": error.holder,
+                "expires_at": error.expires_at,
+                "changing": error.changing,
+            }
+            return Problem("lease_held", str(error), members=members)
+        case LeaseLost():
+            return Problem("lease_lost", str(error), members={**members, "key": error.key, "holder": error.holder})
+        case NotClaimable():
+            members |= {"key": error.key, "ticket_status": error.status}
+            return Problem("not_claimable", str(error), members=members)
+        case Blocked():
+            return Problem("blocked", str(error), members={**members, "key": error.key, "blockers": error.blockers})
+        case NothingReady():
+            return Problem("nothing_ready", str(error), members=members)
+        case TakeOverRefused():
+            return Problem("take_over_refused", str(error), members={**members, "actor": error.actor})
         case IdempotencyMismatch():
             return Problem("idempotency_mismatch", str(error), members=members)
         case StorageBusy():

@@ -19,10 +19,16 @@ from taskhub.auth.principal import Caller
 from taskhub.auth.providers import ACTOR_HEADER
 from taskhub.storage.names import normalise
 from taskhub.tickets.errors import (
+    Blocked,
     IdempotencyMismatch,
     InputProblem,
     InvalidInput,
+    LeaseHeld,
+    LeaseLost,
+    NotClaimable,
+    NothingReady,
     StorageBusy,
+    TakeOverRefused,
     TicketError,
     TicketGone,
     TicketNotFound,
@@ -305,6 +311,21 @@ class RemoteTickets:
                     changed if isinstance(changed, dict) else {},
                     [str(actor) for actor in problem.get("actors") or ()],
                 )
+            case "lease_held":
+                changing = [str(name) for name in problem.get("changing") or ()]
+                holder, expires_at = str(problem.get("holder", "")), str(problem.get("expires_at", ""))
+                return LeaseHeld(str(problem.get("key", "")), holder, expires_at, changing)
+            case "lease_lost":
+                present = problem.get("holder")
+                return LeaseLost(str(problem.get("key", "")), None if present is None else str(present))
+            case "not_claimable":
+                return NotClaimable(str(problem.get("key", "")), str(problem.get("ticket_status", "")))
+            case "blocked":
+                return Blocked(str(problem.get("key", "")), [str(key) for key in problem.get("blockers") or ()])
+            case "nothing_ready":
+                return NothingReady()
+            case "take_over_refused":
+                return TakeOverRefused(str(problem.get("actor", "")))
             case "idempotency_mismatch":
                 return IdempotencyMismatch()
         faults = problem.get("errors")

@@ -13,8 +13,11 @@ from pydantic import BaseModel, ValidationError
 from broadcaster.filters import nearest
 from taskhub.auth.errors import AuthError, Forbidden
 from taskhub.tickets.errors import (
+    Blocked,
     InputProblem,
     InvalidInput,
+    LeaseHeld,
+    LeaseLost,
     StorageBusy,
     TicketError,
     TicketNotFound,
@@ -58,6 +61,14 @@ def from_ticket_error(error: TicketError, *, writing: bool) -> CallToolResult:
         data["current"] = error.current
         data["changed"] = error.changed
         data["actors"] = error.actors
+    elif isinstance(error, LeaseHeld):
+        data["holder"] = error.holder
+        data["expires_at"] = error.expires_at
+        data["changing"] = error.changing
+    elif isinstance(error, LeaseLost):
+        data["holder"] = error.holder
+    elif isinstance(error, Blocked):
+        data["blockers"] = error.blockers
     elif isinstance(error, TicketNotFound):
         hint = "get_ticket_list shows the keys; a key looks like TH-12"
     elif isinstance(error, StorageBusy) and writing:

@@ -5,6 +5,12 @@ TicketError                 carries `code` (stable, documented), `hint` and `ret
 ├── TicketNotFound          no such ticket in this workspace                               404
 ├── TicketGone              it was deleted                                                 410
 ├── VersionConflict         changed since the expected version; `current`, `changed`       412
+├── LeaseHeld               somebody else has claimed it; `holder`, `expires_at`            409
+├── LeaseLost               the lease of this token is over, or another has begun          409
+├── NotClaimable            there is nothing left to do on it                              409
+├── Blocked                 tickets that must be done first are open; `blockers`           409
+├── NothingReady            no ticket that could be claimed next passes the filter         409
+├── TakeOverRefused         only a person takes a ticket from its holder                   403
 ├── IdempotencyMismatch     this key was used with another body                            422
 └── StorageBusy             the database is locked or away; the same call may work later   503
 """
@@ -92,6 +98,75 @@ class VersionConflict(TicketError):
         self.changed = dict(changed)
         self.actors = list(actors)
         self.hint = "read the ticket again, then repeat the write with its version"
+
+
+class LeaseHeld(TicketError):
+    """`changing`: what only the holder may change now; empty where the ticket itself was wanted."""
+
+    code = "lease_held"
+
+    def __init__(self, key: str, holder: str, expires_at: str, changing: Sequence[str] = ()) -> None:
+        what = f": to change {', '.join(changing)} takes its lease_token" if changing else ""
+        super().__init__(f"{key} is claimed by {holder} until {expires_at}{what}")
+        self.key = key
+        self.holder = holder
+        self.expires_at = expires_at
+        self.changing = list(changing)
+        self.hint = "work on another ticket, or tell the holder in a comment; a person may take the ticket over"
+
+
+class LeaseLost(TicketError):
+    """`holder`: who has the ticket now, if anybody."""
+
+    code = "lease_lost"
+
+    def __init__(self, key: str, holder: str | None) -> None:
+        now = "nobody holds it" if holder is None else f"it is claimed by {holder} under another one"
+        super().__init__(f"this lease_token of {key} counts no more: {now}")
+        self.key = key
+        self.holder = holder
+        self.hint = "stop working on it, or claim it again and read it before you go on"
+
+
+class NotClaimable(TicketError):
+    code = "not_claimable"
+
+    def __init__(self, key: str, status: str) -> None:
+        super().__init__(f"{key} is {status}: there is nothing left to claim")
+        self.key = key
+        self.status = status
+        self.hint = "move it to another status first if there is work to be done on it"
+
+
+class Blocked(TicketError):
+    """`blockers`: the keys of the open tickets that block it."""
+
+    code = "blocked"
+
+    def __init__(self, key: str, blockers: Sequence[str]) -> None:
+        named = ", ".join(blockers[:MAX_LISTED]) + (", …" if len(blockers) > MAX_LISTED else "")
+        super().__init__(f"{key} waits for {named}")
+        self.key = key
+        self.blockers = list(blockers)
+        self.hint = "finish what blocks it first, or claim another ticket"
+
+
+class NothingReady(TicketError):
+    code = "nothing_ready"
+    retryable = True
+
+    def __init__(self) -> None:
+        super().__init__("no ticket that passes the filter is ready to be claimed")
+        self.hint = "ask with a wider filter, or again when a ticket was created, released or unblocked"
+
+
+class TakeOverRefused(TicketError):
+    code = "take_over_refused"
+
+    def __init__(self, actor: str) -> None:
+        super().__init__(f"only a person may take a ticket over from its holder, and {actor} is none")
+        self.actor = actor
+        self.hint = "claim without take_over, or ask the holder in a comment to release the ticket"
 
 
 class IdempotencyMismatch(TicketError):

@@ -1,11 +1,12 @@
 """A ticket as the table holds it, and the statements that read and write it."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
 from sqlalchemy import Row, Select, and_, bindparam, delete, func, insert, select, update
 
 from taskhub.storage.schema import leases, ticket_labels, tickets
+from taskhub.storage.times import later
 from taskhub.storage.transaction import Transaction
 from taskhub.tickets.fields import PRIORITIES
 from taskhub.tickets.keys import key_of
@@ -26,6 +27,20 @@ class LeaseRecord:
     expires_at: str
     told_seq: int
     expiries: int
+
+    def is_live(self, now: str) -> bool:
+        return self.holder is not None and self.expires_at > now
+
+    def renewed(self, now: str) -> "LeaseRecord":
+        return replace(self, expires_at=later(now, self.seconds))
+
+    def ended(self) -> "LeaseRecord":
+        """Given back."""
+        return replace(self, holder=None, expiries=0)
+
+    def expired(self) -> "LeaseRecord":
+        """Not given back in time."""
+        return replace(self, holder=None, expiries=self.expiries + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +79,11 @@ class TicketRecord:
     labels: tuple[str, ...]
     lease: LeaseRecord | None = None
 
+    @property
+    def holder(self) -> str | None:
+        """The actor that has claimed the ticket, also when its time is up and that was not yet noticed."""
+        return None if self.lease is None else self.lease.holder
+
 
 _COLUMNS: Final = tuple(f.name for f in fields(TicketRecord) if f.name not in ("labels", "lease"))
 _LEASE: Final = tuple(f.name for f in fields(LeaseRecord))
@@ -84,6 +104,10 @@ _LABELS: Final = (
 _INSERT: Final = insert(tickets)
 _UPDATE: Final = update(tickets).where(
     tickets.c.workspace_id == bindparam("of_workspace"), tickets.c.no == bindparam("of_no")
+)
+_INSERT_LEASE: Final = insert(leases)
+_UPDATE_LEASE: Final = update(leases).where(
+    leases.c.workspace_id == bindparam("of_workspace"), leases.c.ticket_no == bindparam("of_no")
 )
 _INSERT_LABELS: Final = insert(ticket_labels)
 _DELETE_LABELS: Final = delete(ticket_labels).where(
@@ -125,6 +149,17 @@ def update_record(transaction: Transaction, before: TicketRecord, after: TicketR
     if before.labels != after.labels:
         transaction.execute(_DELETE_LABELS, is_it)
         _insert_labels(transaction, after)
+
+
+def store_lease(transaction: Transaction, no: int, before: LeaseRecord | None, after: LeaseRecord) -> None:
+    """Write a ticket's lease, its first one or what differs from `before`."""
+    if before is None:
+        values = {name: getattr(after, name) for name in _LEASE}
+        transaction.execute(_INSERT_LEASE, {"workspace_id": transaction.workspace, "ticket_no": no, **values})
+        return
+    values = {name: getattr(after, name) for name in _LEASE if getattr(before, name) != getattr(after, name)}
+    if values:
+        transaction.execute(_UPDATE_LEASE, {**values, "of_workspace": transaction.workspace, "of_no": no})
 
 
 def _insert_labels(transaction: Transaction, record: TicketRecord) -> None:

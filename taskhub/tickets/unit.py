@@ -17,7 +17,7 @@ from taskhub.tickets.errors import InputProblem, InvalidInput, TicketNotFound
 from taskhub.tickets.keys import key_of, number_of
 from taskhub.tickets.model import CommentKind, Written
 from taskhub.tickets.reads import existing
-from taskhub.tickets.record import TicketRecord, record_of, select_records, update_record
+from taskhub.tickets.record import TicketRecord, record_of, select_records, store_lease, update_record
 from taskhub.tickets.reference import CLOSED_PHASES, ReferenceCache, References, load
 from taskhub.tickets.text import searchable, unstorable
 from taskhub.tickets.views import compact, event_data
@@ -63,6 +63,8 @@ class TicketUnit:
         self.prefix = transaction.state.key_prefix
         self._cache = cache
         self._batch_id = batch_id
+        self._renewed: set[int] = set()
+        """Tickets whose leases were renewed, and of which no event has told it yet."""
         self.references = self._current_references()
 
     # What is there
@@ -127,7 +129,17 @@ class TicketUnit:
         comment: str | None = None, kind: CommentKind = "note", **more: Any,
     ) -> Written:  # fmt: skip
         """Store `after`, the next version of `before`, with its comment and its event, and what follows from it for
-        the tickets that it blocks. `more` goes into the event's data."""
+        the tickets that it blocks. `more` goes into the event's data.
+
+        A lease ends with the work: when the ticket leaves the active phase, or is deleted.
+        """
+        ends = after.deleted_at is not None or self.references.phase(after.status_id) != "active"
+        if ends and after.lease is not None and after.lease.holder is not None:
+            after = replace(after, lease=after.lease.ended())
+        if after.lease is not None:
+            store_lease(self.transaction, after.no, before.lease, after.lease)
+        if before.holder != after.holder:
+            changes = {**changes, "lease": [before.holder, after.holder]}
         update_record(self.transaction, before, after)
         comment_id = self.store_comment(after.no, comment, kind)
         event = self.emit(event_type, after, changes, comment=comment, comment_id=comment_id, kind=kind, **more)
@@ -137,6 +149,16 @@ class TicketUnit:
             )
             self.update_blocked([row.to_no for row in found])
         return self.written(after, event, comment_id)
+
+    def renew_lease(self, before: TicketRecord) -> TicketRecord:
+        """Let the ticket's lease run its full time from now on. That is no new version; the next event about the
+        ticket tells it, or else one that is not stored."""
+        if before.lease is None:
+            return before
+        lease = before.lease.renewed(self.transaction.now)
+        store_lease(self.transaction, before.no, before.lease, lease)
+        self._renewed.add(before.no)
+        return replace(before, lease=lease)
 
     def update_blocked(self, numbers: Collection[int]) -> None:
         """Find out anew whether these tickets are blocked, and tell of each for which that has changed."""
@@ -177,6 +199,7 @@ class TicketUnit:
         comment_id: str | None = None, kind: CommentKind = "note", **more: Any,
     ) -> Event:  # fmt: skip
         """The event that carries this version of a ticket."""
+        self._renewed.discard(record.no)
         state = compact(record, self.references, self.prefix)
         if comment_id is not None:
             more |= {"comment_id": comment_id, "kind": kind}
@@ -197,8 +220,13 @@ class TicketUnit:
         return Written(key_of(self.prefix, record.no), record.version, event.id, event.position, comment_id=comment_id)
 
     def unchanged(self, record: TicketRecord) -> Written:
-        """The answer to a write that found everything so already."""
+        """The answer to a write that found everything so already. Who watches a lease run out is told of its renewal
+        all the same."""
         key = key_of(self.prefix, record.no)
+        if record.no in self._renewed:
+            self._renewed.discard(record.no)
+            data = event_data(compact(record, self.references, self.prefix), {}, None)
+            self.transaction.tell(self.draft("ticket.lease_renewed", key, data, record.version))
         return Written(key, record.version, None, self.transaction.state.position, noop=True)
 
     def _current_references(self) -> References:

@@ -7,6 +7,7 @@ import orjson
 from sqlalchemy import insert, select
 
 from taskhub.storage.schema import attachments, events, ticket_relations, tickets
+from taskhub.tickets import leases
 from taskhub.tickets.changes import comment_of, decide_change, decide_new, names_me
 from taskhub.tickets.errors import InputProblem, InvalidInput, VersionConflict
 from taskhub.tickets.inputs import NewComment, NewTicket, TicketChange
@@ -50,15 +51,17 @@ def create(unit: TicketUnit, new: NewTicket) -> Written:
     return unit.written(record, unit.emit("ticket.created", record, {}))
 
 
-def update(unit: TicketUnit, key: str, change: TicketChange, expected_version: int | None) -> Written:
-    """Change a ticket. Raises InvalidInput, TicketNotFound, TicketGone and VersionConflict."""
+def update(
+    unit: TicketUnit, key: str, change: TicketChange, expected_version: int | None, lease_token: int | None = None
+) -> Written:
+    """Change a ticket. Raises InvalidInput, TicketNotFound, TicketGone, LeaseLost, LeaseHeld and VersionConflict."""
     if names_me(change):
         unit.add_caller()
     no = unit.number(key)
     related = Related(unit.prefix)
     parent_no = related.number("/parent", change.parent)
     rows = unit.records({no, *related.numbers})
-    before = existing(rows.get(no), key)
+    before = leases.check(unit, existing(rows.get(no), key), lease_token)
     check_version(unit, before, expected_version)
     related.check(rows)
     if parent_no is not None:
@@ -69,13 +72,15 @@ def update(unit: TicketUnit, key: str, change: TicketChange, expected_version: i
     decision = decide_change(before, change, unit.situation(parent_no))
     if decision is None:
         return unit.unchanged(before) if comment is None else _commented(unit, before, comment, "note")
+    leases.guard(unit, before, lease_token, decision.changes)
     return unit.save(before, decision.after, decision.event_type, decision.changes, comment=comment)
 
 
-def comment(unit: TicketUnit, key: str, new: NewComment) -> Written:
-    """Add a comment, which raises no version. Raises InvalidInput, TicketNotFound and TicketGone."""
+def comment(unit: TicketUnit, key: str, new: NewComment, lease_token: int | None = None) -> Written:
+    """Add a comment, which raises no version. Raises InvalidInput, TicketNotFound, TicketGone and LeaseLost."""
     check_texts([("/comment", new.comment)])
-    return _commented(unit, unit.ticket(key), new.comment, new.kind)
+    record = leases.check(unit, unit.ticket(key), lease_token)
+    return _commented(unit, record, new.comment, new.kind)
 
 
 def check_version(unit: TicketUnit, before: TicketRecord, expected: int | None) -> None:
