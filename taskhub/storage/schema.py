@@ -24,6 +24,7 @@ from sqlalchemy import (
     UniqueConstraint,
     false,
 )
+from sqlalchemy.dialects.postgresql import TSVECTOR
 
 METADATA: Final = MetaData(
     naming_convention={
@@ -152,7 +153,6 @@ tickets: Final = Table(
         server_default=false(),
         comment="whether an open ticket blocks it; kept with each change",
     ),
-    Column("search_text", Text, nullable=False, comment="key, summary and description, normalised for searching"),
     Column("created_at", Text, nullable=False),
     Column("updated_at", Text, nullable=False),
     Column("deleted_at", Text),
@@ -226,13 +226,26 @@ comments: Final = Table(
     Column("author", Text, nullable=False, comment="the actor, such as user:alice"),
     Column("kind", Text, nullable=False, comment="note, question, answer, decision"),
     Column("body", Text, nullable=False),
-    Column("search_text", Text, nullable=False),
     Column("created_at", Text, nullable=False),
     Column("edited_at", Text),
     PrimaryKeyConstraint("workspace_id", "seq"),
     _of_ticket(),
     Index(None, "workspace_id", "ticket_no", "seq"),
 )
+
+search_documents: Final = Table(
+    "search_documents",
+    METADATA,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("workspace_id", Text, nullable=False),
+    Column("ticket_no", BigInteger, nullable=False),
+    Column("comment_seq", BigInteger, comment="null for the texts of the ticket itself"),
+    Column("words", Text().with_variant(TSVECTOR, "postgresql"), nullable=False),
+    _of_ticket(),
+    Index(None, "workspace_id", "ticket_no", "comment_seq"),
+)
+"""The words by which tickets are found (see search). On SQLite triggers keep the FTS5 table `search_words` over it."""
+Index("ix_search_documents_words", search_documents.c.words, postgresql_using="gin").ddl_if(dialect="postgresql")
 
 attachments: Final = Table(
     "attachments",

@@ -107,7 +107,8 @@ class TicketQuery(Input):
     )
     unassigned: bool | None = None
     query: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)] | None = Field(
-        default=None, description="words to find in key, summary, description, comments"
+        default=None,
+        description='words or a "quoted phrase", each in a text, label or comment of the ticket; or its key',
     )
     updated_since: datetime | None = None
     sort_by: SortBy = "updated"

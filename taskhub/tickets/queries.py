@@ -6,11 +6,12 @@ from datetime import date
 from typing import Any, Final
 
 import orjson
-from sqlalchemy import ColumnElement, Select, and_, exists, not_, or_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Select, and_, case, exists, false, not_, or_, select, tuple_
 
 from taskhub.auth.principal import Principal
 from taskhub.storage.names import normalise, slug
-from taskhub.storage.schema import comments, leases, ticket_labels, tickets
+from taskhub.storage.schema import leases, ticket_labels, tickets
+from taskhub.storage.search import tickets_with
 from taskhub.storage.times import to_text
 from taskhub.tickets.cursor import Cursor
 from taskhub.tickets.errors import InputProblem, InvalidInput
@@ -19,7 +20,8 @@ from taskhub.tickets.inputs import TicketQuery
 from taskhub.tickets.model import ReferenceKind
 from taskhub.tickets.record import TicketRecord, select_records
 from taskhub.tickets.reference import CLOSED_PHASES, References, UnknownReference
-from taskhub.tickets.text import unstorable, words
+from taskhub.tickets.search import Search, parse_search
+from taskhub.tickets.text import unstorable
 
 _T: Final = tickets.c
 _SORT_COLUMNS: Final = {
@@ -43,10 +45,12 @@ class ResolvedQuery:
     show_completed: bool
     ready: bool | None
     unassigned: bool | None
-    words: tuple[str, ...]
+    search: Search | None
     updated_since: str | None
     sort_by: str
     descending: bool
+    first: tuple[int, ...] = ()
+    """Numbers of tickets that come before all others."""
 
     @property
     def identity(self) -> bytes:
@@ -54,7 +58,7 @@ class ResolvedQuery:
         return orjson.dumps(self)
 
 
-def resolve(query: TicketQuery, references: References, principal: Principal) -> ResolvedQuery:
+def resolve(query: TicketQuery, references: References, principal: Principal, key_prefix: str) -> ResolvedQuery:
     """Turn names into ids. An empty list filters nothing, like an absent one. Raises InvalidInput."""
     problems: list[InputProblem] = []
 
@@ -85,6 +89,8 @@ def resolve(query: TicketQuery, references: References, principal: Principal) ->
     for name, texts in (("query", [query.query or ""]), ("label", query.label or [])):
         if any(unstorable(text) for text in texts):
             problems.append(InputProblem(f"/{name}", "must not contain NUL or half of a surrogate pair"))
+    search = None if query.query is None or problems else parse_search(query.query, key_prefix)
+    default_order = not query.model_fields_set & {"sort_by", "sort_order"}
     resolved = ResolvedQuery(
         assignees=ids("person_in_charge", "users"),
         accounts=ids("account", "accounts"),
@@ -98,10 +104,11 @@ def resolve(query: TicketQuery, references: References, principal: Principal) ->
         show_completed=query.show_completed,
         ready=query.ready,
         unassigned=query.unassigned,
-        words=() if query.query is None or problems else tuple(words(query.query)),
+        search=search,
         updated_since=updated_since,
         sort_by=query.sort_by,
         descending=query.sort_order == "desc",
+        first=search.numbers if search is not None and default_order else (),
     )
     if problems:
         raise InvalidInput(problems)
@@ -109,10 +116,15 @@ def resolve(query: TicketQuery, references: References, principal: Principal) ->
 
 
 def list_statement(
-    workspace: str, query: ResolvedQuery, references: References, cursor: Cursor | None, limit: int
+    connection: Connection,
+    workspace: str,
+    query: ResolvedQuery,
+    references: References,
+    cursor: Cursor | None,
+    limit: int,
 ) -> Select[*tuple[Any, ...]]:
     """The rows after `cursor`, one more than `limit` so that the caller sees whether there is a next page."""
-    conditions = [_T.workspace_id == workspace, _T.deleted_at.is_(None), *_conditions(query, references)]
+    conditions = conditions_of(connection, workspace, query, references)
     if cursor is not None:
         conditions.append(_after(query, cursor))
     column = _SORT_COLUMNS[query.sort_by]
@@ -120,6 +132,8 @@ def list_statement(
     order = [column.desc(), _T.no.desc()] if query.descending else [column.asc(), _T.no.asc()]
     if query.sort_by == "due":
         order.insert(0, _T.due.is_(None))  # tickets without a date come last in either direction
+    if query.first:
+        order.insert(0, _is_first(query).desc())
     return select_records().where(*conditions).order_by(*order).limit(limit + 1)
 
 
@@ -136,13 +150,22 @@ def _after(query: ResolvedQuery, cursor: Cursor) -> ColumnElement[bool]:
     column = _SORT_COLUMNS[query.sort_by]
     if cursor.value is None:
         return and_(column.is_(None), _T.no < cursor.no if query.descending else _T.no > cursor.no)
+    if query.first:  # the order is the default one, which descends
+        return tuple_(_is_first(query), column, _T.no) < tuple_(int(cursor.no in query.first), cursor.value, cursor.no)
     place, last = tuple_(column, _T.no), tuple_(cursor.value, cursor.no)
     beyond = place < last if query.descending else place > last
     return or_(beyond, column.is_(None)) if query.sort_by == "due" else beyond
 
 
-def _conditions(query: ResolvedQuery, references: References) -> list[ColumnElement[bool]]:
-    found: list[ColumnElement[bool]] = []
+def _is_first(query: ResolvedQuery) -> ColumnElement[int]:
+    return case((_T.no.in_(query.first), 1), else_=0)
+
+
+def conditions_of(
+    connection: Connection, workspace: str, query: ResolvedQuery, references: References
+) -> list[ColumnElement[bool]]:
+    """What a ticket that is listed must be."""
+    found: list[ColumnElement[bool]] = [_T.workspace_id == workspace, _T.deleted_at.is_(None)]
     for column, ids in (
         (_T.assignee_id, query.assignees),
         (_T.account_id, query.accounts),
@@ -171,7 +194,10 @@ def _conditions(query: ResolvedQuery, references: References) -> list[ColumnElem
         found.append(_T.assignee_id.is_(None) if query.unassigned else _T.assignee_id.is_not(None))
     if query.updated_since is not None:
         found.append(_T.updated_at >= query.updated_since)
-    found.extend(_contains(word) for word in query.words)
+    if query.search is not None:
+        found += [_T.no.in_(tickets_with(connection, workspace, phrase)) for phrase in query.search.phrases] or [
+            false()
+        ]
     return found
 
 
@@ -191,17 +217,3 @@ def _is_held() -> ColumnElement[bool]:
     )
     # The rows of a list are joined with their leases, which are not these.
     return exists(held.correlate(tickets))
-
-
-def _contains(word: str) -> ColumnElement[bool]:
-    comment = comments.c
-    return or_(
-        _T.search_text.contains(word, autoescape=True),
-        exists(
-            select(comment.seq).where(
-                comment.workspace_id == _T.workspace_id,
-                comment.ticket_no == _T.no,
-                comment.search_text.contains(word, autoescape=True),
-            )
-        ),
-    )

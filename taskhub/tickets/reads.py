@@ -45,9 +45,9 @@ class Reading:
 
     def page(self, query: TicketQuery, principal: Principal, cursors: CursorCodec) -> TicketPage:
         """One page of a list. Raises InvalidInput."""
-        resolved = resolve(query, self.references, principal)
+        resolved = resolve(query, self.references, principal, self.state.key_prefix)
         cursor = None if query.cursor is None else cursors.decode(query.cursor, resolved.identity)
-        statement = list_statement(self.workspace, resolved, self.references, cursor, query.limit)
+        statement = list_statement(self.connection, self.workspace, resolved, self.references, cursor, query.limit)
         records = [record_of(row) for row in self.connection.execute(statement)]
         more, records = len(records) > query.limit, records[: query.limit]
         next_cursor = cursors.encode(cursor_after(resolved, records[-1]), resolved.identity) if more else None

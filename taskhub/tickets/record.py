@@ -7,11 +7,11 @@ from sqlalchemy import Row, Select, and_, bindparam, delete, func, insert, selec
 
 from taskhub.storage.schema import leases, ticket_labels, tickets
 from taskhub.storage.times import later
+from taskhub.storage.search import add_texts, replace_texts
 from taskhub.storage.transaction import Transaction
 from taskhub.tickets.fields import PRIORITIES
 from taskhub.tickets.keys import key_of
 from taskhub.tickets.model import Priority
-from taskhub.tickets.text import searchable
 
 _LABEL_SEPARATOR: Final = "\x1f"  # no label holds a control character
 
@@ -133,22 +133,22 @@ def insert_record(transaction: Transaction, record: TicketRecord) -> None:
     """Add a ticket and its labels."""
     values = _values(record, _COLUMNS)
     values["workspace_id"] = transaction.workspace
-    values["search_text"] = _search_text(transaction.state.key_prefix, record)
     transaction.execute(_INSERT, values)
     _insert_labels(transaction, record)
+    add_texts(transaction, record.no, _texts(transaction, record))
 
 
 def update_record(transaction: Transaction, before: TicketRecord, after: TicketRecord) -> None:
     """Write what differs."""
     values = _values(after, tuple(name for name in _COLUMNS if getattr(before, name) != getattr(after, name)))
-    if "summary" in values or "description" in values:
-        values["search_text"] = _search_text(transaction.state.key_prefix, after)
     is_it = {"of_workspace": transaction.workspace, "of_no": after.no}
     if values:
         transaction.execute(_UPDATE, {**values, **is_it})
     if before.labels != after.labels:
         transaction.execute(_DELETE_LABELS, is_it)
         _insert_labels(transaction, after)
+    if (texts := _texts(transaction, after)) != _texts(transaction, before):
+        replace_texts(transaction, after.no, texts)
 
 
 def store_lease(transaction: Transaction, no: int, before: LeaseRecord | None, after: LeaseRecord) -> None:
@@ -175,5 +175,9 @@ def _values(record: TicketRecord, names: tuple[str, ...]) -> dict[str, Any]:
     return values
 
 
-def _search_text(key_prefix: str, record: TicketRecord) -> str:
-    return searchable(key_of(key_prefix, record.no), record.summary, record.description)
+def _texts(transaction: Transaction, record: TicketRecord) -> tuple[str | None, ...]:
+    """What a ticket is found by, beside its comments."""
+    return (
+        key_of(transaction.state.key_prefix, record.no), record.summary, record.description,
+        record.external_ticket_id, record.remarks, record.response_details, *record.labels,
+    )  # fmt: skip

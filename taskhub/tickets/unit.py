@@ -11,6 +11,7 @@ from broadcaster.event import Event, EventDraft
 from taskhub.auth.principal import Caller
 from taskhub.storage.names import slug
 from taskhub.storage.schema import comments, statuses, ticket_relations, tickets, users
+from taskhub.storage.search import add_texts
 from taskhub.storage.transaction import Transaction
 from taskhub.tickets.changes import Situation
 from taskhub.tickets.errors import InputProblem, InvalidInput, TicketNotFound
@@ -19,7 +20,7 @@ from taskhub.tickets.model import CommentKind, Written
 from taskhub.tickets.reads import existing
 from taskhub.tickets.record import TicketRecord, record_of, select_records, store_lease, update_record
 from taskhub.tickets.reference import CLOSED_PHASES, ReferenceCache, References, load
-from taskhub.tickets.text import searchable, unstorable
+from taskhub.tickets.text import unstorable
 from taskhub.tickets.views import compact, event_data
 
 _KINDS_OF_ACTOR: Final = {"user": "human", "agent": "agent", "service": "service"}
@@ -188,10 +189,11 @@ class TicketUnit:
         transaction = self.transaction
         row = {
             "workspace_id": transaction.workspace, "seq": transaction.next_seq, "ticket_no": no,
-            "author": self.caller.principal.actor, "kind": kind, "body": body, "search_text": searchable(body),
+            "author": self.caller.principal.actor, "kind": kind, "body": body,
             "created_at": transaction.time,
         }  # fmt: skip
         transaction.execute(_INSERT_COMMENT, row)
+        add_texts(transaction, no, [body], transaction.next_seq)
         return str(transaction.next_seq)
 
     def emit(

@@ -7,18 +7,22 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, func, select, text
 
+from taskhub.storage import migrate as migrations
 from taskhub.storage.database import Database
 from taskhub.storage.migrate import NewerSchema, migrate
 from taskhub.storage.names import normalise, slug
 from taskhub.storage.schema import METADATA, deployment, statuses, workspaces
 from taskhub.storage.urls import driver_url, sqlite_path
 from taskhub.tickets.errors import StorageBusy
+from taskhub.tickets.inputs import NewComment
 from tests.servers import PostgresServer, free_port
-from tests.taskhub.world import execute, rows
+from tests.taskhub.world import ALICE, World, execute, rows
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -31,8 +35,14 @@ def new_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 async def test_the_migrations_make_the_schema_that_the_program_has(database: Database) -> None:
+    def of_the_schema(item: object, name: str | None, kind: str, reflected: bool, compared: object) -> bool:
+        # On SQLite the words are indexed by an FTS5 table, which keeps tables of its own, and not by a GIN index.
+        fts = kind == "table" and str(name).startswith("search_words")
+        return not fts and not (name == "ix_search_documents_words" and database.path is not None)
+
     def differences(connection: Connection) -> list[object]:
-        return list(compare_metadata(MigrationContext.configure(connection), METADATA))
+        context = MigrationContext.configure(connection, opts={"include_object": of_the_schema})
+        return list(compare_metadata(context, METADATA))
 
     assert await database.read(differences) == []
 
@@ -70,6 +80,35 @@ async def test_a_migration_that_fails_leaves_nothing(new_url: str, monkeypatch: 
     await database.ping()
     assert await rows(database, text("SELECT count(*) FROM workspaces")) == [(1,)]
     await database.close()
+
+
+async def test_tickets_of_an_older_schema_are_found_after_its_migration(url: str, database: Database) -> None:
+    world = World(database)
+    for n in range(1, 4):
+        await world.create(f"printer {n}", description="全文検索機能", labels=["ux", f"label {n}"])
+    await world.tickets.add_comment(ALICE, "TH-2", NewComment(comment="a special remark"))
+    await world.writer.close()
+
+    await database.write(lambda connection: _to("0002", connection))
+    assert not await database.schema_is_current()
+    await asyncio.to_thread(migrate, url)
+
+    assert await database.schema_is_current()
+    for typed, found in (("TH-1", [1]), ("検索", [1, 2, 3]), ('"label 3" ux', [3]), ("special printer", [2])):
+        assert await world.keys(query=typed, sort_by="key", sort_order="asc") == [f"TH-{n}" for n in found], typed
+    world = World(database)
+    await world.update("TH-1", description="changed since")
+    await world.writer.close()
+    assert await world.keys(query="検索", sort_by="key", sort_order="asc") == ["TH-2", "TH-3"]
+
+
+def _to(revision: str, connection: Connection) -> None:
+    """Take the schema back to a revision."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__ or "").with_name("migrations")))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    command.downgrade(config, revision)
 
 
 def test_a_file_lock_is_held_while_migrating(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

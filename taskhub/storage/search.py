@@ -1,0 +1,152 @@
+"""The search index: what of a text is found, the rows that hold it, and which rows contain a phrase.
+
+The words are made here and not by the databases, whose tokenizers find nothing inside a Japanese text. Both hold them
+as they are made: SQLite in FTS5 over the words separated by spaces, PostgreSQL in a tsvector with a GIN index.
+"""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import Connection, Select, bindparam, cast, column, delete, insert, select, table
+from sqlalchemy.dialects.postgresql import TSQUERY
+
+from taskhub.storage.schema import search_documents
+from taskhub.storage.transaction import Transaction
+
+MAX_WORD: Final = 64
+"""Characters; a longer word, such as encoded data, is several. PostgreSQL takes no word of more than 2046 bytes."""
+MAX_WORDS: Final = 2000
+"""Of one document. PostgreSQL keeps at most a megabyte of words …"""
+MAX_TIMES: Final = 255
+"""… and at most 255 places of each, in none of which a phrase may be missed."""
+MAX_PHRASE: Final = 64
+"""Words of a phrase. The documents of a long text overlap by as many, so that one of them has the whole phrase."""
+
+_BREAK: Final = "¶"  # between two texts: no phrase begins in one and ends in the next
+# Scripts that are written without spaces (Korean has them, but joins particles to its words).
+_UNSPACED: Final = (
+    "\u0e01-\u0e3a\u0e40-\u0e4e\u0e81-\u0ece\u1000-\u103f\u1050-\u108f\u1780-\u17d3"
+    "\u3005-\u3007\u3041-\u3096\u3099\u309a\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u3105-\u312f\u31a0-\u31bf\u31f0-\u31ff"
+    "\u3400-\u4dbf\u4e00-\u9fff\ua960-\ua97c\uac00-\ud7fb\uf900-\ufaff\U00020000-\U0003ffff"
+)
+# Marks that belong to the letter before them, where they have no composed form with it.
+_MARKS: Final = (
+    "\u0300-\u036f\u0483-\u0487\u0591-\u05bd\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06dc\u0900-\u0963\u0981-\u0dff"
+)
+_RUN: Final = re.compile(rf"([{_UNSPACED}]+)|(?:(?![{_UNSPACED}])(?:[^\W_]|[{_MARKS}]))+")
+_IS_UNSPACED: Final = re.compile(f"[{_UNSPACED}]")
+
+_D: Final = search_documents.c
+_INSERT: Final = insert(search_documents)
+_FORGET: Final = delete(search_documents).where(
+    _D.workspace_id == bindparam("of_workspace"), _D.ticket_no == bindparam("of_no"), _D.comment_seq.is_(None)
+)
+_FTS: Final = table("search_words", column("rowid"))
+
+
+@dataclass(frozen=True, slots=True)
+class Phrase:
+    """Words that follow one another. `prefix`: the last one may go on."""
+
+    words: tuple[str, ...]
+    prefix: bool = False
+
+
+def normal(text: str) -> str:
+    """Full-width and half-width, upper and lower case look the same in it."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+
+
+def words_of(text: str) -> Iterator[str]:
+    """The words of a text, in their order. A run of a script without spaces gives each character with the one after
+    it, and the last one alone: 全文検索 is 全文, 文検, 検索, 索."""
+    for run in _RUN.finditer(normal(text)):
+        found = run[0]
+        if run[1]:
+            yield from (found[i : i + 2] for i in range(len(found)))
+        else:
+            yield from (found[i : i + MAX_WORD] for i in range(0, len(found), MAX_WORD))
+
+
+def phrases_of(text: str, *, prefix: bool) -> Iterator[Phrase]:
+    """What a text must contain to contain `text`; nothing when that has no letters. `prefix`: its last word may go on.
+
+    A phrase that is too long is several, which must all be there.
+    """
+    words = list(words_of(text))
+    ends_unspaced = bool(words) and _IS_UNSPACED.match(words[-1]) is not None
+    if ends_unspaced:
+        if len(words) > 1 and len(words[-2]) == 2 and words[-2][1] == words[-1] and _IS_UNSPACED.match(words[-2]):
+            words.pop()  # there may be more characters after it, and the pair before it says it already
+            prefix = False
+        else:
+            prefix = True  # alone or with another character after it
+    while len(words) > MAX_PHRASE:
+        yield Phrase(tuple(words[:MAX_PHRASE]))
+        del words[:MAX_PHRASE]
+    if words:
+        yield Phrase(tuple(words), prefix)
+
+
+def documents(texts: Iterable[str | None]) -> Iterator[list[str]]:
+    """The words of texts that are found together, as documents: one unless they are long."""
+    words: list[str] = []
+    for text in texts:
+        if text:
+            words += [_BREAK] if words else []
+            words += words_of(text)
+    start = 0
+    while start < len(words):
+        end, times = start, Counter[str]()
+        while end < len(words) and end - start < MAX_WORDS and times[words[end]] < MAX_TIMES:
+            times[words[end]] += 1
+            end += 1
+        yield words[start:end]
+        if end == len(words):
+            return
+        start = end - MAX_PHRASE
+
+
+def add_texts(transaction: Transaction, no: int, texts: Iterable[str | None], comment_seq: int | None = None) -> None:
+    """Let a ticket be found by these texts: its own, or those of one of its comments."""
+    rows = rows_of(transaction.connection, transaction.workspace, no, texts, comment_seq)
+    if rows:
+        transaction.execute(_INSERT, rows)
+
+
+def replace_texts(transaction: Transaction, no: int, texts: Iterable[str | None]) -> None:
+    """Let a ticket be found by these texts of its own, and no longer by those that it had."""
+    transaction.execute(_FORGET, {"of_workspace": transaction.workspace, "of_no": no})
+    add_texts(transaction, no, texts)
+
+
+def rows_of(
+    connection: Connection, workspace: str, no: int, texts: Iterable[str | None], comment_seq: int | None
+) -> list[dict[str, Any]]:
+    """The rows of the index for these texts."""
+    stored = _tsvector if connection.dialect.name == "postgresql" else " ".join
+    common = {"workspace_id": workspace, "ticket_no": no, "comment_seq": comment_seq}
+    return [{**common, "words": stored(words)} for words in documents(texts)]
+
+
+def tickets_with(connection: Connection, workspace: str, phrase: Phrase) -> Select[int]:
+    """The numbers of the tickets that contain the phrase, themselves or in a comment."""
+    # The words are letters and digits alone, and quoted: nothing that was typed is read as an operator.
+    if connection.dialect.name == "postgresql":
+        wanted = " <-> ".join(f"'{word}'" for word in phrase.words) + (":*" if phrase.prefix else "")
+        matches = _D.words.op("@@")(cast(wanted, TSQUERY))
+    else:
+        wanted = f'"{" ".join(phrase.words)}"' + ("*" if phrase.prefix else "")
+        matches = _D.id.in_(select(_FTS.c.rowid).where(column("search_words").op("MATCH")(wanted)))
+    return select(_D.ticket_no).where(_D.workspace_id == workspace, matches)
+
+
+def _tsvector(words: list[str]) -> str:
+    places: dict[str, list[str]] = {}
+    for place, word in enumerate(words, start=1):
+        places.setdefault(word, []).append(str(place))
+    return " ".join(f"'{word}':{','.join(found)}" for word, found in places.items())
