@@ -6,8 +6,8 @@ from typing import Any, Final
 from sqlalchemy import Row, Select, and_, bindparam, delete, func, insert, select, update
 
 from taskhub.storage.schema import leases, ticket_labels, tickets
-from taskhub.storage.times import later
 from taskhub.storage.search import add_texts, replace_texts
+from taskhub.storage.times import later
 from taskhub.storage.transaction import Transaction
 from taskhub.tickets.fields import PRIORITIES
 from taskhub.tickets.keys import key_of
