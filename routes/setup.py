@@ -4,7 +4,7 @@ from typing import Final
 
 from aiohttp import web
 
-from routes import debug, events, health, mcp, pages, publish, reference, stream, tickets
+from routes import debug, events, health, leases, mcp, pages, publish, reference, stream, tickets
 from routes.keys import SETTINGS
 from routes.middlewares import GATE, Gate, add_headers, receive
 
@@ -31,6 +31,11 @@ def add_routes(app: web.Application) -> None:
     router.add_get("/api/v1/tickets/{key}/comments", tickets.list_comments)
     router.add_post("/api/v1/tickets/{key}/comments", tickets.add_comment)
     router.add_get("/api/v1/tickets/{key}/history", tickets.list_history)
+    router.add_post("/api/v1/tickets/claim-next", leases.claim_next)
+    router.add_put("/api/v1/tickets/{key}/lease", leases.claim)
+    router.add_patch("/api/v1/tickets/{key}/lease", leases.renew)
+    router.add_delete("/api/v1/tickets/{key}/lease", leases.release)
+    router.add_post("/api/v1/tickets/{key}/progress", leases.report_progress)
     router.add_get("/api/v1/users", reference.users)
     router.add_get("/api/v1/accounts", reference.accounts)
     router.add_get("/api/v1/categories", reference.categories)

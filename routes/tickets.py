@@ -4,11 +4,13 @@ import re
 from typing import Annotated, Final
 
 from aiohttp import hdrs, web
+from multidict import istr
 from pydantic import BaseModel, Field
 
 from routes.bodies import NoParameters, idempotency_key, json_response, query_model, read_model
 from routes.errors import Fault, Problem
 from routes.keys import CALLER, TICKETS
+from taskhub.remote import LEASE_HEADER
 from taskhub.tickets.inputs import NewComment, NewTicket, TicketChange, TicketQuery
 from taskhub.tickets.model import Include, Written
 
@@ -17,6 +19,8 @@ _COMMENTS: Final[tuple[Include, ...]] = ("comments",)
 _HISTORY: Final[tuple[Include, ...]] = ("history",)
 _ETAG: Final = re.compile(r'"(\d{1,9})"')
 _BARE_VERSION: Final = re.compile(r"\d{1,9}")
+_TOKEN: Final = re.compile(r"[1-9][0-9]{0,17}")
+_LEASE_HEADER: Final = istr(LEASE_HEADER)
 
 
 class DetailParameters(BaseModel):
@@ -44,7 +48,7 @@ async def create_ticket(request: web.Request) -> web.Response:
     new = await read_model(request, NewTicket)
     written = await request.app[TICKETS].create_ticket(request[CALLER], new, idempotency_key=key)
     location = f"/api/v1/tickets/{written.key}"
-    return json_response(written, status=201, headers={hdrs.LOCATION: location, **_stamps(written)})
+    return json_response(written, status=201, headers={hdrs.LOCATION: location, **stamps(written)})
 
 
 async def get_ticket(request: web.Request) -> web.Response:
@@ -59,12 +63,13 @@ async def get_ticket(request: web.Request) -> web.Response:
 async def update_ticket(request: web.Request) -> web.Response:
     """PATCH /api/v1/tickets/{key} → Written. With If-Match only that version is changed, else 412."""
     query_model(request, NoParameters)
-    expected, key = expected_version(request), idempotency_key(request)
+    expected, token, key = expected_version(request), lease_token(request), idempotency_key(request)
     change = await read_model(request, TicketChange)
     written = await request.app[TICKETS].update_ticket(
-        request[CALLER], request.match_info["key"], change, expected_version=expected, idempotency_key=key
-    )
-    return json_response(written, headers=_stamps(written))
+        request[CALLER], request.match_info["key"], change,
+        expected_version=expected, lease_token=token, idempotency_key=key,
+    )  # fmt: skip
+    return json_response(written, headers=stamps(written))
 
 
 async def list_comments(request: web.Request) -> web.Response:
@@ -77,12 +82,12 @@ async def list_comments(request: web.Request) -> web.Response:
 async def add_comment(request: web.Request) -> web.Response:
     """POST /api/v1/tickets/{key}/comments → 201 Written."""
     query_model(request, NoParameters)
-    key = idempotency_key(request)
+    token, key = lease_token(request), idempotency_key(request)
     new = await read_model(request, NewComment)
     written = await request.app[TICKETS].add_comment(
-        request[CALLER], request.match_info["key"], new, idempotency_key=key
+        request[CALLER], request.match_info["key"], new, lease_token=token, idempotency_key=key
     )
-    return json_response(written, status=201, headers=_stamps(written))
+    return json_response(written, status=201, headers=stamps(written))
 
 
 async def list_history(request: web.Request) -> web.Response:
@@ -115,6 +120,19 @@ def expected_version(request: web.Request) -> int | None:
     raise Problem.of("bad_header", [Fault(reason, header="If-Match", did_you_mean=instead)])
 
 
-def _stamps(written: Written) -> dict[str, str]:
+def lease_token(request: web.Request) -> int | None:
+    """The token of the lease that the caller holds; None where the header is absent. Raises Problem: bad_header."""
+    given = request.headers.getall(_LEASE_HEADER, [])
+    if not given:
+        return None
+    if len(given) == 1 and _TOKEN.fullmatch(given[0].strip()):
+        return int(given[0])
+    reason = (
+        "is there more than once" if len(given) > 1 else "must be the lease_token that the claim answered, such as 3"
+    )
+    raise Problem.of("bad_header", [Fault(reason, header=LEASE_HEADER)])
+
+
+def stamps(written: Written) -> dict[str, str]:
     """The version as ETag, and the position from which to listen on."""
     return {hdrs.ETAG: f'"{written.version}"', "TaskHub-Position": written.position}

@@ -34,6 +34,7 @@ from taskhub.storage.migrate import migrate
 from taskhub.storage.writer import Writer
 from taskhub.tickets.api import Tickets
 from taskhub.tickets.service import TicketService
+from taskhub.tickets.sweeper import LeaseSweeper
 
 logger = structlog.stdlib.get_logger(__name__)
 
@@ -81,7 +82,9 @@ async def open_tickets(settings: Settings) -> AsyncIterator[Tickets]:
             yield remote
         return
     async with _open_database(settings) as database, _open_writer(database) as writer:
-        yield TicketService(database, writer)
+        tickets = TicketService(database, writer)
+        async with LeaseSweeper(tickets.expire_leases):
+            yield tickets
 
 
 async def _services(app: web.Application) -> AsyncIterator[None]:
@@ -103,6 +106,7 @@ async def _services(app: web.Application) -> AsyncIterator[None]:
             _open_writer(database, broadcaster.committed, broadcaster.publish_transient)
         )
         tickets = TicketService(database, writer)
+        await stack.enter_async_context(LeaseSweeper(tickets.expire_leases))
         app[DATABASE] = database
         app[EVENT_LOG] = log
         app[BROADCASTER] = broadcaster

@@ -34,11 +34,23 @@ from taskhub.tickets.errors import (
     TicketNotFound,
     VersionConflict,
 )
-from taskhub.tickets.inputs import NewComment, NewTicket, TicketChange, TicketQuery
+from taskhub.tickets.inputs import (
+    ClaimNext,
+    NewClaim,
+    NewComment,
+    NewTicket,
+    ProgressReport,
+    Release,
+    Renewal,
+    TicketChange,
+    TicketQuery,
+)
 from taskhub.tickets.model import (
     CategoryDetail,
+    Claimed,
     Include,
     Reference,
+    Reported,
     Status,
     TicketDetail,
     TicketPage,
@@ -54,14 +66,18 @@ MAX_ANSWER_BYTES: Final = 32 * 1024 * 1024
 # Before the second and the third attempt. After that the caller decides: it knows how long it can wait.
 RETRY_DELAYS_S: Final = (0.2, 1.0)
 MAX_RETRY_AFTER_S: Final = 5.0
+LEASE_HEADER: Final = "TaskHub-Lease-Token"
 # Filters of a list that name reference data.
 _NAMED: Final = ("person_in_charge", "account", "status", "category")
 _KEY: Final = re.compile(r"[A-Za-z0-9-]{1,40}")
 
 _Answer = TypeVar("_Answer")
+_Written = TypeVar("_Written", bound=Written)
 _PAGE: Final = TypeAdapter(TicketPage)
 _DETAIL: Final = TypeAdapter(TicketDetail)
 _WRITTEN: Final = TypeAdapter(Written)
+_CLAIMED: Final = TypeAdapter(Claimed)
+_REPORTED: Final = TypeAdapter(Reported)
 _USERS: Final = TypeAdapter(list[User])
 _REFERENCES: Final = TypeAdapter(list[Reference])
 _DETAILS: Final = TypeAdapter(list[CategoryDetail])
@@ -132,7 +148,7 @@ class RemoteTickets:
         )
 
     async def create_ticket(self, caller: Caller, new: NewTicket, *, idempotency_key: str | None = None) -> Written:
-        return await self._write(caller, "POST", "/tickets", new, idempotency_key)
+        return await self._write(caller, "POST", "/tickets", new, idempotency_key, kind=_WRITTEN)
 
     async def update_ticket(
         self,
@@ -141,17 +157,78 @@ class RemoteTickets:
         change: TicketChange,
         *,
         expected_version: int | None = None,
+        lease_token: int | None = None,
         idempotency_key: str | None = None,
     ) -> Written:
         condition = {} if expected_version is None else {"If-Match": f'"{expected_version}"'}
         return await self._write(
-            caller, "PATCH", f"/tickets/{_segment(key)}", change, idempotency_key, headers=condition
-        )
+            caller, "PATCH", f"/tickets/{_segment(key)}", change, idempotency_key,
+            kind=_WRITTEN, headers=condition | _lease(lease_token),
+        )  # fmt: skip
 
     async def add_comment(
-        self, caller: Caller, key: str, new: NewComment, *, idempotency_key: str | None = None
+        self,
+        caller: Caller,
+        key: str,
+        new: NewComment,
+        *,
+        lease_token: int | None = None,
+        idempotency_key: str | None = None,
     ) -> Written:
-        return await self._write(caller, "POST", f"/tickets/{_segment(key)}/comments", new, idempotency_key)
+        return await self._write(
+            caller, "POST", f"/tickets/{_segment(key)}/comments", new, idempotency_key,
+            kind=_WRITTEN, headers=_lease(lease_token),
+        )  # fmt: skip
+
+    async def claim_ticket(
+        self, caller: Caller, key: str, new: NewClaim, *, idempotency_key: str | None = None
+    ) -> Claimed:
+        return await self._write(caller, "PUT", f"/tickets/{_segment(key)}/lease", new, idempotency_key, kind=_CLAIMED)
+
+    async def claim_next(self, caller: Caller, asked: ClaimNext, *, idempotency_key: str | None = None) -> Claimed:
+        return await self._write(caller, "POST", "/tickets/claim-next", asked, idempotency_key, kind=_CLAIMED)
+
+    async def release_ticket(
+        self,
+        caller: Caller,
+        key: str,
+        asked: Release,
+        *,
+        lease_token: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> Written:
+        return await self._write(
+            caller, "DELETE", f"/tickets/{_segment(key)}/lease", asked, idempotency_key,
+            kind=_WRITTEN, headers=_lease(lease_token),
+        )  # fmt: skip
+
+    async def renew_lease(
+        self,
+        caller: Caller,
+        key: str,
+        asked: Renewal,
+        *,
+        lease_token: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> Claimed:
+        return await self._write(
+            caller, "PATCH", f"/tickets/{_segment(key)}/lease", asked, idempotency_key,
+            kind=_CLAIMED, headers=_lease(lease_token),
+        )  # fmt: skip
+
+    async def report_progress(
+        self,
+        caller: Caller,
+        key: str,
+        asked: ProgressReport,
+        *,
+        lease_token: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> Reported:
+        return await self._write(
+            caller, "POST", f"/tickets/{_segment(key)}/progress", asked, idempotency_key,
+            kind=_REPORTED, headers=_lease(lease_token),
+        )  # fmt: skip
 
     async def users(self, caller: Caller, *, role: str | None = None) -> list[User]:
         return await self._items(caller, "/users", _USERS, [("role", role)] if role else [])
@@ -229,12 +306,13 @@ class RemoteTickets:
         body: BaseModel,
         idempotency_key: str | None,
         *,
+        kind: TypeAdapter[_Written],
         headers: Mapping[str, str] | None = None,
-    ) -> Written:
+    ) -> _Written:
         key = idempotency_key or f"auto-{uuid.uuid4().hex}"
         content = orjson.dumps(body.model_dump(mode="json", exclude_unset=True))
         sent = {**(headers or {}), "Idempotency-Key": key, "Content-Type": "application/json"}
-        written = self._parsed(_WRITTEN, await self._call(caller, method, path, body=content, headers=sent))
+        written = self._parsed(kind, await self._call(caller, method, path, body=content, headers=sent))
         # Under a key of our own a replay is only our second attempt meeting the first: to the caller it is one call.
         return written if idempotency_key else replace(written, replayed=False)
 
@@ -384,6 +462,10 @@ def _segment(key: str) -> str:
     if not _KEY.fullmatch(key):
         raise TicketNotFound(key)
     return quote(key, safe="")
+
+
+def _lease(token: int | None) -> dict[str, str]:
+    return {} if token is None else {LEASE_HEADER: str(token)}
 
 
 def _text(value: Any) -> str:

@@ -6,6 +6,7 @@ from pydantic import BaseModel, BeforeValidator, Field
 
 from taskhub.tickets.fields import FIELDS
 from taskhub.tickets.inputs import (
+    ClaimNext,
     IdempotencyKey,
     Input,
     Key,
@@ -13,6 +14,8 @@ from taskhub.tickets.inputs import (
     Name,
     NewComment,
     NewTicket,
+    ProgressReport,
+    Release,
     TicketChange,
     TicketQuery,
 )
@@ -20,7 +23,7 @@ from taskhub.tickets.model import Include, Phase, Priority
 
 Column = Literal[
     "key", "summary", "status", "phase", "assignee", "requestor", "account", "category", "channel", "priority", "due",
-    "labels", "progress", "updated", "version",
+    "labels", "progress", "blocked", "lease", "updated", "version",
 ]  # fmt: skip
 DEFAULT_COLUMNS: Final[tuple[Column, ...]] = (
     "key", "summary", "status", "assignee", "priority", "due", "updated", "version",
@@ -59,6 +62,7 @@ Repeatable = Annotated[
 Expected = Annotated[
     int | None, Field(ge=1, description="version you read; the write fails if the ticket changed since")
 ]
+Token = Annotated[int | None, Field(ge=1, description="of your claim")]
 TicketKey = Annotated[Key, Field(description="key such as TH-12")]
 
 
@@ -92,6 +96,7 @@ class CreateArguments(NewTicket):
 class UpdateArguments(TicketChange):
     ticket_id: TicketKey
     expected_version: Expected = None
+    lease_token: Token = None
     idempotency_key: Repeatable = None
 
 
@@ -102,11 +107,37 @@ class StatusArguments(Input):
         default=None, description="a note for the history; the reason, when the status is a waiting one"
     )
     expected_version: Expected = None
+    lease_token: Token = None
     idempotency_key: Repeatable = None
 
 
 class HistoryArguments(NewComment):
     ticket_id: TicketKey
+    lease_token: Token = None
+    idempotency_key: Repeatable = None
+
+
+class ClaimArguments(ClaimNext):
+    # One value is accepted here as well, but not told of: the schema of the list says what that means, and is long.
+    ticket_id: Key | None = Field(default=None, description="this one; no filters then")
+    person_in_charge: Annotated[list[Name], BeforeValidator(_one_or_many)] | None = None
+    account: Annotated[list[Name], BeforeValidator(_one_or_many)] | None = None
+    status: Annotated[list[Name], BeforeValidator(_one_or_many)] | None = None
+    category: Annotated[list[Name], BeforeValidator(_one_or_many)] | None = None
+    label: Annotated[list[Label], BeforeValidator(_one_or_many)] | None = None
+    priority: Annotated[list[Priority], BeforeValidator(_one_or_many)] | None = None
+    idempotency_key: Repeatable = None
+
+
+class ReleaseArguments(Release):
+    ticket_id: TicketKey
+    lease_token: Annotated[int, Field(ge=1)]
+    idempotency_key: Repeatable = None
+
+
+class ProgressArguments(ProgressReport):
+    ticket_id: TicketKey
+    lease_token: Token = None
     idempotency_key: Repeatable = None
 
 

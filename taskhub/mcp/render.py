@@ -7,13 +7,15 @@ import orjson
 
 from taskhub.mcp.arguments import DEFAULT_COLUMNS, Column
 from taskhub.mcp.registry import ToolResult
-from taskhub.tickets.model import TicketDetail, TicketPage, TicketState, Written
+from taskhub.tickets.model import Claimed, Reported, TicketDetail, TicketPage, TicketState, Written
 
 MAX_CHARACTERS: Final = 20_000
 _MAX_TEXT: Final = 4_000
 # A long text is cut to these lengths in turn until all fits, and a list to these numbers of entries, newest kept.
 _TEXT_STEPS: Final = (8_000, 4_000, 2_000, 1_000, 400, 200)
 _LIST_STEPS: Final = (100, 50, 20, 10, 5, 2)
+_SHORT: Final[Mapping[str, str]] = {"status": "name", "progress": "percent", "lease": "holder"}
+"""What a compact row has of a column that is an object; of any other its id."""
 _REST: Final = "GET /api/v1"
 
 
@@ -46,6 +48,27 @@ def written(answer: Written, what: str) -> ToolResult:
     return ToolResult(data, f"{text} (version {answer.version}){again}.")
 
 
+def claimed(answer: Claimed) -> ToolResult:
+    data = {"lease_token": answer.lease_token, "lease_expires_at": answer.lease_expires_at}
+    result = written(answer, "is yours")
+    told = f"Your lease_token is {answer.lease_token}; the lease ends at {answer.lease_expires_at} unless renewed."
+    return ToolResult({**result.data, **data}, f"{result.text} {told}")
+
+
+def reported(answer: Reported) -> ToolResult:
+    """With the comments of others, as much of them as there is room for."""
+    result = written(answer, "has its progress reported")
+    data = {**result.data, "comments": plain(answer.comments)}
+    lines = [result.text]
+    if answer.lease_expires_at is not None:
+        data["lease_expires_at"] = answer.lease_expires_at
+        lines.append(f"The lease ends at {answer.lease_expires_at} unless renewed.")
+    lines += [f"{comment.author} ({comment.kind}): {_clip(comment.body, 300)}" for comment in answer.comments]
+    text = "\n".join(lines)
+    hint = f"long comments were cut: read {_REST}/tickets/{answer.key}/comments"
+    return ToolResult(fitted(data, MAX_CHARACTERS - len(text), hint), text)
+
+
 def row(ticket: TicketState, columns: Sequence[Column], *, full: bool) -> dict[str, Any]:
     """A ticket in a list. Compact: the status by name, other references by id."""
     values: dict[str, Any] = plain(ticket)
@@ -54,7 +77,7 @@ def row(ticket: TicketState, columns: Sequence[Column], *, full: bool) -> dict[s
     for column in columns:
         value = values[column]
         if not full and isinstance(value, dict):
-            value = value["percent"] if column == "progress" else value["name" if column == "status" else "id"]
+            value = value[_SHORT.get(column, "id")]
         found[column] = value
     return found
 
@@ -115,6 +138,8 @@ def detail(found: TicketDetail) -> ToolResult:
     who = ticket.person_in_charge.name if ticket.person_in_charge else "unassigned"
     state = f"{ticket.status.name}, {who}, priority {ticket.priority}"
     lines = [f"{ticket.key} version {ticket.version} [{state}] {ticket.summary}"]
+    if ticket.lease is not None:
+        lines.append(f"Claimed by {ticket.lease.holder} until {ticket.lease.expires_at}")
     lines += [_clip(ticket.description, 1_500)] if ticket.description else []
     lines += [f"{len(data[part])} {part}" for part in data if isinstance(data[part], list)]
     for comment in (found.comments or [])[-3:]:

@@ -13,6 +13,7 @@ from taskhub.mcp.arguments import (
     UpdateArguments,
     body_of,
 )
+from taskhub.mcp.lease_tools import lease_tools
 from taskhub.mcp.reference_tools import reference_tools
 from taskhub.mcp.registry import Tool, ToolRegistry, ToolResult
 from taskhub.mcp.schema import result_schema
@@ -55,6 +56,7 @@ DETAIL: Final = result_schema(
         "comments": _OBJECTS,
         "relations": _OBJECTS,
         "attachments": _OBJECTS,
+        "lease": {"type": "object"},
         "truncated": {"type": "boolean"},
     },
     required=["ticket"],
@@ -63,7 +65,7 @@ DETAIL: Final = result_schema(
 
 def tool_registry(tickets: Tickets) -> ToolRegistry:
     """Every tool of TaskHub over this ticket service, in the order in which clients see them."""
-    return ToolRegistry([*ticket_tools(tickets), *reference_tools(tickets)])
+    return ToolRegistry([*ticket_tools(tickets), *reference_tools(tickets), *lease_tools(tickets)])
 
 
 def ticket_tools(tickets: Tickets) -> list[Tool[Any]]:
@@ -100,6 +102,7 @@ def ticket_tools(tickets: Tickets) -> list[Tool[Any]]:
             arguments.ticket_id,
             body_of(arguments, TicketChange),
             expected_version=arguments.expected_version,
+            lease_token=arguments.lease_token,
             idempotency_key=arguments.idempotency_key,
         )
         return render.written(answer, "was updated")
@@ -110,13 +113,18 @@ def ticket_tools(tickets: Tickets) -> list[Tool[Any]]:
             arguments.task_id,
             body_of(arguments, TicketChange),
             expected_version=arguments.expected_version,
+            lease_token=arguments.lease_token,
             idempotency_key=arguments.idempotency_key,
         )
         return render.written(answer, "has its new status")
 
     async def add_ticket_history(caller: Caller, arguments: HistoryArguments) -> ToolResult:
         answer = await tickets.add_comment(
-            caller, arguments.ticket_id, body_of(arguments, NewComment), idempotency_key=arguments.idempotency_key
+            caller,
+            arguments.ticket_id,
+            body_of(arguments, NewComment),
+            lease_token=arguments.lease_token,
+            idempotency_key=arguments.idempotency_key,
         )
         return render.written(answer, f"has a new {arguments.kind}")
 
@@ -136,7 +144,7 @@ def ticket_tools(tickets: Tickets) -> list[Tool[Any]]:
         Tool(
             name="get_ticket_detail",
             title="Read a ticket",
-            description="Everything about one ticket; include adds its history, comments, relations or attachments. "
+            description="Everything about one ticket; include adds history, comments, relations, attachments or lease. "
             "Use the version it answers as expected_version of a write.",
             arguments=DetailArguments,
             output=DETAIL,

@@ -193,6 +193,14 @@ def lock_workspace(connection: Connection, workspace: str) -> tuple[WorkspaceSta
     return WorkspaceState(*_found(connection, _WORKSPACE, workspace)), utc_now()
 
 
+def database_time(connection: Connection) -> datetime:
+    """The time by the clock that units are timed by."""
+    if connection.dialect.name == "postgresql":
+        found: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
+        return found
+    return utc_now()
+
+
 def _found(connection: Connection, statement: Select[*tuple[Any, ...]], workspace: str) -> Row[*tuple[Any, ...]]:
     row = connection.execute(statement, {"workspace": workspace}).first()
     if row is None:

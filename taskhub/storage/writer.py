@@ -9,13 +9,15 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final, TypeVar
 
+from sqlalchemy import Connection
+
 from broadcaster.event import Event, EventDraft
 from taskhub.storage import idempotency
 from taskhub.storage.database import Database
 from taskhub.storage.epochs import Seen
 from taskhub.storage.group import MAX_COMMANDS, Answer, Command, Group, Once
-from taskhub.storage.times import Clock, utc_now
-from taskhub.storage.transaction import Transaction
+from taskhub.storage.times import Clock, to_text, utc_now
+from taskhub.storage.transaction import Transaction, database_time
 from taskhub.tickets.errors import StorageBusy
 
 T = TypeVar("T")
@@ -58,6 +60,10 @@ class Writer:
         self._pending = 0
         self._closed = False
         self._next_sweep = self._now()
+
+    def time(self, connection: Connection) -> str:
+        """What time a unit would have now."""
+        return to_text(database_time(connection) if self._clock is None else self._clock())
 
     @property
     def pending(self) -> int:

@@ -4,11 +4,23 @@ from collections.abc import Collection
 from typing import Protocol
 
 from taskhub.auth.principal import Caller
-from taskhub.tickets.inputs import NewComment, NewTicket, TicketChange, TicketQuery
+from taskhub.tickets.inputs import (
+    ClaimNext,
+    NewClaim,
+    NewComment,
+    NewTicket,
+    ProgressReport,
+    Release,
+    Renewal,
+    TicketChange,
+    TicketQuery,
+)
 from taskhub.tickets.model import (
     CategoryDetail,
+    Claimed,
     Include,
     Reference,
+    Reported,
     Status,
     TicketDetail,
     TicketPage,
@@ -22,6 +34,7 @@ class Tickets(Protocol):
 
     `key` is a ticket key such as TH-12, in any case. Writes accept an `idempotency_key`: a repeat with the same key and
     the same arguments answers what the first answered, with `replayed` set, and has no further effect.
+    A write with a `lease_token` renews the lease it belongs to, and is refused when that is not the live one.
     """
 
     async def list_tickets(self, caller: Caller, query: TicketQuery) -> TicketPage: ...
@@ -39,12 +52,55 @@ class Tickets(Protocol):
         change: TicketChange,
         *,
         expected_version: int | None = None,
+        lease_token: int | None = None,
         idempotency_key: str | None = None,
     ) -> Written: ...
 
     async def add_comment(
-        self, caller: Caller, key: str, new: NewComment, *, idempotency_key: str | None = None
+        self,
+        caller: Caller,
+        key: str,
+        new: NewComment,
+        *,
+        lease_token: int | None = None,
+        idempotency_key: str | None = None,
     ) -> Written: ...
+
+    async def claim_ticket(
+        self, caller: Caller, key: str, new: NewClaim, *, idempotency_key: str | None = None
+    ) -> Claimed: ...
+
+    async def claim_next(self, caller: Caller, asked: ClaimNext, *, idempotency_key: str | None = None) -> Claimed: ...
+
+    async def release_ticket(
+        self,
+        caller: Caller,
+        key: str,
+        asked: Release,
+        *,
+        lease_token: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> Written: ...
+
+    async def renew_lease(
+        self,
+        caller: Caller,
+        key: str,
+        asked: Renewal,
+        *,
+        lease_token: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> Claimed: ...
+
+    async def report_progress(
+        self,
+        caller: Caller,
+        key: str,
+        asked: ProgressReport,
+        *,
+        lease_token: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> Reported: ...
 
     async def users(self, caller: Caller, *, role: str | None = None) -> list[User]: ...
 

@@ -86,31 +86,68 @@ class NewComment(Input):
     kind: CommentKind = "note"
 
 
+LeaseSeconds = Annotated[int, Field(ge=60, le=86_400)]
+
+
+class NewClaim(Input):
+    lease_seconds: LeaseSeconds | None = Field(default=None, description="1800 when absent")
+    take_over: bool = Field(default=False, description="take it from its holder, which only a person may")
+
+
+class Release(Input):
+    status: Name | None = Field(default=None, description="status id or name; back to do when absent")
+    note: LongText | None = Field(
+        default=None, description="a comment for who goes on; the reason, when the status is a waiting one"
+    )
+
+
+class Renewal(Input):
+    lease_seconds: LeaseSeconds | None = Field(default=None, description="as before when absent")
+
+
+class ProgressReport(Input):
+    percent: Annotated[int, Field(ge=0, le=100)]
+    note: Annotated[str, StringConstraints(strip_whitespace=True, max_length=1000)] | None = Field(
+        default=None, description="what was done, what comes next"
+    )
+
+
 SortBy = Literal["updated", "created", "due", "priority", "key"]
 
 
-class TicketQuery(Input):
-    """Which tickets to list. Values of one field are alternatives; fields narrow each other."""
+class TicketFilter(Input):
+    """Which tickets. Values of one field are alternatives; fields narrow each other."""
 
     person_in_charge: list[Name] | None = Field(default=None, description="user ids or names, me, or none")
     account: list[Name] | None = None
     status: list[Name] | None = None
-    phase: list[Phase] | None = None
     category: list[Name] | None = None
     label: list[Label] | None = None
     priority: list[Priority] | None = None
     scheduled_completion_date_from: date | None = None
     scheduled_completion_date_to: date | None = None
-    show_completed: bool = Field(default=False, description="also done and cancelled tickets")
-    ready: bool | None = Field(
-        default=None, description="only tickets that can be started now: todo, nothing open blocks them"
-    )
     unassigned: bool | None = None
     query: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)] | None = Field(
         default=None,
         description='words or a "quoted phrase", each in a text, label or comment of the ticket; or its key',
     )
     updated_since: datetime | None = None
+
+
+class ClaimNext(TicketFilter):
+    """Which of the tickets that are ready."""
+
+    lease_seconds: LeaseSeconds | None = Field(default=None, description="1800 when absent")
+
+
+class TicketQuery(TicketFilter):
+    """Which tickets to list, and in which order."""
+
+    phase: list[Phase] | None = None
+    show_completed: bool = Field(default=False, description="also done and cancelled tickets")
+    ready: bool | None = Field(
+        default=None, description="only tickets that can be started now: todo, nothing open blocks them"
+    )
     sort_by: SortBy = "updated"
     sort_order: Literal["asc", "desc"] = "desc"
     limit: Annotated[int, Field(ge=1, le=100)] = 20

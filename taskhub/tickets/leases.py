@@ -1,6 +1,7 @@
 """Who may change a ticket while somebody holds it."""
 
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Final
 
 from taskhub.tickets.errors import LeaseHeld, LeaseLost
@@ -10,7 +11,7 @@ from taskhub.tickets.unit import TicketUnit
 
 GUARDED: Final = (
     "status", "assignee", "completion_date", "actual_effort_hours", "response_category", "response_details",
-    "has_defect",
+    "has_defect", "progress", "lease",
 )  # fmt: skip
 """What only the holder changes, under the names of `changes`: who does the work, how far it is, and what came of it."""
 
@@ -30,7 +31,7 @@ def check(
         return record
     if lease is None or not live or lease.token != lease_token:
         raise LeaseLost(key_of(unit.prefix, record.no), record.holder if live else None)
-    return unit.renew_lease(record)
+    return replace(record, lease=unit.renew_lease(record.no, lease))
 
 
 def guard(unit: TicketUnit, record: TicketRecord, lease_token: int | None, changed: Collection[str]) -> None:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 Phase = Literal["todo", "active", "waiting", "review", "done", "cancelled"]
 Priority = Literal["none", "low", "medium", "high", "urgent"]
 CommentKind = Literal["note", "question", "answer", "decision"]
-Include = Literal["history", "comments", "relations", "attachments"]
+Include = Literal["history", "comments", "relations", "attachments", "lease"]
 ReferenceKind = Literal[
     "users", "accounts", "categories", "category_details", "statuses", "request_channels", "response_categories"
 ]
@@ -140,6 +140,16 @@ class Attachment:
 
 
 @dataclass(frozen=True, slots=True)
+class LeaseState:
+    """`expiries`: how often in a row nobody gave the ticket back in time. The rest is null while nobody holds it."""
+
+    holder: str | None
+    acquired_at: str | None
+    expires_at: str | None
+    expiries: int
+
+
+@dataclass(frozen=True, slots=True)
 class TicketDetail:
     """A ticket with the parts asked for; a part that was not asked for is null."""
 
@@ -148,6 +158,7 @@ class TicketDetail:
     comments: list[Comment] | None = None
     relations: list[Relation] | None = None
     attachments: list[Attachment] | None = None
+    lease: LeaseState | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +182,22 @@ class Written:
     noop: bool = False
     replayed: bool = False
     comment_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimed(Written):
+    """What a claim or a renewal did. Whoever knows `lease_token` holds the ticket until `lease_expires_at`."""
+
+    lease_token: int
+    lease_expires_at: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reported(Written):
+    """What a progress report did. `comments`: what others have said since the claim, or since the report before."""
+
+    lease_expires_at: str | None
+    comments: list[Comment]
 
 
 @dataclass(frozen=True, slots=True)

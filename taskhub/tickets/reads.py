@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from typing import Any, Final, Literal
 
 import orjson
-from sqlalchemy import Connection, Select, and_, or_, select
+from sqlalchemy import Connection, Row, Select, and_, or_, select
 
 from broadcaster.filters import Filter
 from taskhub.auth.principal import Principal
@@ -28,7 +28,7 @@ from taskhub.tickets.model import (
 from taskhub.tickets.queries import cursor_after, list_statement, resolve
 from taskhub.tickets.record import TicketRecord, record_of, select_records
 from taskhub.tickets.reference import ReferenceCache
-from taskhub.tickets.views import compact, filterable, full
+from taskhub.tickets.views import compact, filterable, full, lease_state
 
 MAX_HISTORY: Final = 500
 _SNAPSHOT_CHUNK: Final = 250
@@ -64,6 +64,7 @@ class Reading:
             comments=self._comments(record.no) if "comments" in include else None,
             relations=self._relations(record.no) if "relations" in include else None,
             attachments=self._attachments(record.no) if "attachments" in include else None,
+            lease=lease_state(record) if "lease" in include else None,
         )
 
     def snapshot(self, matches: Filter) -> TicketSnapshot:
@@ -114,7 +115,7 @@ class Reading:
     def _comments(self, no: int) -> list[Comment]:
         c = comments.c
         statement = select(comments).where(c.workspace_id == self.workspace, c.ticket_no == no).order_by(c.seq)
-        return [Comment(str(r.seq), r.author, r.kind, r.body, r.created_at) for r in self._rows(statement)]
+        return [comment_of_row(row) for row in self._rows(statement)]
 
     def _relations(self, no: int) -> list[Relation]:
         r = ticket_relations.c
@@ -156,6 +157,10 @@ def events_of_ticket(workspace: str, key: str) -> Select[*tuple[Any, ...]]:
 def read_record(connection: Connection, workspace: str, no: int) -> TicketRecord | None:
     row = (connection.execute(select_records().where(tickets.c.workspace_id == workspace, tickets.c.no == no))).first()
     return None if row is None else record_of(row)
+
+
+def comment_of_row(row: Row[Any]) -> Comment:
+    return Comment(str(row.seq), row.author, row.kind, row.body, row.created_at)
 
 
 def existing(record: TicketRecord | None, key: str) -> TicketRecord:

@@ -146,6 +146,11 @@ class References:
         wanted = set(phases)
         return [status.id for status in self.statuses if status.phase in wanted]
 
+    def first_status(self, phase: Phase) -> str | None:
+        """The id of the status that stands for a phase: the default one, else the first in use; None without any."""
+        found = [s for s in self.statuses if s.phase == phase and self.entries["statuses"].by_id[s.id].active]
+        return next((s.id for s in found if s.is_default), found[0].id if found else None)
+
     def default_status(self) -> str:
         """The id of the status that a new ticket gets: the default one, else the first to do."""
         active = [status for status in self.statuses if self.entries["statuses"].by_id[status.id].active]

@@ -14,14 +14,27 @@ from taskhub.storage.group import Once
 from taskhub.storage.idempotency import IdempotentRequest, fingerprint
 from taskhub.storage.transaction import Transaction
 from taskhub.storage.writer import Writer
-from taskhub.tickets import writes
+from taskhub.tickets import claims, writes
 from taskhub.tickets.cursor import CursorCodec
 from taskhub.tickets.errors import InputProblem, InvalidInput
-from taskhub.tickets.inputs import Input, NewComment, NewTicket, TicketChange, TicketQuery
+from taskhub.tickets.inputs import (
+    ClaimNext,
+    Input,
+    NewClaim,
+    NewComment,
+    NewTicket,
+    ProgressReport,
+    Release,
+    Renewal,
+    TicketChange,
+    TicketQuery,
+)
 from taskhub.tickets.model import (
     CategoryDetail,
+    Claimed,
     Include,
     Reference,
+    Reported,
     Status,
     TicketDetail,
     TicketPage,
@@ -35,16 +48,22 @@ from taskhub.tickets.requests import checked_key, require
 from taskhub.tickets.unit import TicketUnit
 
 T = TypeVar("T")
+W = TypeVar("W", bound=Written)
+
+LEASE_DEFAULT_S: Final = 1800
 
 _WRITTEN: Final = TypeAdapter(Written)
+_CLAIMED: Final = TypeAdapter(Claimed)
+_REPORTED: Final = TypeAdapter(Reported)
 
 
 class TicketService:
     """Implements taskhub.tickets.api.Tickets on the database of this process."""
 
-    def __init__(self, database: Database, writer: Writer) -> None:
+    def __init__(self, database: Database, writer: Writer, *, lease_default_s: int = LEASE_DEFAULT_S) -> None:
         self._database = database
         self._writer = writer
+        self._lease_default_s = lease_default_s
         self._cache = ReferenceCache()
 
     async def list_tickets(self, caller: Caller, query: TicketQuery) -> TicketPage:
@@ -62,7 +81,7 @@ class TicketService:
         """Add a ticket. Raises InvalidInput, IdempotencyMismatch, Forbidden and StorageBusy."""
 
         return await self._write(
-            caller, "create_ticket", idempotency_key, (_bytes(new),), lambda unit: writes.create(unit, new)
+            caller, "create_ticket", idempotency_key, (_bytes(new),), lambda unit: writes.create(unit, new), _WRITTEN
         )
 
     async def update_ticket(
@@ -72,23 +91,110 @@ class TicketService:
         change: TicketChange,
         *,
         expected_version: int | None = None,
+        lease_token: int | None = None,
         idempotency_key: str | None = None,
     ) -> Written:
-        """Change a ticket. Raises what create_ticket raises, TicketNotFound, TicketGone and VersionConflict."""
-        parts = (key.strip().upper().encode(), str(expected_version).encode(), _bytes(change))
+        """Change a ticket. Raises what create_ticket raises, TicketNotFound, TicketGone, LeaseHeld, LeaseLost and
+        VersionConflict."""
+        parts = (_key(key), str(expected_version).encode(), str(lease_token).encode(), _bytes(change))
         return await self._write(
             caller, "update_ticket", idempotency_key, parts,
-            lambda unit: writes.update(unit, key, change, expected_version),
+            lambda unit: writes.update(unit, key, change, expected_version, lease_token), _WRITTEN,
         )  # fmt: skip
 
     async def add_comment(
-        self, caller: Caller, key: str, new: NewComment, *, idempotency_key: str | None = None
+        self,
+        caller: Caller,
+        key: str,
+        new: NewComment,
+        *,
+        lease_token: int | None = None,
+        idempotency_key: str | None = None,
     ) -> Written:
-        """Add a comment. Raises what create_ticket raises, TicketNotFound and TicketGone."""
-        parts = (key.strip().upper().encode(), _bytes(new))
+        """Add a comment. Raises what create_ticket raises, TicketNotFound, TicketGone and LeaseLost."""
+        parts = (_key(key), str(lease_token).encode(), _bytes(new))
         return await self._write(
-            caller, "add_comment", idempotency_key, parts, lambda unit: writes.comment(unit, key, new)
-        )
+            caller, "add_comment", idempotency_key, parts,
+            lambda unit: writes.comment(unit, key, new, lease_token), _WRITTEN,
+        )  # fmt: skip
+
+    async def claim_ticket(
+        self, caller: Caller, key: str, new: NewClaim, *, idempotency_key: str | None = None
+    ) -> Claimed:
+        """Take a ticket. Raises what add_comment raises, LeaseHeld, TakeOverRefused, NotClaimable and Blocked."""
+        return await self._write(
+            caller, "claim_ticket", idempotency_key, (_key(key), _bytes(new)),
+            lambda unit: claims.claim(unit, key, new, self._lease_default_s), _CLAIMED,
+        )  # fmt: skip
+
+    async def claim_next(self, caller: Caller, asked: ClaimNext, *, idempotency_key: str | None = None) -> Claimed:
+        """Take the ticket that is ready and comes first. Raises what create_ticket raises, and NothingReady."""
+        return await self._write(
+            caller, "claim_next", idempotency_key, (_bytes(asked),),
+            lambda unit: claims.claim_next(unit, asked, self._lease_default_s), _CLAIMED,
+        )  # fmt: skip
+
+    async def release_ticket(
+        self,
+        caller: Caller,
+        key: str,
+        asked: Release,
+        *,
+        lease_token: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> Written:
+        """Give a ticket back. Raises what add_comment raises, and LeaseHeld."""
+        return await self._write(
+            caller, "release_ticket", idempotency_key, (_key(key), str(lease_token).encode(), _bytes(asked)),
+            lambda unit: claims.release(unit, key, asked, lease_token), _WRITTEN,
+        )  # fmt: skip
+
+    async def renew_lease(
+        self,
+        caller: Caller,
+        key: str,
+        asked: Renewal,
+        *,
+        lease_token: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> Claimed:
+        """Let a lease run its full time from now on. Raises what release_ticket raises."""
+        return await self._write(
+            caller, "renew_lease", idempotency_key, (_key(key), str(lease_token).encode(), _bytes(asked)),
+            lambda unit: claims.renew(unit, key, asked, lease_token), _CLAIMED,
+        )  # fmt: skip
+
+    async def report_progress(
+        self,
+        caller: Caller,
+        key: str,
+        asked: ProgressReport,
+        *,
+        lease_token: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> Reported:
+        """Say how far the work is, and hear what others have said. Raises what release_ticket raises."""
+        return await self._write(
+            caller, "report_progress", idempotency_key, (_key(key), str(lease_token).encode(), _bytes(asked)),
+            lambda unit: claims.report(unit, key, asked, lease_token), _REPORTED,
+        )  # fmt: skip
+
+    async def expire_leases(self) -> int:
+        """Give back every ticket whose lease has run out, in all workspaces; how many. Raises StorageBusy."""
+        expired = 0
+        for workspace in await self._database.read(
+            lambda connection: claims.overdue_workspaces(connection, self._writer.time(connection))
+        ):
+            caller = claims.system(workspace)
+            found = claims.EXPIRE_AT_MOST
+            while found == claims.EXPIRE_AT_MOST:
+
+                def work(transaction: Transaction, caller: Caller = caller) -> int:
+                    return claims.expire_overdue(TicketUnit(transaction, caller, self._cache))
+
+                found = (await self._writer.run(workspace, work)).value
+                expired += found
+        return expired
 
     async def users(self, caller: Caller, *, role: str | None = None) -> list[User]:
         """Users by name. Raises InvalidInput for an unknown role."""
@@ -151,13 +257,14 @@ class TicketService:
         operation: str,
         idempotency_key: str | None,
         parts: tuple[bytes, ...],
-        change: Callable[[TicketUnit], Written],
-    ) -> Written:
+        change: Callable[[TicketUnit], W],
+        answer_type: TypeAdapter[W],
+    ) -> W:
         # Asked on replays as well: what was allowed then may not be now.
         require(caller, "tickets:write")
         workspace = caller.principal.workspace
 
-        def work(transaction: Transaction) -> Written:
+        def work(transaction: Transaction) -> W:
             return change(TicketUnit(transaction, caller, self._cache))
 
         if idempotency_key is None:
@@ -165,8 +272,12 @@ class TicketService:
         request = IdempotentRequest(
             caller.principal.actor, operation, checked_key(idempotency_key), fingerprint(*parts)
         )
-        answer = await self._writer.run(workspace, work, once=Once(request, _WRITTEN))
+        answer = await self._writer.run(workspace, work, once=Once(request, answer_type))
         return replace(answer.value, replayed=True) if answer.replayed else answer.value
+
+
+def _key(key: str) -> bytes:
+    return key.strip().upper().encode()
 
 
 def _bytes(body: Input) -> bytes:

@@ -18,7 +18,7 @@ from taskhub.tickets.errors import InputProblem, InvalidInput, TicketNotFound
 from taskhub.tickets.keys import key_of, number_of
 from taskhub.tickets.model import CommentKind, Written
 from taskhub.tickets.reads import existing
-from taskhub.tickets.record import TicketRecord, record_of, select_records, store_lease, update_record
+from taskhub.tickets.record import LeaseRecord, TicketRecord, record_of, select_records, store_lease, update_record
 from taskhub.tickets.reference import CLOSED_PHASES, ReferenceCache, References, load
 from taskhub.tickets.text import unstorable
 from taskhub.tickets.views import compact, event_data
@@ -67,6 +67,10 @@ class TicketUnit:
         self._renewed: set[int] = set()
         """Tickets whose leases were renewed, and of which no event has told it yet."""
         self.references = self._current_references()
+
+    def by(self, caller: Caller) -> "TicketUnit":
+        """Changes of somebody else's within the same transaction."""
+        return TicketUnit(self.transaction, caller, self._cache, batch_id=self._batch_id)
 
     # What is there
 
@@ -151,15 +155,14 @@ class TicketUnit:
             self.update_blocked([row.to_no for row in found])
         return self.written(after, event, comment_id)
 
-    def renew_lease(self, before: TicketRecord) -> TicketRecord:
-        """Let the ticket's lease run its full time from now on. That is no new version; the next event about the
-        ticket tells it, or else one that is not stored."""
-        if before.lease is None:
-            return before
-        lease = before.lease.renewed(self.transaction.now)
-        store_lease(self.transaction, before.no, before.lease, lease)
-        self._renewed.add(before.no)
-        return replace(before, lease=lease)
+    def renew_lease(self, no: int, before: LeaseRecord, seconds: int | None = None) -> LeaseRecord:
+        """Let the ticket's lease run its full time, or another one, from now on. That is no new version; the next event
+        about the ticket tells it, or else one that is not stored."""
+        after = before if seconds is None else replace(before, seconds=seconds)
+        after = after.renewed(self.transaction.now)
+        store_lease(self.transaction, no, before, after)
+        self._renewed.add(no)
+        return after
 
     def update_blocked(self, numbers: Collection[int]) -> None:
         """Find out anew whether these tickets are blocked, and tell of each for which that has changed."""

@@ -6,7 +6,7 @@ import orjson
 
 from broadcaster.event import State, state_of
 from taskhub.tickets.keys import key_of
-from taskhub.tickets.model import Lease, Progress, Ref, Ticket, TicketState
+from taskhub.tickets.model import Lease, LeaseState, Progress, Ref, Ticket, TicketState
 from taskhub.tickets.record import TicketRecord
 from taskhub.tickets.reference import References
 
@@ -28,7 +28,7 @@ def compact(record: TicketRecord, references: References, key_prefix: str) -> Ti
         priority=record.priority,
         due=record.due,
         labels=record.labels,
-        progress=_progress(record),
+        progress=progress_of(record),
         blocked=record.blocked,
         lease=_lease(record),
         updated_at=record.updated_at,
@@ -64,12 +64,21 @@ def full(record: TicketRecord, references: References, key_prefix: str) -> Ticke
         parent=None if record.parent_no is None else key_of(key_prefix, record.parent_no),
         waiting_reason=record.waiting_reason,
         labels=record.labels,
-        progress=_progress(record),
+        progress=progress_of(record),
         blocked=record.blocked,
         lease=_lease(record),
         created_at=record.created_at,
         updated_at=record.updated_at,
     )
+
+
+def lease_state(record: TicketRecord) -> LeaseState:
+    """Who holds a ticket, and how that went before. The token is told to nobody but the one who claimed it."""
+    lease = record.lease
+    expiries = 0 if lease is None else lease.expiries
+    if lease is None or lease.holder is None:
+        return LeaseState(None, None, None, expiries)
+    return LeaseState(lease.holder, lease.acquired_at, lease.expires_at, expiries)
 
 
 def filterable(state: TicketState) -> State:
@@ -98,7 +107,7 @@ def _id(ref: Ref | None) -> str | None:
     return None if ref is None else ref.id
 
 
-def _progress(record: TicketRecord) -> Progress | None:
+def progress_of(record: TicketRecord) -> Progress | None:
     return None if record.progress_percent is None else Progress(record.progress_percent, record.progress_note)
 
 

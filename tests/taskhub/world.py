@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Executable, Row, insert, update
 from sqlalchemy.util.concurrency import await_
 
-from broadcaster.event import Event
+from broadcaster.event import Event, EventDraft
 from taskhub.auth.principal import ALL_SCOPES, Caller, Principal, Scope
 from taskhub.storage.database import Database
 from taskhub.storage.event_log import SqlEventLog
@@ -36,12 +36,17 @@ class World:
         self.database = database
         self.now = NOON
         self.heard: list[Event] = []
-        self.writer = Writer(database, self._heard, clock=lambda: self.now)
+        self.told: list[EventDraft] = []
+        """What has no place in the log."""
+        self.writer = Writer(database, self._heard, on_transient=self._told, clock=lambda: self.now)
         self.tickets = TicketService(database, self.writer)
         self.log = SqlEventLog(database)
 
     def _heard(self, workspace: str, events: Sequence[Event]) -> None:
         self.heard += events
+
+    def _told(self, workspace: str, drafts: Sequence[EventDraft]) -> None:
+        self.told += drafts
 
     def tick(self, **delta: float) -> None:
         """Let time pass: a millisecond, or as much as is said."""
