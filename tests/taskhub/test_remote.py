@@ -23,19 +23,37 @@ from taskhub.storage.database import Database
 from taskhub.storage.names import slug
 from taskhub.storage.schema import accounts, workspaces
 from taskhub.tickets.errors import (
+    Blocked,
     IdempotencyMismatch,
     InvalidInput,
+    LeaseHeld,
+    LeaseLost,
+    NotClaimable,
+    NothingReady,
+    TakeOverRefused,
     TicketError,
     TicketNotFound,
     VersionConflict,
 )
-from taskhub.tickets.inputs import NewAttachment, NewComment, NewTicket, TicketChange, TicketQuery
+from taskhub.tickets.inputs import (
+    ClaimNext,
+    NewAttachment,
+    NewClaim,
+    NewComment,
+    NewTicket,
+    ProgressReport,
+    Release,
+    Renewal,
+    TicketChange,
+    TicketQuery,
+)
 from taskhub.tickets.model import Include
 from taskhub.tickets.service import TicketService
 from tests.servers import free_port
 from tests.taskhub.world import execute
 
 ALICE = Caller(Principal("user:alice", "default", ALL_SCOPES, authenticated=False), "mcp_tool", "request-9")
+BOB = replace(ALICE, principal=replace(ALICE.principal, actor="user:bob"))
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -327,6 +345,76 @@ async def test_errors_come_back_as_what_they_were(elsewhere: Elsewhere, remote: 
     assert listing.problems[0].pointer == "/status"
     assert isinstance(cursor, InvalidInput)
     assert isinstance(reused, IdempotencyMismatch)
+
+
+async def test_a_ticket_is_claimed_there_reported_on_and_given_back(
+    elsewhere: Elsewhere, remote: RemoteTickets
+) -> None:
+    await remote.create_ticket(ALICE, NewTicket(summary="one"))
+    await remote.create_ticket(ALICE, NewTicket(summary="two, later", labels=["a"]))
+
+    claimed = await remote.claim_ticket(ALICE, "TH-1", NewClaim(lease_seconds=60))
+    following = await remote.claim_next(ALICE, ClaimNext(label=["a"]), idempotency_key="k")
+    token = claimed.lease_token
+    await elsewhere.local.add_comment(BOB, "TH-1", NewComment(comment="mind the toner"))
+    reported = await remote.report_progress(ALICE, "TH-1", ProgressReport(percent=40), lease_token=token)
+    renewed = await remote.renew_lease(ALICE, "TH-1", Renewal(lease_seconds=600), lease_token=token)
+    shown = await remote.get_ticket(ALICE, "TH-1", include=["lease"])
+    changed = await remote.update_ticket(ALICE, "TH-1", TicketChange(has_defect=True), lease_token=token)
+    released = await remote.release_ticket(ALICE, "TH-1", Release(status="verifying", note="look"), lease_token=token)
+
+    assert (claimed.key, claimed.version, claimed.lease_token) == ("TH-1", 2, 1)
+    assert (following.key, following.lease_token, following.replayed) == ("TH-2", 1, False)
+    assert [comment.body for comment in reported.comments] == ["mind the toner"]
+    assert renewed.lease_expires_at > reported.lease_expires_at  # type: ignore[operator]  # there is a lease
+    assert shown.lease is not None
+    assert (shown.lease.holder, shown.lease.expires_at) == ("user:alice", renewed.lease_expires_at)
+    assert (changed.version, released.version) == (4, 5)
+    ticket = (await elsewhere.local.get_ticket(ALICE, "TH-1")).ticket
+    assert (ticket.status.id, ticket.lease) == ("verifying", None)
+
+
+async def test_errors_of_leases_come_back_as_what_they_were(elsewhere: Elsewhere, remote: RemoteTickets) -> None:
+    agent = replace(ALICE, principal=replace(ALICE.principal, actor="agent:bot"))
+    await remote.create_ticket(ALICE, NewTicket(summary="held"))
+    await remote.create_ticket(ALICE, NewTicket(summary="done", status="completed"))
+    await remote.create_ticket(ALICE, NewTicket(summary="blocked", blocked_by=["TH-1"]))
+    claimed = await remote.claim_ticket(agent, "TH-1", NewClaim())
+
+    held = await both(
+        elsewhere, remote, lambda tickets: tickets.update_ticket(ALICE, "TH-1", TicketChange(status="completed"))
+    )
+    lost = await both(
+        elsewhere, remote, lambda tickets: tickets.add_comment(ALICE, "TH-1", NewComment(comment="x"), lease_token=9)
+    )
+    done = await both(elsewhere, remote, lambda tickets: tickets.claim_ticket(ALICE, "TH-2", NewClaim()))
+    blocked = await both(elsewhere, remote, lambda tickets: tickets.claim_ticket(ALICE, "TH-3", NewClaim()))
+    nothing = await both(elsewhere, remote, lambda tickets: tickets.claim_next(ALICE, ClaimNext()))
+    refused = await both(
+        elsewhere, remote, lambda tickets: tickets.claim_ticket(agent, "TH-1", NewClaim(take_over=True))
+    )
+    status = await both(
+        elsewhere,
+        remote,
+        lambda tickets: tickets.release_ticket(
+            agent, "TH-1", Release(status="nowhere"), lease_token=claimed.lease_token
+        ),
+    )
+
+    assert isinstance(held, LeaseHeld)
+    assert (held.key, held.holder, held.expires_at) == ("TH-1", "agent:bot", claimed.lease_expires_at)
+    assert held.changing == ["status", "completion_date"]
+    assert isinstance(lost, LeaseLost)
+    assert lost.holder == "agent:bot"
+    assert isinstance(done, NotClaimable)
+    assert str(done) == "TH-2 is Completed: there is nothing left to claim"
+    assert isinstance(blocked, Blocked)
+    assert blocked.blockers == ["TH-1"]
+    assert isinstance(nothing, NothingReady)
+    assert isinstance(refused, TakeOverRefused)
+    assert refused.actor == "agent:bot"
+    assert isinstance(status, InvalidInput)
+    assert status.problems[0].pointer == "/status"
 
 
 @pytest.mark.parametrize("key", ["TH-1/comments", "../users", "TH-1?x=1", "", "TH 1", "%2e%2e"])

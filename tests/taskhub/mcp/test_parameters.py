@@ -185,6 +185,7 @@ WRITES: Final[dict[str, dict[str, Any]]] = {
     "update_task_status": {"task_id": "TH-1", "status": "waiting", "comment": "the customer"},
     "add_ticket_history": {"ticket_id": "TH-1", "comment": "hello"},
     "create_ticket": {"summary": "once"},
+    "claim_ticket": {"ticket_id": "TH-1"},
 }
 
 
@@ -197,8 +198,10 @@ def _write_cases(tool: str, arguments: dict[str, Any]) -> None:
         second = await tools(tool, **arguments, idempotency_key="key-1")
 
         assert second == {**first, "replayed": True}
-        assert (await tools.error(tool, **{**arguments, "comment" if "comment" in arguments else "remarks": "other"},
-                                  idempotency_key="key-1"))["code"] == "idempotency_mismatch"  # fmt: skip
+        other = {"lease_seconds": 60} if tool == "claim_ticket" else {"remarks": "other"}
+        other = {"comment": "other"} if "comment" in arguments else other
+        refused = await tools.error(tool, **{**arguments, **other}, idempotency_key="key-1")
+        assert refused["code"] == "idempotency_mismatch"
 
     if tool in ("update_ticket", "update_task_status"):
 
@@ -311,6 +314,92 @@ async def the_format_is_the_one_asked_for(tools: Tools) -> None:
     assert full["status"] == {"id": "in_progress", "name": "In Progress"}
     assert full["account"] == {"id": "acme", "name": "Acme"}
     assert table == "| key | status | due |\n|---|---|---|\n| TH-1 | In Progress | 2026-02-01 |"
+
+
+# ── leases ──
+
+NEXT: Final = sorted(FILTERS.keys() - {"phase", "ready"})
+"""The filters by which the next ticket is claimed; what is next is ready, so nobody asks for that."""
+
+
+def _next_case(name: str) -> None:
+    value, expected = ("received", {"rich", "plain"}) if name == "status" else FILTERS[name][0]
+
+    @proves("claim_ticket", name)
+    async def next_one(tools: Tools) -> None:
+        made = await two_tickets(tools)
+        await tools("update_task_status", task_id=made["rich"], status="received")
+
+        found = {(await tools("claim_ticket", **{name: value}))["key"] for _ in expected}
+        nothing = await tools.error("claim_ticket", **{name: value})
+
+        assert found == {made[which] for which in expected}
+        assert nothing["code"] == "nothing_ready"
+
+
+for _name in NEXT:
+    _next_case(_name)
+
+
+@proves("claim_ticket", "ticket_id", "lease_seconds")
+async def the_ticket_named_is_claimed_for_so_long(tools: Tools) -> None:
+    await two_tickets(tools)
+
+    short = await tools("claim_ticket", ticket_id="th-1", lease_seconds=60)
+    long = await tools("claim_ticket", ticket_id="TH-2", lease_seconds=86_400)
+    both = await tools.error("claim_ticket", ticket_id="TH-1", label="auth")
+
+    assert (short["key"], short["lease_token"], long["key"]) == ("TH-1", 1, "TH-2")
+    assert short["lease_expires_at"] < long["lease_expires_at"]
+    assert (both["code"], both["problems"][0]["parameter"]) == ("invalid_input", "label")
+
+
+@proves("release_ticket", "ticket_id", "lease_token", "status", "note", "idempotency_key")
+async def a_ticket_is_given_back(tools: Tools) -> None:
+    key = await tools.create()
+    token = (await tools("claim_ticket", ticket_id=key))["lease_token"]
+    given = {"ticket_id": key, "lease_token": token, "status": "waiting", "note": "for parts"}
+
+    stale = await tools.error("release_ticket", **{**given, "lease_token": token + 1})
+    first = await tools("release_ticket", **given, idempotency_key="k")
+    second = await tools("release_ticket", **given, idempotency_key="k")
+
+    ticket = await tools.ticket(key)
+    assert stale["code"] == "lease_lost"
+    assert (ticket["status"]["id"], ticket["waiting_reason"], ticket["lease"]) == ("waiting", "for parts", None)
+    assert await bodies(tools, key) == ["for parts"]
+    assert second == {**first, "replayed": True}
+
+
+@proves("report_progress", "ticket_id", "percent", "note", "lease_token", "idempotency_key")
+async def progress_is_reported(tools: Tools) -> None:
+    key = await tools.create()
+    token = (await tools("claim_ticket", ticket_id=key))["lease_token"]
+    given = {"ticket_id": key, "percent": 40, "note": "half", "lease_token": token}
+
+    without = await tools.error("report_progress", ticket_id=key, percent=40)
+    first = await tools("report_progress", **given, idempotency_key="k")
+    second = await tools("report_progress", **given, idempotency_key="k")
+
+    assert (without["code"], without["holder"], without["changing"]) == ("lease_held", "user:alice", ["progress"])
+    assert (await tools.ticket(key))["progress"] == {"percent": 40, "note": "half"}
+    assert second == {**first, "replayed": True}
+
+
+def _token_case(tool: str, arguments: dict[str, Any]) -> None:
+    @proves(tool, "lease_token")
+    async def held(tools: Tools) -> None:
+        await tools.create()
+        token = (await tools("claim_ticket", ticket_id="TH-1"))["lease_token"]
+
+        lost = await tools.error(tool, **arguments, lease_token=token + 1)
+        await tools(tool, **arguments, lease_token=token)
+
+        assert (lost["code"], lost["holder"]) == ("lease_lost", "user:alice")
+
+
+for _tool in ("update_ticket", "update_task_status", "add_ticket_history"):
+    _token_case(_tool, WRITES[_tool])
 
 
 # ── one ticket and reference data ──

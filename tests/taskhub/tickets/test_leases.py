@@ -363,7 +363,7 @@ async def test_every_write_with_the_token_renews_the_lease_and_tells_its_new_end
     world.tick(seconds=59)
     world.heard.clear()
     await WRITES[name](world, token)
-    told = [orjson.loads(each.data) for each in (*world.heard, *world.told)]
+    told = [orjson.loads(data) for data in (*(e.data for e in world.heard), *(d.data for d in world.told))]
 
     assert (await lease(world))[1] == after(world, 60)
     assert [data["ticket"]["lease"]["expires_at"] for data in told] == [after(world, 60)]
