@@ -70,9 +70,9 @@ def claim_next(unit: TicketUnit, asked: ClaimNext, default_s: int) -> Claimed:
     # What has been left lying may come before everything that is ready now.
     expire_overdue(unit.by(system(unit.transaction.workspace)))
     given = asked.model_dump(exclude_unset=True, exclude={"lease_seconds"})
-    query = resolve(TicketQuery(**given, ready=True), unit.references, unit.caller.principal)
-    statement = next_ready(unit.transaction.workspace, query, unit.references)
-    row = unit.transaction.connection.execute(statement).first()
+    query = resolve(TicketQuery(**given, ready=True), unit.references, unit.caller.principal, unit.prefix)
+    connection = unit.transaction.connection
+    row = connection.execute(next_ready(connection, unit.transaction.workspace, query, unit.references)).first()
     if row is None:
         raise NothingReady
     return _take(unit, record_of(row), asked.lease_seconds or default_s)

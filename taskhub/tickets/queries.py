@@ -137,9 +137,11 @@ def list_statement(
     return select_records().where(*conditions).order_by(*order).limit(limit + 1)
 
 
-def next_ready(workspace: str, query: ResolvedQuery, references: References) -> Select[*tuple[Any, ...]]:
+def next_ready(
+    connection: Connection, workspace: str, query: ResolvedQuery, references: References
+) -> Select[*tuple[Any, ...]]:
     """The ticket that should be worked on first: the most urgent, of these the one that is due first."""
-    conditions = [_T.workspace_id == workspace, _T.deleted_at.is_(None), *_conditions(query, references)]
+    conditions = conditions_of(connection, workspace, query, references)
     order = (_T.priority.desc(), _T.due.is_(None), _T.due, _T.no)
     return select_records().where(*conditions).order_by(*order).limit(1)
 
