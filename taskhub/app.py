@@ -82,7 +82,7 @@ async def open_tickets(settings: Settings) -> AsyncIterator[Tickets]:
             yield remote
         return
     async with _open_database(settings) as database, _open_writer(database) as writer:
-        tickets = TicketService(database, writer)
+        tickets = TicketService(database, writer, lease_default_s=settings.lease_default_s)
         async with LeaseSweeper(tickets.expire_leases):
             yield tickets
 
@@ -105,7 +105,7 @@ async def _services(app: web.Application) -> AsyncIterator[None]:
         writer = await stack.enter_async_context(
             _open_writer(database, broadcaster.committed, broadcaster.publish_transient)
         )
-        tickets = TicketService(database, writer)
+        tickets = TicketService(database, writer, lease_default_s=settings.lease_default_s)
         await stack.enter_async_context(LeaseSweeper(tickets.expire_leases))
         app[DATABASE] = database
         app[EVENT_LOG] = log

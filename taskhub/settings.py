@@ -150,6 +150,9 @@ class Settings(BaseSettings):
         10_000, ge=0, description="Streams per process, as far as open files allow; 0 for just that"
     )
     poll_interval_ms: int = Field(1000, ge=50, le=60_000, description="Milliseconds between looks at the log's head")
+    lease_default_s: int = Field(
+        1800, ge=60, le=86_400, description="Seconds for which a claim holds a ticket that does not say for how long"
+    )
     drain_s: float = Field(8, ge=0.5, le=600, description="Seconds within which a stopping server has exited")
     mcp_transports: Transports = Field(
         ("http", "sse"),

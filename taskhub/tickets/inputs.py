@@ -90,7 +90,7 @@ LeaseSeconds = Annotated[int, Field(ge=60, le=86_400)]
 
 
 class NewClaim(Input):
-    lease_seconds: LeaseSeconds | None = Field(default=None, description="1800 when absent")
+    lease_seconds: LeaseSeconds | None = Field(default=None, description="1800, or as configured, when absent")
     take_over: bool = Field(default=False, description="take it from its holder, which only a person may")
 
 
@@ -137,7 +137,7 @@ class TicketFilter(Input):
 class ClaimNext(TicketFilter):
     """Which of the tickets that are ready."""
 
-    lease_seconds: LeaseSeconds | None = Field(default=None, description="1800 when absent")
+    lease_seconds: LeaseSeconds | None = Field(default=None, description="1800, or as configured, when absent")
 
 
 class TicketQuery(TicketFilter):

@@ -1,10 +1,11 @@
 """Claiming over HTTP. The rules of leases are tested with the service; here it is their HTTP."""
 
+from datetime import datetime
 from typing import Any
 
 import pytest
 
-from tests.routes.conftest import Answer, Hub
+from tests.routes.conftest import Answer, Hub, Start
 
 LEASE = "/api/v1/tickets/TH-1/lease"
 PROGRESS = "/api/v1/tickets/TH-1/progress"
@@ -39,6 +40,16 @@ async def test_a_claim_needs_no_body(hub: Hub) -> None:
 
     assert (await hub.request("PUT", LEASE)).json["lease_token"] == 1
     assert (await hub.request("POST", "/api/v1/tickets/claim-next")).json["key"] == "TH-2"
+
+
+async def test_how_long_a_claim_lasts_that_does_not_say_so_is_a_setting(start: Start) -> None:
+    hub = await start(lease_default_s=60)
+    await hub.create("Printer")
+    await claim(hub)
+    lease = (await hub.get("/api/v1/tickets/TH-1?include=lease")).json["lease"]
+
+    lasts = datetime.fromisoformat(lease["expires_at"]) - datetime.fromisoformat(lease["acquired_at"])
+    assert lasts.total_seconds() == 60
 
 
 async def test_the_next_ready_ticket_is_claimed_under_a_filter(hub: Hub) -> None:
