@@ -16,6 +16,8 @@ _TEXT_STEPS: Final = (8_000, 4_000, 2_000, 1_000, 400, 200)
 _LIST_STEPS: Final = (100, 50, 20, 10, 5, 2)
 _SHORT: Final[Mapping[str, str]] = {"status": "name", "progress": "percent", "lease": "holder"}
 """What a compact row has of a column that is an object; of any other its id."""
+_ALL_COMMENTS: Final = 8_000
+"""Characters that all comments of one report have together, at least 400 each."""
 _REST: Final = "GET /api/v1"
 
 
@@ -56,16 +58,19 @@ def claimed(answer: Claimed) -> ToolResult:
 
 
 def reported(answer: Reported) -> ToolResult:
-    """With the comments of others, as much of them as there is room for."""
+    """With something of every comment: none of them will be told again."""
     result = written(answer, "has its progress reported")
-    data = {**result.data, "comments": plain(answer.comments)}
+    length = _ALL_COMMENTS // max(1, len(answer.comments))
+    data = {**result.data, "comments": [_cut(plain(comment), length) for comment in answer.comments]}
+    hint = f"long comments were cut: read {_REST}/tickets/{answer.key}/comments"
+    if any(len(comment.body) > length for comment in answer.comments):
+        data |= {"truncated": True, "hint": hint}
     lines = [result.text]
     if answer.lease_expires_at is not None:
         data["lease_expires_at"] = answer.lease_expires_at
         lines.append(f"The lease ends at {answer.lease_expires_at} unless renewed.")
     lines += [f"{comment.author} ({comment.kind}): {_clip(comment.body, 300)}" for comment in answer.comments]
     text = "\n".join(lines)
-    hint = f"long comments were cut: read {_REST}/tickets/{answer.key}/comments"
     return ToolResult(fitted(data, MAX_CHARACTERS - len(text), hint), text)
 
 

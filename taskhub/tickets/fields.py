@@ -67,6 +67,9 @@ _SYNONYMS: Final = (
     ("sort_by", "sort", "order_by"),
     ("updated_since", "updated_after"),
     ("since", "after"),
+    ("lease_token", "token"),
+    ("lease_seconds", "seconds", "ttl"),
+    ("percent", "progress"),
 )
 """Names that mean the same to different faces, or to people who come from another tracker; the best one first."""
 

@@ -153,13 +153,17 @@ LIST_FILTERS: Final = (
     "scheduled_completion_date_from", "scheduled_completion_date_to", "show_completed", "ready", "unassigned", "query",
     "updated_since",
 )  # fmt: skip
+CLAIM_FILTERS: Final = tuple(name for name in LIST_FILTERS if name not in ("phase", "show_completed", "ready"))
 TESTED: Final = {
     "get_ticket_list": {*LIST_FILTERS, "sort_by", "sort_order", "limit", "cursor", "fields", "format"},
     "get_ticket_detail": {"ticket_id", "include", "history_limit"},
     "create_ticket": {*FIELDS, "attachments", "blocked_by", "idempotency_key"},
-    "update_ticket": {*FIELDS, "ticket_id", "comment", "expected_version", "idempotency_key"},
-    "update_task_status": {"task_id", "status", "comment", "expected_version", "idempotency_key"},
-    "add_ticket_history": {"ticket_id", "comment", "kind", "idempotency_key"},
+    "update_ticket": {*FIELDS, "ticket_id", "comment", "expected_version", "lease_token", "idempotency_key"},
+    "update_task_status": {"task_id", "status", "comment", "expected_version", "lease_token", "idempotency_key"},
+    "add_ticket_history": {"ticket_id", "comment", "kind", "lease_token", "idempotency_key"},
+    "claim_ticket": {*CLAIM_FILTERS, "ticket_id", "lease_seconds", "idempotency_key"},
+    "release_ticket": {"ticket_id", "lease_token", "status", "note", "idempotency_key"},
+    "report_progress": {"ticket_id", "lease_token", "percent", "note", "idempotency_key"},
     "get_users": {"role"},
     "get_category_details": {"category"},
     "get_accounts": set[str](),
@@ -399,3 +403,68 @@ async def test_reference_tools_without_parameters_give_what_rest_gives(
 
 async def reference_ids(rest: Api, kind: str) -> list[str]:
     return [row["id"] for row in (await rest.get(f"/api/v1/{kind.replace('_', '-')}"))["items"]]
+
+
+@pytest.mark.parametrize("parameter", CLAIM_FILTERS)
+async def test_each_filter_of_a_claim_narrows_what_is_next(client: Client, known: References, parameter: str) -> None:
+    # The value → what the ticket that passes has; the other one has none of it, or what is said.
+    user, account, category = known.users[0], known.accounts[0], known.categories[0]
+    cases: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
+        "person_in_charge": (user["name"], {"person_in_charge": user["id"]}, {}),
+        "account": ([account["name"]], {"account": account["id"]}, {}),
+        "status": ("received", {}, {"status": "in_progress"}),
+        "category": (category["id"], {"category": category["id"]}, {}),
+        "label": ("wanted", {"labels": ["claim label", "wanted"]}, {}),
+        "priority": (["low"], {"priority": "low"}, {"priority": "urgent"}),
+        "scheduled_completion_date_from": ("2030-02-01", {"scheduled_completion_date": "2030-02-01"}, {}),
+        "scheduled_completion_date_to": ("2030-02-01", {"scheduled_completion_date": "2030-02-01"}, {}),
+        "unassigned": (True, {}, {"person_in_charge": user["id"]}),
+        "query": ("okapi", {"summary": "An okapi"}, {}),
+        "updated_since": ("2026-01-01T00:00:00Z", {}, {"status": "in_progress"}),
+    }
+    value, passing, other = cases[parameter]
+    common = {"summary": "Claim me", "labels": [f"claim {parameter}"]}
+    await call(client, "create_ticket", **{**common, **other})
+    made = await call(client, "create_ticket", **{**common, **passing})
+    asked = {"label": f"claim {parameter}", parameter: value}
+    claimed = await call(client, "claim_ticket", **asked)
+    nothing = await call_failing(client, "claim_ticket", **asked)
+
+    assert claimed["key"] == made["key"]
+    assert nothing["code"] == "nothing_ready"
+    if parameter == "updated_since":
+        await call(client, "create_ticket", **common)
+        assert (await call_failing(client, "claim_ticket", **{**asked, parameter: "2100-01-01T00:00:00Z"}))["code"]
+
+
+async def test_a_ticket_is_claimed_worked_on_and_given_back(client: Client) -> None:
+    key = (await call(client, "create_ticket", summary="Work on me"))["key"]
+    claim = {"ticket_id": key, "lease_seconds": 3600, "idempotency_key": "claim-1"}
+    claimed = await call(client, "claim_ticket", **claim)
+    again = await call(client, "claim_ticket", **claim)
+    held = await call_failing(client, "claim_ticket", ticket_id=key)
+    token = claimed["lease_token"]
+    mine = {"ticket_id": key, "lease_token": token}
+    report = {**mine, "percent": 40, "note": "half", "idempotency_key": "report-1"}
+    release = {**mine, "status": "waiting", "note": "for parts", "idempotency_key": "release-1"}
+    for tool, arguments in (
+        ("update_ticket", {**mine, "has_defect": True}),
+        ("update_task_status", {"task_id": key, "lease_token": token, "status": "in progress"}),
+        ("add_ticket_history", {**mine, "comment": "started"}),
+        ("report_progress", report),
+        ("release_ticket", release),
+    ):
+        zombie = {**arguments, "lease_token": token + 1, "idempotency_key": f"zombie-{tool}"}
+        assert (await call_failing(client, tool, **zombie))["code"] == "lease_lost", tool
+        await call(client, tool, **arguments)
+    repeated = [await call(client, "report_progress", **report), await call(client, "release_ticket", **release)]
+    detail = await call(client, "get_ticket_detail", ticket_id=key, include=["lease", "comments"])
+
+    assert (again["lease_token"], again["replayed"]) == (token, True)
+    assert held["code"] == "lease_held"
+    assert held["expires_at"] == claimed["lease_expires_at"]
+    assert [answer["replayed"] for answer in repeated] == [True, True]
+    assert detail["lease"] == {"holder": None, "acquired_at": None, "expires_at": None, "expiries": 0}
+    assert detail["ticket"]["progress"] == {"percent": 40, "note": "half"}
+    assert detail["ticket"]["waiting_reason"] == "for parts"
+    assert [comment["body"] for comment in detail["comments"]] == ["started", "for parts"]
