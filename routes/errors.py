@@ -185,7 +185,7 @@ def problem_of(error: Exception, request: web.Request) -> Problem | None:
         case Problem():
             return error
         case TicketError():
-            return _ticket_problem(error, reading)
+            return _ticket_problem(error, reading, writing=request.method not in ("GET", "HEAD"))
         case Unauthenticated():
             return Problem("unauthenticated", str(error), headers={"WWW-Authenticate": CHALLENGE})
         case Forbidden():
@@ -282,7 +282,7 @@ def _literals(expected: str) -> tuple[str, ...]:
     return tuple(expected.replace(" or ", ", ").replace("'", "").split(", ")) if expected else ()
 
 
-def _ticket_problem(error: TicketError, reading: bool) -> Problem:
+def _ticket_problem(error: TicketError, reading: bool, *, writing: bool) -> Problem:
     members: dict[str, Any] = {"retryable": error.retryable}
     if error.hint is not None:
         members["hint"] = error.hint
@@ -326,7 +326,7 @@ def _ticket_problem(error: TicketError, reading: bool) -> Problem:
         case IdempotencyMismatch():
             return Problem("idempotency_mismatch", str(error), members=members)
         case StorageBusy():
-            detail, members["hint"] = (str(error), error.hint) if reading else error.for_write()
+            detail, members["hint"] = error.for_write() if writing else (str(error), error.hint)
             return Problem("storage_busy", detail, headers={"Retry-After": str(RETRY_AFTER_S)}, members=members)
     return Problem("bad_request", str(error), members=members)
 

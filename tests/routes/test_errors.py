@@ -117,10 +117,12 @@ def test_what_may_work_later_says_when(error: Exception) -> None:
 
 def test_only_a_write_is_told_that_nothing_was_changed() -> None:
     reading, writing = problem(StorageBusy("the database is away"), "GET"), problem(StorageBusy("the database is away"))
+    releasing = problem(StorageBusy("the database is away"), "DELETE")
     unclear = problem(StorageBusy("the database is away", uncertain=True))
 
     assert (reading["detail"], reading["hint"]) == ("the database is away", "try again in a few seconds")
     assert writing["detail"] == "the database is away; nothing was changed"
+    assert releasing["detail"] == writing["detail"]
     assert writing["hint"].endswith("with the same idempotency key")
     assert unclear["detail"] == "the database is away; the change may have been made"
 
