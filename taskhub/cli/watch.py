@@ -283,6 +283,8 @@ def _value(value: Any) -> str:
     """One short line without control characters: ticket texts are other people's, and this is a terminal."""
     if value is None:
         return "-"
+    if isinstance(value, Mapping) and "percent" in value:
+        value = f"{value['percent']} % {value.get('note') or ''}".strip()
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     clean = "".join(c if c.isprintable() else " " for c in text)
     return clean if len(clean) <= 80 else clean[:79] + "…"

@@ -200,6 +200,14 @@ def test_a_ticket_of_a_snapshot_shows_where_it_stands(capsys: pytest.CaptureFixt
     assert "TH-7 Printer is on fire · snapshot status: in_progress assignee: -\n" in capsys.readouterr().out
 
 
+def test_progress_is_shown_in_percent_with_its_note(capsys: pytest.CaptureFixture[str]) -> None:
+    data = {"ticket": {"summary": "Printer"}, "changes": {"progress": [None, {"percent": 40, "note": "half"}]}}
+
+    print_line({"type": "ticket.progress", "subject": "TH-7", "data": data})
+
+    assert "TH-7 Printer · progress progress: - → 40 % half\n" in capsys.readouterr().out
+
+
 def test_json_is_one_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     print_json(EVENT)
 

@@ -81,7 +81,7 @@ async def test_a_client_of_either_era_works_on_the_embedded_database(
         await client.call_tool("create_ticket", {"summary": "over stdio"})
         found = data_of(await client.call_tool("get_ticket_detail", {"ticket_id": "TH-1", "include": ["history"]}))
 
-    assert len(listed.tools) == 13
+    assert {"get_ticket_list", "update_ticket", "claim_ticket"} <= {tool.name for tool in listed.tools}
     assert found["ticket"]["summary"] == "over stdio"
     assert found["history"][0]["actor"] == "agent:my_agent"
 
