@@ -38,7 +38,7 @@ CHANGE_FIELDS: Final = (
     "summary", "description", "status", "phase", "assignee", "requestor", "account", "category", "category_detail",
     "channel", "priority", "due", "completion_date", "actual_effort_hours", "reception_at", "response_category",
     "response_details", "has_defect", "external_ticket_id", "remarks", "parent", "waiting_reason", "labels",
-    "progress", "lease", "blocked", "deleted",
+    "progress", "lease", "blocked", "relations", "attachments", "deleted",
 )  # fmt: skip
 """The names that `changes` of a ticket event can hold."""
 

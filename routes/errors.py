@@ -29,6 +29,9 @@ from broadcaster.stream import StreamRefused
 from routes.keys import REQUEST_ID
 from taskhub.auth.errors import Forbidden, Unauthenticated
 from taskhub.tickets.errors import (
+    AlreadyUndone,
+    BatchFailed,
+    BatchNotFound,
     Blocked,
     IdempotencyMismatch,
     InputProblem,
@@ -39,9 +42,11 @@ from taskhub.tickets.errors import (
     NothingReady,
     StorageBusy,
     TakeOverRefused,
+    TicketCycle,
     TicketError,
     TicketGone,
     TicketNotFound,
+    UndoConflict,
     VersionConflict,
     in_words,
 )
@@ -60,6 +65,7 @@ CODES: Final[Mapping[str, tuple[int, str]]] = {
     "proxied_request": (403, "Without authentication, requests through a proxy are refused"),
     "take_over_refused": (403, "Only a person may take a ticket over"),
     "not_found": (404, "There is no such thing"),
+    "no_such_batch": (404, "There is no such batch"),
     "no_such_resource": (404, "There is nothing at this address"),
     "method_not_allowed": (405, "This method is not available here"),
     "not_acceptable": (406, "None of the accepted media types is available"),
@@ -69,6 +75,10 @@ CODES: Final[Mapping[str, tuple[int, str]]] = {
     "not_claimable": (409, "There is nothing left to do on the ticket"),
     "blocked": (409, "Other tickets must be done first"),
     "nothing_ready": (409, "No ticket is ready to be claimed"),
+    "cycle": (409, "A ticket would block itself"),
+    "batch_failed": (409, "Nothing of the batch was stored"),
+    "already_undone": (409, "The batch was undone before"),
+    "undo_conflict": (409, "Something changed since the batch"),
     "deleted": (410, "It was deleted"),
     "position_expired": (410, "Events after this position cannot be read any more"),
     "version_conflict": (412, "It changed since it was read"),
@@ -294,7 +304,7 @@ def _ticket_problem(error: TicketError, reading: bool, *, writing: bool) -> Prob
             hint = "GET /api/v1/tickets lists the tickets with their keys; a key looks like TH-12"
             return Problem("not_found", str(error), members={**members, "hint": hint, "key": error.key[:80]})
         case TicketGone():
-            return Problem("deleted", str(error), members={**members, "key": error.key})
+            return Problem("deleted", str(error), members={**members, "key": error.key, "summary": error.summary})
         case VersionConflict():
             members |= {
                 "key": error.key,
@@ -323,6 +333,18 @@ def _ticket_problem(error: TicketError, reading: bool, *, writing: bool) -> Prob
             return Problem("nothing_ready", str(error), members=members)
         case TakeOverRefused():
             return Problem("take_over_refused", str(error), members={**members, "actor": error.actor})
+        case TicketCycle():
+            return Problem("cycle", str(error), members={**members, "path": error.path})
+        case BatchNotFound():
+            return Problem("no_such_batch", str(error), members={**members, "batch_id": error.batch_id[:80]})
+        case BatchFailed():
+            return Problem("batch_failed", str(error), members={**members, "result": error.result})
+        case AlreadyUndone():
+            members |= {"batch_id": error.batch_id, "undone_by": error.undone_by}
+            return Problem("already_undone", str(error), members=members)
+        case UndoConflict():
+            members |= {"batch_id": error.batch_id, "conflicts": error.conflicts}
+            return Problem("undo_conflict", str(error), members=members)
         case IdempotencyMismatch():
             return Problem("idempotency_mismatch", str(error), members=members)
         case StorageBusy():

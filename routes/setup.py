@@ -4,7 +4,7 @@ from typing import Final
 
 from aiohttp import web
 
-from routes import debug, events, health, leases, mcp, pages, publish, reference, stream, tickets
+from routes import batches, debug, events, health, leases, links, mcp, pages, publish, reference, stream, tickets
 from routes.keys import SETTINGS
 from routes.middlewares import GATE, Gate, add_headers, receive
 
@@ -27,7 +27,18 @@ def add_routes(app: web.Application) -> None:
     router.add_get("/api/v1/tickets", tickets.list_tickets)
     router.add_post("/api/v1/tickets", tickets.create_ticket)
     router.add_get("/api/v1/tickets/{key}", tickets.get_ticket)
+    router.add_post("/api/v1/tickets/bulk", batches.update_tickets)
     router.add_patch("/api/v1/tickets/{key}", tickets.update_ticket)
+    router.add_delete("/api/v1/tickets/{key}", links.delete)
+    router.add_post("/api/v1/tickets/{key}/restore", links.restore)
+    router.add_get("/api/v1/tickets/{key}/relations", links.list_relations)
+    router.add_post("/api/v1/tickets/{key}/relations", links.link)
+    router.add_delete("/api/v1/tickets/{key}/relations/{relation}/{other}", links.unlink)
+    router.add_get("/api/v1/tickets/{key}/attachments", links.list_attachments)
+    router.add_post("/api/v1/tickets/{key}/attachments", links.attach)
+    router.add_delete("/api/v1/tickets/{key}/attachments/{no}", links.detach)
+    router.add_get("/api/v1/batches/{id}", batches.get_batch)
+    router.add_post("/api/v1/batches/{id}/undo", batches.undo)
     router.add_get("/api/v1/tickets/{key}/comments", tickets.list_comments)
     router.add_post("/api/v1/tickets/{key}/comments", tickets.add_comment)
     router.add_get("/api/v1/tickets/{key}/history", tickets.list_history)

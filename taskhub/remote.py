@@ -19,7 +19,11 @@ from taskhub.auth.principal import Caller
 from taskhub.auth.providers import ACTOR_HEADER
 from taskhub.storage.names import normalise
 from taskhub.tickets.errors import (
+    AlreadyUndone,
+    BatchFailed,
+    BatchNotFound,
     Blocked,
+    Conflict,
     IdempotencyMismatch,
     InputProblem,
     InvalidInput,
@@ -29,27 +33,36 @@ from taskhub.tickets.errors import (
     NothingReady,
     StorageBusy,
     TakeOverRefused,
+    TicketCycle,
     TicketError,
     TicketGone,
     TicketNotFound,
+    UndoConflict,
     VersionConflict,
 )
 from taskhub.tickets.inputs import (
+    BulkUpdate,
     ClaimNext,
+    NewAttachment,
     NewClaim,
     NewComment,
+    NewRelation,
     NewTicket,
     ProgressReport,
     Release,
     Renewal,
     TicketChange,
     TicketQuery,
+    UndoBatch,
 )
 from taskhub.tickets.model import (
+    Batch,
+    BatchResult,
     CategoryDetail,
     Claimed,
     Include,
     Reference,
+    RelationName,
     Reported,
     Status,
     TicketDetail,
@@ -72,10 +85,13 @@ _NAMED: Final = ("person_in_charge", "account", "status", "category")
 _KEY: Final = re.compile(r"[A-Za-z0-9-]{1,40}")
 
 _Answer = TypeVar("_Answer")
-_Written = TypeVar("_Written", bound=Written)
+_Written = TypeVar("_Written", bound=Written | BatchResult)
 _PAGE: Final = TypeAdapter(TicketPage)
 _DETAIL: Final = TypeAdapter(TicketDetail)
 _WRITTEN: Final = TypeAdapter(Written)
+_BATCH_RESULT: Final = TypeAdapter(BatchResult)
+_BATCH: Final = TypeAdapter(Batch)
+_CONFLICTS: Final = TypeAdapter(list[Conflict])
 _CLAIMED: Final = TypeAdapter(Claimed)
 _REPORTED: Final = TypeAdapter(Reported)
 _USERS: Final = TypeAdapter(list[User])
@@ -230,6 +246,101 @@ class RemoteTickets:
             kind=_REPORTED, headers=_lease(lease_token),
         )  # fmt: skip
 
+    async def link_tickets(
+        self,
+        caller: Caller,
+        key: str,
+        relation: RelationName,
+        other: str,
+        *,
+        lease_token: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> Written:
+        path, body = f"/tickets/{_segment(key)}/relations", NewRelation(relation=relation, other=other)
+        return await self._write(
+            caller, "POST", path, body, idempotency_key, kind=_WRITTEN, headers=_lease(lease_token)
+        )
+
+    async def unlink_tickets(
+        self,
+        caller: Caller,
+        key: str,
+        relation: RelationName,
+        other: str,
+        *,
+        lease_token: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> Written:
+        path = f"/tickets/{_segment(key)}/relations/{relation}/{_segment(other)}"
+        return await self._write(
+            caller, "DELETE", path, None, idempotency_key, kind=_WRITTEN, headers=_lease(lease_token)
+        )
+
+    async def add_attachment(
+        self,
+        caller: Caller,
+        key: str,
+        new: NewAttachment,
+        *,
+        lease_token: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> Written:
+        path = f"/tickets/{_segment(key)}/attachments"
+        return await self._write(caller, "POST", path, new, idempotency_key, kind=_WRITTEN, headers=_lease(lease_token))
+
+    async def remove_attachment(
+        self,
+        caller: Caller,
+        key: str,
+        number: int,
+        *,
+        lease_token: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> Written:
+        path = f"/tickets/{_segment(key)}/attachments/{number}"
+        return await self._write(
+            caller, "DELETE", path, None, idempotency_key, kind=_WRITTEN, headers=_lease(lease_token)
+        )
+
+    async def delete_ticket(
+        self,
+        caller: Caller,
+        key: str,
+        *,
+        expected_version: int | None = None,
+        lease_token: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> Written:
+        condition = {} if expected_version is None else {"If-Match": f'"{expected_version}"'}
+        return await self._write(
+            caller,
+            "DELETE",
+            f"/tickets/{_segment(key)}",
+            None,
+            idempotency_key,
+            kind=_WRITTEN,
+            headers={**condition, **_lease(lease_token)},
+        )
+
+    async def restore_ticket(self, caller: Caller, key: str, *, idempotency_key: str | None = None) -> Written:
+        return await self._write(
+            caller, "POST", f"/tickets/{_segment(key)}/restore", None, idempotency_key, kind=_WRITTEN
+        )
+
+    async def update_tickets(
+        self, caller: Caller, asked: BulkUpdate, *, idempotency_key: str | None = None
+    ) -> BatchResult:
+        return await self._write(caller, "POST", "/tickets/bulk", asked, idempotency_key, kind=_BATCH_RESULT)
+
+    async def undo_batch(
+        self, caller: Caller, batch_id: str, *, atomic: bool = True, idempotency_key: str | None = None
+    ) -> BatchResult:
+        path = f"/batches/{_batch_segment(batch_id)}/undo"
+        return await self._write(caller, "POST", path, UndoBatch(atomic=atomic), idempotency_key, kind=_BATCH_RESULT)
+
+    async def batch(self, caller: Caller, batch_id: str) -> Batch:
+        return await self._read(caller, f"/batches/{_batch_segment(batch_id)}", _BATCH)
+
     async def users(self, caller: Caller, *, role: str | None = None) -> list[User]:
         return await self._items(caller, "/users", _USERS, [("role", role)] if role else [])
 
@@ -303,15 +414,20 @@ class RemoteTickets:
         caller: Caller,
         method: str,
         path: str,
-        body: BaseModel,
+        body: BaseModel | None,
         idempotency_key: str | None,
         *,
         kind: TypeAdapter[_Written],
         headers: Mapping[str, str] | None = None,
     ) -> _Written:
         key = idempotency_key or f"auto-{uuid.uuid4().hex}"
-        content = orjson.dumps(body.model_dump(mode="json", exclude_unset=True))
-        sent = {**(headers or {}), "Idempotency-Key": key, "Content-Type": "application/json"}
+        sent = {**(headers or {}), "Idempotency-Key": key}
+        content = None
+        if body is not None:
+            content = orjson.dumps(body.model_dump(mode="json", exclude_unset=True))
+            sent["Content-Type"] = "application/json"
+        if method == "DELETE":  # which answers nothing otherwise
+            sent["Prefer"] = "return=representation"
         written = self._parsed(kind, await self._call(caller, method, path, body=content, headers=sent))
         # Under a key of our own a replay is only our second attempt meeting the first: to the caller it is one call.
         return written if idempotency_key else replace(written, replayed=False)
@@ -379,7 +495,7 @@ class RemoteTickets:
             case "not_found":
                 return TicketNotFound(str(problem.get("key", "")))
             case "deleted":
-                return TicketGone(str(problem.get("key", "")))
+                return TicketGone(str(problem.get("key", "")), str(problem.get("summary", "")))
             case "version_conflict":
                 changed = problem.get("changed")
                 return VersionConflict(
@@ -404,6 +520,17 @@ class RemoteTickets:
                 return NothingReady()
             case "take_over_refused":
                 return TakeOverRefused(str(problem.get("actor", "")))
+            case "cycle":
+                return TicketCycle([str(key) for key in problem.get("path") or ("it", "that")])
+            case "no_such_batch":
+                return BatchNotFound(str(problem.get("batch_id", "")))
+            case "batch_failed":
+                return BatchFailed(self._parsed(_BATCH_RESULT, problem.get("result")))
+            case "already_undone":
+                return AlreadyUndone(str(problem.get("batch_id", "")), str(problem.get("undone_by", "")))
+            case "undo_conflict":
+                conflicts = self._parsed(_CONFLICTS, problem.get("conflicts"))
+                return UndoConflict(str(problem.get("batch_id", "")), conflicts)
             case "idempotency_mismatch":
                 return IdempotencyMismatch()
         faults = problem.get("errors")
@@ -462,6 +589,12 @@ def _segment(key: str) -> str:
     if not _KEY.fullmatch(key):
         raise TicketNotFound(key)
     return quote(key, safe="")
+
+
+def _batch_segment(batch_id: str) -> str:
+    if not _KEY.fullmatch(batch_id):
+        raise BatchNotFound(batch_id)
+    return batch_id
 
 
 def _lease(token: int | None) -> dict[str, str]:

@@ -5,6 +5,7 @@ in the log.
 """
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, Final
 
 from mcp_types import CallToolResult, TextContent
@@ -13,14 +14,18 @@ from pydantic import BaseModel, ValidationError
 from broadcaster.filters import nearest
 from taskhub.auth.errors import AuthError, Forbidden
 from taskhub.tickets.errors import (
+    AlreadyUndone,
+    BatchFailed,
     Blocked,
     InputProblem,
     InvalidInput,
     LeaseHeld,
     LeaseLost,
     StorageBusy,
+    TicketCycle,
     TicketError,
     TicketNotFound,
+    UndoConflict,
     VersionConflict,
     in_words,
 )
@@ -29,6 +34,8 @@ from taskhub.tickets.fields import suggested_name
 MAX_ARGUMENTS: Final = 100
 MAX_PROBLEMS: Final = 20
 _ALLOWED_IN_TEXT: Final = 40
+_MAX_ITEM: Final = 300
+"""Characters of what is wrong with one of fifty items."""
 
 
 def failed(code: str, message: str, *, retryable: bool = False, hint: str | None = None, **data: Any) -> CallToolResult:
@@ -69,6 +76,18 @@ def from_ticket_error(error: TicketError, *, writing: bool) -> CallToolResult:
         data["holder"] = error.holder
     elif isinstance(error, Blocked):
         data["blockers"] = error.blockers
+    elif isinstance(error, TicketCycle):
+        data["path"] = error.path
+    elif isinstance(error, BatchFailed):
+        data["results"] = [
+            {"key": item.key, "ok": item.ok}
+            | ({} if item.error is None else {"code": item.error.code, "message": item.error.message[:_MAX_ITEM]})
+            for item in error.result.results
+        ]
+    elif isinstance(error, AlreadyUndone):
+        data["undone_by"] = error.undone_by
+    elif isinstance(error, UndoConflict):
+        data["conflicts"] = [asdict(conflict) for conflict in error.conflicts]
     elif isinstance(error, TicketNotFound):
         hint = "get_ticket_list shows the keys; a key looks like TH-12"
     elif isinstance(error, StorageBusy) and writing:

@@ -69,7 +69,7 @@ def reported(answer: Reported) -> ToolResult:
     if answer.lease_expires_at is not None:
         data["lease_expires_at"] = answer.lease_expires_at
         lines.append(f"The lease ends at {answer.lease_expires_at} unless renewed.")
-    lines += [f"{comment.author} ({comment.kind}): {_clip(comment.body, 300)}" for comment in answer.comments]
+    lines += [f"{comment.author} ({comment.kind}): {clip(comment.body, 300)}" for comment in answer.comments]
     text = "\n".join(lines)
     return ToolResult(fitted(data, MAX_CHARACTERS - len(text), hint), text)
 
@@ -145,10 +145,10 @@ def detail(found: TicketDetail) -> ToolResult:
     lines = [f"{ticket.key} version {ticket.version} [{state}] {ticket.summary}"]
     if ticket.lease is not None:
         lines.append(f"Claimed by {ticket.lease.holder} until {ticket.lease.expires_at}")
-    lines += [_clip(ticket.description, 1_500)] if ticket.description else []
+    lines += [clip(ticket.description, 1_500)] if ticket.description else []
     lines += [f"{len(data[part])} {part}" for part in data if isinstance(data[part], list)]
     for comment in (found.comments or [])[-3:]:
-        lines.append(f"{comment.author} ({comment.kind}): {_clip(comment.body, 300)}")
+        lines.append(f"{comment.author} ({comment.kind}): {clip(comment.body, 300)}")
     text = "\n".join(lines)
     hint = (
         f"long texts or older entries were left out: ask for fewer parts or a smaller history_limit, "
@@ -161,7 +161,7 @@ def items(name: str, rows: Sequence[Any], labels: Sequence[str], hint: str) -> T
     """Reference data: `{name: [...]}`; the text has one label for each row."""
     more = f"{len(rows)} {name.replace('_', ' ')}"
     text = f"{more}: {', '.join(labels)}" if rows else f"{more}."
-    text = _clip(text, _MAX_TEXT)
+    text = clip(text, _MAX_TEXT)
     return ToolResult(fitted({name: plain(rows)}, MAX_CHARACTERS - len(text), hint, keep="first"), text)
 
 
@@ -205,7 +205,7 @@ def _refilled(data: dict[str, Any], shorter: dict[str, Any], length: int, limit:
 
 def _cut(value: Any, length: int) -> Any:
     if isinstance(value, str):
-        return _clip(value, length)
+        return clip(value, length)
     if isinstance(value, list):
         return [_cut(item, length) for item in value]
     if isinstance(value, dict):
@@ -213,5 +213,5 @@ def _cut(value: Any, length: int) -> Any:
     return value
 
 
-def _clip(text: str, length: int) -> str:
+def clip(text: str, length: int) -> str:
     return text if len(text) <= length else f"{text[: length - 40]}… [{len(text) - length + 40} more characters]"

@@ -13,7 +13,9 @@ from taskhub.mcp.arguments import (
     UpdateArguments,
     body_of,
 )
+from taskhub.mcp.batch_tools import batch_tools
 from taskhub.mcp.lease_tools import lease_tools
+from taskhub.mcp.link_tools import link_tools
 from taskhub.mcp.reference_tools import reference_tools
 from taskhub.mcp.registry import Tool, ToolRegistry, ToolResult
 from taskhub.mcp.schema import result_schema
@@ -65,7 +67,15 @@ DETAIL: Final = result_schema(
 
 def tool_registry(tickets: Tickets) -> ToolRegistry:
     """Every tool of TaskHub over this ticket service, in the order in which clients see them."""
-    return ToolRegistry([*ticket_tools(tickets), *reference_tools(tickets), *lease_tools(tickets)])
+    return ToolRegistry(
+        [
+            *ticket_tools(tickets),
+            *reference_tools(tickets),
+            *lease_tools(tickets),
+            *link_tools(tickets),
+            *batch_tools(tickets),
+        ]
+    )
 
 
 def ticket_tools(tickets: Tickets) -> list[Tool[Any]]:
@@ -196,7 +206,8 @@ def ticket_tools(tickets: Tickets) -> list[Tool[Any]]:
         Tool(
             name="add_ticket_history",
             title="Comment on a ticket",
-            description="Add a note, question, answer or decision to a ticket's history. No field changes.",
+            description="Add a note, question, answer or decision to a ticket's history. No field changes, but "
+            "an answer sends a ticket that waits back to do.",
             arguments=HistoryArguments,
             output=WRITTEN,
             scope="tickets:write",

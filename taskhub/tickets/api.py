@@ -5,7 +5,9 @@ from typing import Protocol
 
 from taskhub.auth.principal import Caller
 from taskhub.tickets.inputs import (
+    BulkUpdate,
     ClaimNext,
+    NewAttachment,
     NewClaim,
     NewComment,
     NewTicket,
@@ -16,10 +18,13 @@ from taskhub.tickets.inputs import (
     TicketQuery,
 )
 from taskhub.tickets.model import (
+    Batch,
+    BatchResult,
     CategoryDetail,
     Claimed,
     Include,
     Reference,
+    RelationName,
     Reported,
     Status,
     TicketDetail,
@@ -101,6 +106,70 @@ class Tickets(Protocol):
         lease_token: int | None = None,
         idempotency_key: str | None = None,
     ) -> Reported: ...
+
+    async def link_tickets(
+        self,
+        caller: Caller,
+        key: str,
+        relation: RelationName,
+        other: str,
+        *,
+        lease_token: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> Written: ...
+
+    async def unlink_tickets(
+        self,
+        caller: Caller,
+        key: str,
+        relation: RelationName,
+        other: str,
+        *,
+        lease_token: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> Written: ...
+
+    async def add_attachment(
+        self,
+        caller: Caller,
+        key: str,
+        new: NewAttachment,
+        *,
+        lease_token: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> Written: ...
+
+    async def remove_attachment(
+        self,
+        caller: Caller,
+        key: str,
+        number: int,
+        *,
+        lease_token: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> Written: ...
+
+    async def delete_ticket(
+        self,
+        caller: Caller,
+        key: str,
+        *,
+        expected_version: int | None = None,
+        lease_token: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> Written: ...
+
+    async def restore_ticket(self, caller: Caller, key: str, *, idempotency_key: str | None = None) -> Written: ...
+
+    async def update_tickets(
+        self, caller: Caller, asked: BulkUpdate, *, idempotency_key: str | None = None
+    ) -> BatchResult: ...
+
+    async def undo_batch(
+        self, caller: Caller, batch_id: str, *, atomic: bool = True, idempotency_key: str | None = None
+    ) -> BatchResult: ...
+
+    async def batch(self, caller: Caller, batch_id: str) -> Batch: ...
 
     async def users(self, caller: Caller, *, role: str | None = None) -> list[User]: ...
 

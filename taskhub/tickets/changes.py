@@ -81,7 +81,7 @@ def decide_change(before: TicketRecord, change: TicketChange, situation: Situati
     if after == before:
         return None
     after = replace(after, version=before.version + 1, updated_at=max(situation.now, before.updated_at))
-    return Decision(after, changes_between(before, after, situation), _event_type(before, after))
+    return Decision(after, changes_between(before, after, situation), type_of_change(before, after))
 
 
 def comment_of(change: TicketChange) -> str | None:
@@ -106,7 +106,8 @@ def changes_between(before: TicketRecord, after: TicketRecord, situation: Situat
     return changes
 
 
-def _event_type(before: TicketRecord, after: TicketRecord) -> str:
+def type_of_change(before: TicketRecord, after: TicketRecord) -> str:
+    """The type of the event that carries a change of fields."""
     if before.status_id != after.status_id:
         return "ticket.status_changed"
     return "ticket.assigned" if before.assignee_id != after.assignee_id else "ticket.updated"

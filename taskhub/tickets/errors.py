@@ -11,6 +11,11 @@ TicketError                 carries `code` (stable, documented), `hint` and `ret
 ├── Blocked                 tickets that must be done first are open; `blockers`           409
 ├── NothingReady            no ticket that could be claimed next passes the filter         409
 ├── TakeOverRefused         only a person takes a ticket from its holder                   403
+├── TicketCycle             a ticket would block itself, over the tickets of `path`        409
+├── BatchNotFound           no such batch in this workspace                                404
+├── BatchFailed             nothing of the batch was stored; `result` says why             409
+├── AlreadyUndone           the batch was taken back before, by the batch `undone_by`      409
+├── UndoConflict            changed since the batch; `conflicts` says by whom              409
 ├── IdempotencyMismatch     this key was used with another body                            422
 └── StorageBusy             the database is locked or away; the same call may work later   503
 """
@@ -19,8 +24,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
+from taskhub.tickets.model import BatchResult
+
 MAX_LISTED: Final = 20
 """How many allowed values a sentence names; the data beside it names more."""
+MAX_CONFLICTS: Final = 5
+"""How many reasons a sentence gives; the data beside it gives all."""
 
 
 def in_words(reason: str, did_you_mean: str | None = None, allowed: Sequence[str] = ()) -> str:
@@ -73,11 +82,15 @@ class TicketNotFound(TicketError):
 
 
 class TicketGone(TicketError):
+    """`summary`: of the deleted ticket, so that a person can be asked whether to restore it."""
+
     code = "deleted"
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: str, summary: str = "") -> None:
         super().__init__(f"ticket {key} was deleted")
         self.key = key
+        self.summary = summary
+        self.hint = "it can be restored"
 
 
 class VersionConflict(TicketError):
@@ -106,7 +119,8 @@ class LeaseHeld(TicketError):
     code = "lease_held"
 
     def __init__(self, key: str, holder: str, expires_at: str, changing: Sequence[str] = ()) -> None:
-        what = f": to change {', '.join(changing)} takes its lease_token" if changing else ""
+        to_do = "delete it" if "deleted" in changing else f"change {', '.join(changing)}"
+        what = f": to {to_do} takes its lease_token" if changing else ""
         super().__init__(f"{key} is claimed by {holder} until {expires_at}{what}")
         self.key = key
         self.holder = holder
@@ -167,6 +181,73 @@ class TakeOverRefused(TicketError):
         super().__init__(f"only a person may take a ticket over from its holder, and {actor} is none")
         self.actor = actor
         self.hint = "claim without take_over, or ask the holder in a comment to release the ticket"
+
+
+class TicketCycle(TicketError):
+    """`path`: keys, each blocking the next; it ends where it begins."""
+
+    code = "cycle"
+
+    def __init__(self, path: Sequence[str]) -> None:
+        super().__init__(f"{path[0]} cannot block {path[1]}, which blocks it already: {' → '.join(path)}")
+        self.path = list(path)
+        self.hint = "unlink one of these first, or link them the other way round"
+
+
+class BatchNotFound(TicketError):
+    code = "no_such_batch"
+
+    def __init__(self, batch_id: str) -> None:
+        super().__init__(f"there is no batch {batch_id[:80]}")
+        self.batch_id = batch_id
+        self.hint = "the answer to a bulk update names its batch_id, such as b-k7q2m4xaw3ud"
+
+
+class BatchFailed(TicketError):
+    """`result`: what became of each item, though nothing of it was stored."""
+
+    code = "batch_failed"
+
+    def __init__(self, result: BatchResult) -> None:
+        failed = [item for item in result.results if item.error is not None]
+        listed = "; ".join(item.error.message for item in failed[:MAX_CONFLICTS] if item.error is not None)
+        more = f"; and {len(failed) - MAX_CONFLICTS} more" if len(failed) > MAX_CONFLICTS else ""
+        super().__init__(f"nothing was changed, since {len(failed)} of {len(result.results)} failed: {listed}{more}")
+        self.result = result
+        self.hint = "correct or leave out what failed" + (", or repeat with atomic: false" if result.atomic else "")
+
+
+class AlreadyUndone(TicketError):
+    code = "already_undone"
+
+    def __init__(self, batch_id: str, undone_by: str) -> None:
+        super().__init__(f"batch {batch_id} was undone already, by {undone_by}")
+        self.batch_id = batch_id
+        self.undone_by = undone_by
+        self.hint = f"undo {undone_by} to have the changes back"
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Why a batch cannot be undone for a ticket: what was done to `field` since then, in words, by whom and when."""
+
+    ticket: str
+    field: str
+    actor: str | None
+    time: str | None
+    reason: str
+
+
+class UndoConflict(TicketError):
+    code = "undo_conflict"
+
+    def __init__(self, batch_id: str, conflicts: Sequence[Conflict]) -> None:
+        listed = "; ".join(conflict.reason for conflict in conflicts[:MAX_CONFLICTS])
+        more = f"; and {len(conflicts) - MAX_CONFLICTS} more" if len(conflicts) > MAX_CONFLICTS else ""
+        super().__init__(f"batch {batch_id} was not undone: {listed}{more}")
+        self.batch_id = batch_id
+        self.conflicts = list(conflicts)
+        self.hint = "look at these tickets; atomic: false undoes the others"
 
 
 class IdempotencyMismatch(TicketError):

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
-from taskhub.tickets.model import CommentKind, Phase, Priority
+from taskhub.tickets.model import CommentKind, Phase, Priority, RelationName
 
 
 def _without_comma(label: str) -> str:
@@ -79,6 +79,33 @@ class NewTicket(TicketFields):
 class TicketChange(TicketFields):
     summary: Summary | None = None
     comment: LongText | None = Field(default=None, description="a note that goes with the change")
+
+
+class BulkItem(TicketChange):
+    """The change of one ticket in a bulk update."""
+
+    ticket_id: Key
+    expected_version: Annotated[int, Field(ge=1)] | None = None
+    lease_token: int | None = None
+
+
+class BulkUpdate(Input):
+    """Changes of up to 50 tickets, made together: all of them, or with `atomic` false those that can be made."""
+
+    items: Annotated[list[BulkItem], Field(min_length=1, max_length=50)]
+    atomic: bool = True
+    dry_run: bool = False
+
+
+class UndoBatch(Input):
+    atomic: bool = True
+
+
+class NewRelation(Input):
+    """A relation to another ticket, as seen from the one that gets it."""
+
+    relation: RelationName
+    other: Key
 
 
 class NewComment(Input):

@@ -11,7 +11,7 @@ from taskhub.tickets.unit import TicketUnit
 
 GUARDED: Final = (
     "status", "assignee", "completion_date", "actual_effort_hours", "response_category", "response_details",
-    "has_defect", "progress", "lease",
+    "has_defect", "progress", "lease", "deleted",
 )  # fmt: skip
 """What only the holder changes, under the names of `changes`: who does the work, how far it is, and what came of it."""
 

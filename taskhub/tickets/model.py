@@ -6,6 +6,7 @@ from typing import Any, Literal
 Phase = Literal["todo", "active", "waiting", "review", "done", "cancelled"]
 Priority = Literal["none", "low", "medium", "high", "urgent"]
 CommentKind = Literal["note", "question", "answer", "decision"]
+RelationName = Literal["blocks", "blocked_by", "related", "duplicates", "duplicated_by"]
 Include = Literal["history", "comments", "relations", "attachments", "lease"]
 ReferenceKind = Literal[
     "users", "accounts", "categories", "category_details", "statuses", "request_channels", "response_categories"
@@ -123,9 +124,9 @@ class HistoryEntry:
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """`relation` as seen from this ticket: blocks, blocked_by, related, duplicates, duplicated_by."""
+    """`relation` as seen from this ticket: it `blocks` the other one, or is `blocked_by` it."""
 
-    relation: str
+    relation: RelationName
     ticket: str
     summary: str
     phase: Phase
@@ -198,6 +199,64 @@ class Reported(Written):
 
     lease_expires_at: str | None
     comments: list[Comment]
+
+
+@dataclass(frozen=True, slots=True)
+class ItemError:
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class ItemResult:
+    """What became of one ticket of a batch. `version`: the one it has now. `changes`: field → [before, after]; where
+    nothing was stored, what would have changed."""
+
+    key: str
+    ok: bool
+    version: int | None = None
+    event_id: str | None = None
+    noop: bool = False
+    changes: dict[str, list[Any]] = field(default_factory=dict)
+    error: ItemError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BatchResult:
+    """What a batch of changes did. `applied`: false when nothing of it was stored, for a dry run or a failed item.
+    `batch_id`: what undoes it; null when nothing changed. `undoes`: the batch that this one took back."""
+
+    batch_id: str | None
+    atomic: bool
+    dry_run: bool
+    applied: bool
+    results: list[ItemResult]
+    position: str
+    undoes: str | None = None
+    replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BatchChange:
+    """One event of a batch."""
+
+    key: str
+    version: int
+    event_id: str
+    type: str
+    changes: dict[str, list[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A batch as it was made, with what it changed, oldest first."""
+
+    id: str
+    actor: str
+    created_at: str
+    undoes: str | None
+    undone_by: str | None
+    changes: list[BatchChange]
 
 
 @dataclass(frozen=True, slots=True)

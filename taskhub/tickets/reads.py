@@ -20,6 +20,7 @@ from taskhub.tickets.model import (
     HistoryEntry,
     Include,
     Relation,
+    RelationName,
     TicketDetail,
     TicketPage,
     TicketSnapshot,
@@ -133,7 +134,7 @@ class Reading:
         )
         return [
             Relation(
-                _seen_from(row.kind, outgoing=row.from_no == no),
+                seen_from(row.kind, outgoing=row.from_no == no),
                 key_of(self.state.key_prefix, row.no),
                 row.summary,
                 self.references.phase(row.status_id),
@@ -168,11 +169,12 @@ def existing(record: TicketRecord | None, key: str) -> TicketRecord:
     if record is None:
         raise TicketNotFound(key)
     if record.deleted_at is not None:
-        raise TicketGone(key)
+        raise TicketGone(key, record.summary)
     return record
 
 
-def _seen_from(kind: Literal["blocks", "related", "duplicates"], *, outgoing: bool) -> str:
+def seen_from(kind: Literal["blocks", "related", "duplicates"], *, outgoing: bool) -> RelationName:
+    """A stored relation as the ticket names it that it goes out from, or that it leads to."""
     if outgoing or kind == "related":
         return kind
-    return {"blocks": "blocked_by", "duplicates": "duplicated_by"}[kind]
+    return "blocked_by" if kind == "blocks" else "duplicated_by"

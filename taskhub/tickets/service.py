@@ -14,12 +14,14 @@ from taskhub.storage.group import Once
 from taskhub.storage.idempotency import IdempotentRequest, fingerprint
 from taskhub.storage.transaction import Transaction
 from taskhub.storage.writer import Writer
-from taskhub.tickets import claims, writes
+from taskhub.tickets import batches, claims, links, removal, writes
 from taskhub.tickets.cursor import CursorCodec
 from taskhub.tickets.errors import InputProblem, InvalidInput
 from taskhub.tickets.inputs import (
+    BulkUpdate,
     ClaimNext,
     Input,
+    NewAttachment,
     NewClaim,
     NewComment,
     NewTicket,
@@ -30,10 +32,13 @@ from taskhub.tickets.inputs import (
     TicketQuery,
 )
 from taskhub.tickets.model import (
+    Batch,
+    BatchResult,
     CategoryDetail,
     Claimed,
     Include,
     Reference,
+    RelationName,
     Reported,
     Status,
     TicketDetail,
@@ -48,11 +53,12 @@ from taskhub.tickets.requests import checked_key, require
 from taskhub.tickets.unit import TicketUnit
 
 T = TypeVar("T")
-W = TypeVar("W", bound=Written)
+W = TypeVar("W", bound=Written | BatchResult)
 
 LEASE_DEFAULT_S: Final = 1800
 
 _WRITTEN: Final = TypeAdapter(Written)
+_BATCH_RESULT: Final = TypeAdapter(BatchResult)
 _CLAIMED: Final = TypeAdapter(Claimed)
 _REPORTED: Final = TypeAdapter(Reported)
 
@@ -196,6 +202,118 @@ class TicketService:
                 expired += found
         return expired
 
+    async def link_tickets(
+        self,
+        caller: Caller,
+        key: str,
+        relation: RelationName,
+        other: str,
+        *,
+        lease_token: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> Written:
+        """Relate two tickets. Raises what add_comment raises, and TicketCycle."""
+        return await self._write(
+            caller, "link_tickets", idempotency_key, _parts(key, relation, other.strip().upper(), lease_token),
+            lambda unit: links.link(unit, key, relation, other, lease_token), _WRITTEN,
+        )  # fmt: skip
+
+    async def unlink_tickets(
+        self,
+        caller: Caller,
+        key: str,
+        relation: RelationName,
+        other: str,
+        *,
+        lease_token: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> Written:
+        """End a relation. Raises what add_comment raises."""
+        return await self._write(
+            caller, "unlink_tickets", idempotency_key, _parts(key, relation, other.strip().upper(), lease_token),
+            lambda unit: links.unlink(unit, key, relation, other, lease_token), _WRITTEN,
+        )  # fmt: skip
+
+    async def add_attachment(
+        self,
+        caller: Caller,
+        key: str,
+        new: NewAttachment,
+        *,
+        lease_token: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> Written:
+        """Attach a file. Raises what add_comment raises."""
+        return await self._write(
+            caller, "add_attachment", idempotency_key, (*_parts(key, lease_token), _bytes(new)),
+            lambda unit: links.attach(unit, key, new, lease_token), _WRITTEN,
+        )  # fmt: skip
+
+    async def remove_attachment(
+        self,
+        caller: Caller,
+        key: str,
+        number: int,
+        *,
+        lease_token: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> Written:
+        """Remove an attachment by its number. Raises what add_comment raises."""
+        return await self._write(
+            caller, "remove_attachment", idempotency_key, _parts(key, number, lease_token),
+            lambda unit: links.detach(unit, key, number, lease_token), _WRITTEN,
+        )  # fmt: skip
+
+    async def delete_ticket(
+        self,
+        caller: Caller,
+        key: str,
+        *,
+        expected_version: int | None = None,
+        lease_token: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> Written:
+        """Delete a ticket, which can be restored. Raises what update_ticket raises."""
+        return await self._write(
+            caller, "delete_ticket", idempotency_key, _parts(key, expected_version, lease_token),
+            lambda unit: removal.delete(unit, key, expected_version, lease_token), _WRITTEN,
+        )  # fmt: skip
+
+    async def restore_ticket(self, caller: Caller, key: str, *, idempotency_key: str | None = None) -> Written:
+        """Have a deleted ticket back. Raises what create_ticket raises, and TicketNotFound."""
+        return await self._write(
+            caller, "restore_ticket", idempotency_key, _parts(key), lambda unit: removal.restore(unit, key), _WRITTEN
+        )
+
+    async def update_tickets(
+        self, caller: Caller, asked: BulkUpdate, *, idempotency_key: str | None = None
+    ) -> BatchResult:
+        """Change many tickets together. Raises InvalidInput, BatchFailed, IdempotencyMismatch, Forbidden and
+        StorageBusy. A dry run leaves no trace, so it does not use up the idempotency key either."""
+        batch_id = batches.new_batch_id()
+        try:
+            return await self._write(
+                caller, "update_tickets", None if asked.dry_run else idempotency_key, (_bytes(asked),),
+                lambda unit: batches.bulk(unit, asked, batch_id), _BATCH_RESULT, batch_id=batch_id,
+            )  # fmt: skip
+        except batches.DryRun as dry_run:
+            return dry_run.result
+
+    async def undo_batch(
+        self, caller: Caller, batch_id: str, *, atomic: bool = True, idempotency_key: str | None = None
+    ) -> BatchResult:
+        """Take back what a batch changed. Raises BatchNotFound, AlreadyUndone, UndoConflict, IdempotencyMismatch,
+        Forbidden and StorageBusy."""
+        new_id = batches.new_batch_id()
+        return await self._write(
+            caller, "undo_batch", idempotency_key, (batch_id.encode(), str(atomic).encode()),
+            lambda unit: batches.undo(unit, batch_id, new_id, atomic=atomic), _BATCH_RESULT, batch_id=new_id,
+        )  # fmt: skip
+
+    async def batch(self, caller: Caller, batch_id: str) -> Batch:
+        """What a batch changed. Raises BatchNotFound, Forbidden and StorageBusy."""
+        return await self._read(caller, lambda reading: batches.read_batch(reading, batch_id))
+
     async def users(self, caller: Caller, *, role: str | None = None) -> list[User]:
         """Users by name. Raises InvalidInput for an unknown role."""
         if role is not None and role not in ROLES:
@@ -259,13 +377,15 @@ class TicketService:
         parts: tuple[bytes, ...],
         change: Callable[[TicketUnit], W],
         answer_type: TypeAdapter[W],
+        *,
+        batch_id: str | None = None,
     ) -> W:
         # Asked on replays as well: what was allowed then may not be now.
         require(caller, "tickets:write")
         workspace = caller.principal.workspace
 
         def work(transaction: Transaction) -> W:
-            return change(TicketUnit(transaction, caller, self._cache))
+            return change(TicketUnit(transaction, caller, self._cache, batch_id=batch_id))
 
         if idempotency_key is None:
             return (await self._writer.run(workspace, work)).value
@@ -278,6 +398,11 @@ class TicketService:
 
 def _key(key: str) -> bytes:
     return key.strip().upper().encode()
+
+
+def _parts(key: str, *more: object) -> tuple[bytes, ...]:
+    """A request without a body as its fingerprint sees it."""
+    return (_key(key), *(str(part).encode() for part in more))
 
 
 def _bytes(body: Input) -> bytes:

@@ -1,6 +1,7 @@
 """What every change of tickets is made of: the tickets read and locked, the next version stored, its event emitted."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final
 
@@ -63,14 +64,14 @@ class TicketUnit:
         self.caller = caller
         self.prefix = transaction.state.key_prefix
         self._cache = cache
-        self._batch_id = batch_id
+        self.batch_id = batch_id
         self._renewed: set[int] = set()
         """Tickets whose leases were renewed, and of which no event has told it yet."""
         self.references = self._current_references()
 
     def by(self, caller: Caller) -> "TicketUnit":
         """Changes of somebody else's within the same transaction."""
-        return TicketUnit(self.transaction, caller, self._cache, batch_id=self._batch_id)
+        return TicketUnit(self.transaction, caller, self._cache, batch_id=self.batch_id)
 
     # What is there
 
@@ -129,6 +130,17 @@ class TicketUnit:
 
     # What becomes of it
 
+    @contextmanager
+    def part(self) -> Iterator[None]:
+        """A part of the unit: when it raises, it is undone alone, and the unit may go on."""
+        kept = self.references, self._renewed.copy()
+        try:
+            with self.transaction.part():
+                yield
+        except Exception:
+            self.references, self._renewed = kept
+            raise
+
     def save(
         self, before: TicketRecord, after: TicketRecord, event_type: str, changes: Mapping[str, list[Any]], *,
         comment: str | None = None, kind: CommentKind = "note", **more: Any,
@@ -165,20 +177,26 @@ class TicketUnit:
         return after
 
     def update_blocked(self, numbers: Collection[int]) -> None:
-        """Find out anew whether these tickets are blocked, and tell of each for which that has changed."""
+        """Find out anew whether these tickets are blocked, and tell of each for which that has changed.
+
+        Deleted ones are passed over: of them nobody is told, and restoring one finds it out.
+        """
         if not numbers:
             return
-        parameters = {"workspace": self.transaction.workspace, "numbers": sorted(set(numbers))}
-        found = self.transaction.connection.execute(_BLOCKED, parameters)
-        blocked = {row.no: bool(row.blocked) for row in found}
+        blocked = self.blocked(numbers)
         for no, before in sorted(self.records(blocked).items()):
-            if before.blocked == blocked[no]:
+            if before.deleted_at is not None or before.blocked == blocked[no]:
                 continue
             after = self.next_version(before, blocked=blocked[no])
             update_record(self.transaction, before, after)
-            if before.deleted_at is None:
-                event_type = "ticket.updated" if blocked[no] else "ticket.unblocked"
-                self.emit(event_type, after, {"blocked": [before.blocked, after.blocked]})
+            event_type = "ticket.updated" if blocked[no] else "ticket.unblocked"
+            self.emit(event_type, after, {"blocked": [before.blocked, after.blocked]})
+
+    def blocked(self, numbers: Collection[int]) -> dict[int, bool]:
+        """Which of these tickets an open ticket blocks, from the relations as they are now."""
+        parameters = {"workspace": self.transaction.workspace, "numbers": sorted(set(numbers))}
+        found = self.transaction.connection.execute(_BLOCKED, parameters)
+        return {row.no: bool(row.blocked) for row in found}
 
     def next_version(self, before: TicketRecord, **values: Any) -> TicketRecord:
         """`before` with other values, one version on."""
@@ -218,7 +236,7 @@ class TicketUnit:
         caller = self.caller
         return EventDraft(
             event_type, caller.principal.actor, caller.origin, data, subject, version,
-            request_id=caller.request_id, batch_id=self._batch_id,
+            request_id=caller.request_id, batch_id=self.batch_id,
         )  # fmt: skip
 
     def written(self, record: TicketRecord, event: Event, comment_id: str | None = None) -> Written:

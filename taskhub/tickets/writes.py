@@ -8,7 +8,7 @@ from sqlalchemy import insert, select
 
 from taskhub.storage.schema import attachments, events, ticket_relations, tickets
 from taskhub.tickets import leases
-from taskhub.tickets.changes import comment_of, decide_change, decide_new, names_me
+from taskhub.tickets.changes import changes_between, comment_of, decide_change, decide_new, names_me
 from taskhub.tickets.errors import InputProblem, InvalidInput, VersionConflict
 from taskhub.tickets.inputs import NewComment, NewTicket, TicketChange
 from taskhub.tickets.keys import key_of
@@ -65,7 +65,7 @@ def update(
     check_version(unit, before, expected_version)
     related.check(rows)
     if parent_no is not None:
-        _check_parent(unit, no, parent_no)
+        check_parent(unit, no, parent_no)
     comment = comment_of(change)
     check_texts([("/comment", comment)])
 
@@ -77,9 +77,14 @@ def update(
 
 
 def comment(unit: TicketUnit, key: str, new: NewComment, lease_token: int | None = None) -> Written:
-    """Add a comment, which raises no version. Raises InvalidInput, TicketNotFound, TicketGone and LeaseLost."""
+    """Add a comment, which raises no version; but an answer to a ticket that waits lets it wait no longer.
+
+    Raises InvalidInput, TicketNotFound, TicketGone and LeaseLost.
+    """
     check_texts([("/comment", new.comment)])
     record = leases.check(unit, unit.ticket(key), lease_token)
+    if new.kind == "answer" and unit.references.phase(record.status_id) == "waiting" and not _is_held(unit, record):
+        return _answered(unit, record, new.comment)
     return _commented(unit, record, new.comment, new.kind)
 
 
@@ -105,7 +110,7 @@ def check_version(unit: TicketUnit, before: TicketRecord, expected: int | None) 
     raise VersionConflict(key, expected, before.version, changed, list(actors))
 
 
-def _check_parent(unit: TicketUnit, no: int, parent_no: int) -> None:
+def check_parent(unit: TicketUnit, no: int, parent_no: int) -> None:
     """Raise InvalidInput when the ticket would be among its own ancestors."""
     workspace = unit.transaction.workspace
     parent = select(tickets.c.no, tickets.c.parent_no).where(
@@ -120,6 +125,17 @@ def _check_parent(unit: TicketUnit, no: int, parent_no: int) -> None:
         key = key_of(unit.prefix, no)
         reason = "a ticket is not its own parent" if no == parent_no else f"{key} is an ancestor of that ticket"
         raise InvalidInput([InputProblem("/parent", reason)])
+
+
+def _is_held(unit: TicketUnit, record: TicketRecord) -> bool:
+    return record.lease is not None and record.lease.is_live(unit.transaction.now)
+
+
+def _answered(unit: TicketUnit, before: TicketRecord, body: str) -> Written:
+    """What the ticket waited for is there: it can be worked on again."""
+    after = unit.next_version(before, status_id=unit.references.default_status(), waiting_reason=None)
+    changes = changes_between(before, after, unit.situation())
+    return unit.save(before, after, "ticket.status_changed", changes, comment=body, kind="answer")
 
 
 def _commented(unit: TicketUnit, record: TicketRecord, body: str, kind: CommentKind) -> Written:

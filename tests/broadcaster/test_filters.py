@@ -446,9 +446,9 @@ def test_types_yet_unknown_may_be_asked_for_where_the_set_is_open() -> None:
 
 
 def test_every_field_of_a_ticket_can_be_asked_for_by_its_name_in_changes() -> None:
-    assert {field.event for field in FIELDS} | {"phase", "progress", "lease", "blocked", "deleted"} == set(
-        CHANGE_FIELDS
-    )
+    assert {field.event for field in FIELDS} | {
+        "phase", "progress", "lease", "blocked", "relations", "attachments", "deleted",
+    } == set(CHANGE_FIELDS)  # fmt: skip
 
 
 def test_every_origin_and_field_can_be_asked_for() -> None:

@@ -1,0 +1,123 @@
+"""`/api/v1/tickets/{key}/…`: a ticket's relations and attachments, and deleting and restoring it."""
+
+from typing import Annotated, Final, TypeVar
+
+from aiohttp import web
+from multidict import istr
+from pydantic import BaseModel, Field, ValidationError
+
+from routes.bodies import idempotency_key, json_response, no_parameters, read_model
+from routes.errors import Problem, validation_faults
+from routes.keys import CALLER, TICKETS
+from routes.tickets import expected_version, lease_token, stamps
+from taskhub.tickets.inputs import Key, NewAttachment, NewRelation
+from taskhub.tickets.model import Include, RelationName, Written
+
+MAX_NUMBER: Final = 2**31 - 1
+_RELATIONS: Final[tuple[Include, ...]] = ("relations",)
+_ATTACHMENTS: Final[tuple[Include, ...]] = ("attachments",)
+_PREFER: Final = istr("Prefer")
+
+Path = TypeVar("Path", bound=BaseModel)
+
+
+class RelationPath(BaseModel):
+    relation: RelationName
+    other: Key
+
+
+class AttachmentPath(BaseModel):
+    no: Annotated[int, Field(ge=1, le=MAX_NUMBER)]
+
+
+async def list_relations(request: web.Request) -> web.Response:
+    """GET /api/v1/tickets/{key}/relations → items, as seen from the ticket."""
+    no_parameters(request)
+    detail = await request.app[TICKETS].get_ticket(request[CALLER], request.match_info["key"], include=_RELATIONS)
+    return json_response({"items": detail.relations or []})
+
+
+async def link(request: web.Request) -> web.Response:
+    """POST /api/v1/tickets/{key}/relations → 201 Written; 200 when it was so already."""
+    no_parameters(request)
+    key, token = idempotency_key(request), lease_token(request)
+    new = await read_model(request, NewRelation)
+    written = await request.app[TICKETS].link_tickets(
+        request[CALLER], request.match_info["key"], new.relation, new.other, lease_token=token, idempotency_key=key
+    )
+    return json_response(written, status=200 if written.noop else 201, headers=stamps(written))
+
+
+async def unlink(request: web.Request) -> web.Response:
+    """DELETE /api/v1/tickets/{key}/relations/{relation}/{other} → 204."""
+    no_parameters(request)
+    key, token = idempotency_key(request), lease_token(request)
+    named = _path(request, RelationPath)
+    written = await request.app[TICKETS].unlink_tickets(
+        request[CALLER], request.match_info["key"], named.relation, named.other, lease_token=token, idempotency_key=key
+    )
+    return _removed(request, written)
+
+
+async def list_attachments(request: web.Request) -> web.Response:
+    """GET /api/v1/tickets/{key}/attachments → items."""
+    no_parameters(request)
+    detail = await request.app[TICKETS].get_ticket(request[CALLER], request.match_info["key"], include=_ATTACHMENTS)
+    return json_response({"items": detail.attachments or []})
+
+
+async def attach(request: web.Request) -> web.Response:
+    """POST /api/v1/tickets/{key}/attachments → 201 Written."""
+    no_parameters(request)
+    key, token = idempotency_key(request), lease_token(request)
+    new = await read_model(request, NewAttachment)
+    written = await request.app[TICKETS].add_attachment(
+        request[CALLER], request.match_info["key"], new, lease_token=token, idempotency_key=key
+    )
+    return json_response(written, status=201, headers=stamps(written))
+
+
+async def detach(request: web.Request) -> web.Response:
+    """DELETE /api/v1/tickets/{key}/attachments/{no} → 204."""
+    no_parameters(request)
+    key, token = idempotency_key(request), lease_token(request)
+    number = _path(request, AttachmentPath).no
+    written = await request.app[TICKETS].remove_attachment(
+        request[CALLER], request.match_info["key"], number, lease_token=token, idempotency_key=key
+    )
+    return _removed(request, written)
+
+
+async def delete(request: web.Request) -> web.Response:
+    """DELETE /api/v1/tickets/{key} → 204. With If-Match only that version is deleted, else 412."""
+    no_parameters(request)
+    expected, key, token = expected_version(request), idempotency_key(request), lease_token(request)
+    written = await request.app[TICKETS].delete_ticket(
+        request[CALLER], request.match_info["key"], expected_version=expected, lease_token=token, idempotency_key=key
+    )
+    return _removed(request, written)
+
+
+async def restore(request: web.Request) -> web.Response:
+    """POST /api/v1/tickets/{key}/restore → Written."""
+    no_parameters(request)
+    key = idempotency_key(request)
+    written = await request.app[TICKETS].restore_ticket(request[CALLER], request.match_info["key"], idempotency_key=key)
+    return json_response(written, headers=stamps(written))
+
+
+def _path(request: web.Request, model: type[Path]) -> Path:
+    """The named parts of the address. Raises Problem: bad_parameter."""
+    try:
+        return model.model_validate({name: request.match_info[name] for name in model.model_fields})
+    except ValidationError as error:
+        raise Problem.of("bad_parameter", validation_faults(error, query=True)) from None
+
+
+def _removed(request: web.Request, written: Written) -> web.Response:
+    """Nothing, or (RFC 7240) what the write did when `Prefer: return=representation` asks for it."""
+    preferred = ",".join(request.headers.getall(_PREFER, ())).replace(" ", "").lower().split(",")
+    if "return=representation" in preferred:
+        applied = {"Preference-Applied": "return=representation"}
+        return json_response(written, headers={**stamps(written), **applied})
+    return web.Response(status=204, headers={**stamps(written), "Cache-Control": "no-store"})

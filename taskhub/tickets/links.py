@@ -1,0 +1,222 @@
+"""Relations between tickets, and the files that are attached to one."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Final, Literal
+
+from sqlalchemy import bindparam, delete, insert, or_, select
+
+from taskhub.storage.schema import attachments, ticket_relations
+from taskhub.tickets import leases
+from taskhub.tickets.errors import InputProblem, InvalidInput, TicketCycle
+from taskhub.tickets.inputs import NewAttachment
+from taskhub.tickets.keys import key_of
+from taskhub.tickets.model import RelationName, Written
+from taskhub.tickets.reads import existing, seen_from
+from taskhub.tickets.record import TicketRecord
+from taskhub.tickets.unit import TicketUnit, check_texts
+
+MAX_ATTACHMENTS: Final = 50
+MAX_RELATIONS: Final = 200
+"""Of one ticket: each event about them names them all."""
+
+Kind = Literal["blocks", "related", "duplicates"]
+_Edge = tuple[int, Kind, int]
+"""A relation as it is stored: from, kind, to."""
+
+_R: Final = ticket_relations.c
+_A: Final = attachments.c
+_OF_TICKET: Final = select(_R.from_no, _R.kind, _R.to_no).where(
+    _R.workspace_id == bindparam("workspace"), or_(_R.from_no == bindparam("no"), _R.to_no == bindparam("no"))
+)
+_BLOCKED_NEXT: Final = (
+    select(_R.from_no, _R.to_no)
+    .where(
+        _R.workspace_id == bindparam("workspace"),
+        _R.kind == "blocks",
+        _R.from_no.in_(bindparam("numbers", expanding=True)),
+    )
+    .order_by(_R.from_no, _R.to_no)
+)
+_INSERT: Final = insert(ticket_relations)
+_DELETE: Final = delete(ticket_relations).where(
+    _R.workspace_id == bindparam("of_workspace"),
+    _R.from_no == bindparam("of_from"),
+    _R.kind == bindparam("of_kind"),
+    _R.to_no == bindparam("of_to"),
+)
+_ATTACHED: Final = (
+    select(_A.no, _A.file_name, _A.url)
+    .where(_A.workspace_id == bindparam("workspace"), _A.ticket_no == bindparam("no"))
+    .order_by(_A.no)
+)
+_DELETE_ATTACHMENT: Final = delete(attachments).where(
+    _A.workspace_id == bindparam("of_workspace"),
+    _A.ticket_no == bindparam("of_ticket"),
+    _A.no == bindparam("of_no"),
+)
+
+
+def link(unit: TicketUnit, key: str, relation: RelationName, other: str, lease_token: int | None) -> Written:
+    """Relate a ticket to another. Raises InvalidInput, TicketCycle, TicketNotFound, TicketGone and LeaseLost."""
+    record, partner = _both(unit, key, other, lease_token)
+    edge = _edge(record.no, relation, partner.no)
+    before = {no: _relations(unit, no) for no in (record.no, partner.no)}
+    if edge in before[record.no]:
+        return unit.unchanged(record)
+    for no, edges in before.items():
+        if len(edges) >= MAX_RELATIONS:
+            reason = f"{key_of(unit.prefix, no)} has {MAX_RELATIONS} relations, and no ticket has more"
+            raise InvalidInput([InputProblem("/other", reason)])
+    if edge[1] == "blocks":
+        _check_acyclic(unit, edge[0], edge[2])
+    unit.transaction.execute(_INSERT, {**_row(unit, edge), "created_at": unit.transaction.time})
+    return _save(unit, "ticket.linked", edge, record, partner, before)
+
+
+def unlink(unit: TicketUnit, key: str, relation: RelationName, other: str, lease_token: int | None) -> Written:
+    """End a relation. Raises InvalidInput, TicketNotFound, TicketGone and LeaseLost."""
+    record, partner = _both(unit, key, other, lease_token)
+    edge = _edge(record.no, relation, partner.no)
+    before = {no: _relations(unit, no) for no in (record.no, partner.no)}
+    if edge not in before[record.no]:
+        return unit.unchanged(record)
+    unit.transaction.execute(_DELETE, {f"of_{name}": value for name, value in _named(unit, edge).items()})
+    written = _save(unit, "ticket.unlinked", edge, record, partner, before)
+    # Those who wait for `ticket.unblocked` wait for it whatever the reason is, so it is an event of its own.
+    unit.update_blocked([edge[2]])
+    return replace(written, version=unit.records([record.no])[record.no].version)
+
+
+def attach(unit: TicketUnit, key: str, new: NewAttachment, lease_token: int | None) -> Written:
+    """Attach a file to a ticket. Raises InvalidInput, TicketNotFound, TicketGone and LeaseLost."""
+    check_texts([("/file_name", new.file_name), ("/url", new.url)])
+    record = leases.check(unit, unit.ticket(key), lease_token)
+    before = _attached(unit, record.no)
+    if len(before) >= MAX_ATTACHMENTS:
+        raise InvalidInput([InputProblem("", f"a ticket has at most {MAX_ATTACHMENTS} attachments")])
+    number = max((row.no for row in before), default=0) + 1
+    row = {
+        "workspace_id": unit.transaction.workspace, "ticket_no": record.no, "no": number, "file_name": new.file_name,
+        "url": new.url, "created_at": unit.transaction.time,
+    }  # fmt: skip
+    unit.transaction.execute(insert(attachments), row)
+    names = [attached.file_name for attached in before]
+    return _save_attachments(unit, record, [names, [*names, new.file_name]], number, new.file_name, new.url)
+
+
+def detach(unit: TicketUnit, key: str, number: int, lease_token: int | None) -> Written:
+    """Remove an attachment by its number. Raises TicketNotFound, TicketGone and LeaseLost."""
+    record = leases.check(unit, unit.ticket(key), lease_token)
+    before = _attached(unit, record.no)
+    gone = next((row for row in before if row.no == number), None)
+    if gone is None:
+        return unit.unchanged(record)
+    where = {"of_workspace": unit.transaction.workspace, "of_ticket": record.no, "of_no": number}
+    unit.transaction.execute(_DELETE_ATTACHMENT, where)
+    names = [[row.file_name for row in before], [row.file_name for row in before if row.no != number]]
+    return _save_attachments(unit, record, names, number, gone.file_name, gone.url)
+
+
+def _both(unit: TicketUnit, key: str, other: str, lease_token: int | None) -> tuple[TicketRecord, TicketRecord]:
+    no, partner_no = unit.number(key), unit.number(other)
+    found = unit.records({no, partner_no})
+    record, partner = existing(found.get(no), key), existing(found.get(partner_no), other)
+    if no == partner_no:
+        raise InvalidInput([InputProblem("/other", "a ticket has no relation to itself: name another one")])
+    return leases.check(unit, record, lease_token), partner
+
+
+def _edge(no: int, relation: RelationName, other: int) -> _Edge:
+    match relation:
+        case "blocks" | "duplicates":
+            return no, relation, other
+        case "blocked_by":
+            return other, "blocks", no
+        case "duplicated_by":
+            return other, "duplicates", no
+        case "related":  # the same from both sides, and stored once
+            return min(no, other), "related", max(no, other)
+
+
+def _named(unit: TicketUnit, edge: _Edge) -> dict[str, Any]:
+    return {"workspace": unit.transaction.workspace, "from": edge[0], "kind": edge[1], "to": edge[2]}
+
+
+def _row(unit: TicketUnit, edge: _Edge) -> dict[str, Any]:
+    return {"workspace_id": unit.transaction.workspace, "from_no": edge[0], "kind": edge[1], "to_no": edge[2]}
+
+
+def _relations(unit: TicketUnit, no: int) -> set[_Edge]:
+    """Those to deleted tickets too: they are there again when the tickets are."""
+    found = unit.transaction.connection.execute(_OF_TICKET, {"workspace": unit.transaction.workspace, "no": no})
+    return {(row.from_no, row.kind, row.to_no) for row in found}
+
+
+def _check_acyclic(unit: TicketUnit, blocker: int, blocked: int) -> None:
+    """Raise TicketCycle when `blocked` blocks `blocker` already, itself or over others.
+
+    Deleted tickets count: restoring one must not close a circle.
+    """
+    came_from = {blocked: blocker}
+    edge_of_search = [blocked]
+    while edge_of_search and blocker not in came_from:
+        parameters = {"workspace": unit.transaction.workspace, "numbers": edge_of_search}
+        edge_of_search = []
+        for row in unit.transaction.connection.execute(_BLOCKED_NEXT, parameters):
+            if row.to_no not in came_from:
+                came_from[row.to_no] = row.from_no
+                edge_of_search.append(row.to_no)
+    if blocker not in came_from:
+        return
+    path = [blocker]
+    while path[-1] != blocker or len(path) == 1:
+        path.append(came_from[path[-1]])
+    raise TicketCycle([key_of(unit.prefix, no) for no in reversed(path)])
+
+
+def _save(
+    unit: TicketUnit, event_type: str, edge: _Edge, record: TicketRecord, partner: TicketRecord,
+    before: dict[int, set[_Edge]],
+) -> Written:  # fmt: skip
+    """The next version of both tickets, after the relation was stored or removed; what the first one's write answers.
+
+    That a ticket is blocked from now on goes into the same event.
+    """
+    blocked = unit.blocked([edge[2]])[edge[2]]
+    answers = []
+    for ticket, other in ((record, partner), (partner, record)):
+        changes: dict[str, list[Any]] = {
+            "relations": [
+                _in_words(unit, ticket.no, edges) for edges in (before[ticket.no], _relations(unit, ticket.no))
+            ]
+        }
+        after = unit.next_version(ticket)
+        if ticket.no == edge[2] and blocked and not ticket.blocked:
+            after = replace(after, blocked=True)
+            changes["blocked"] = [False, True]
+        relation = {
+            "relation": seen_from(edge[1], outgoing=edge[0] == ticket.no), "ticket": key_of(unit.prefix, other.no),
+        }  # fmt: skip
+        answers.append(unit.save(ticket, after, event_type, changes, relation=relation))
+    return answers[0]
+
+
+def _in_words(unit: TicketUnit, no: int, edges: set[_Edge]) -> list[str]:
+    """`blocks TH-2`, and so on, as seen from the ticket `no`."""
+    seen = [
+        (seen_from(kind, outgoing=from_no == no), to_no if from_no == no else from_no) for from_no, kind, to_no in edges
+    ]
+    return [f"{relation} {key_of(unit.prefix, other)}" for relation, other in sorted(seen)]
+
+
+def _attached(unit: TicketUnit, no: int) -> Sequence[Any]:
+    return unit.transaction.connection.execute(_ATTACHED, {"workspace": unit.transaction.workspace, "no": no}).all()
+
+
+def _save_attachments(
+    unit: TicketUnit, record: TicketRecord, names: list[Any], number: int, file_name: str, url: str
+) -> Written:
+    attachment = {"id": str(number), "file_name": file_name, "url": url}
+    after = unit.next_version(record)
+    return unit.save(record, after, "ticket.updated", {"attachments": names}, attachment=attachment)
