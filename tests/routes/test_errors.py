@@ -20,7 +20,11 @@ from routes.keys import TICKETS
 from taskhub.auth.errors import Forbidden, Unauthenticated
 from taskhub.tickets import errors as ticket_errors
 from taskhub.tickets.errors import (
+    AlreadyUndone,
+    BatchFailed,
+    BatchNotFound,
     Blocked,
+    Conflict,
     IdempotencyMismatch,
     InputProblem,
     InvalidInput,
@@ -30,14 +34,18 @@ from taskhub.tickets.errors import (
     NothingReady,
     StorageBusy,
     TakeOverRefused,
+    TicketCycle,
     TicketError,
     TicketGone,
     TicketNotFound,
+    UndoConflict,
     VersionConflict,
 )
+from taskhub.tickets.model import BatchResult, ItemError, ItemResult
 from tests.routes.conftest import Hub
 
 WRONG = InputProblem("/status", "there is no status x", ("received", "waiting"), "received")
+FAILED = BatchResult(None, True, False, False, [ItemResult("TH-9", False, error=ItemError("not_found", "no"))], "x-1")
 CASES: list[tuple[Exception, int, str]] = [
     (InvalidInput([WRONG]), 422, "invalid_input"),
     (TicketNotFound("TH-9"), 404, "not_found"),
@@ -49,6 +57,11 @@ CASES: list[tuple[Exception, int, str]] = [
     (Blocked("TH-9", ["TH-1"]), 409, "blocked"),
     (NothingReady(), 409, "nothing_ready"),
     (TakeOverRefused("agent:bot"), 403, "take_over_refused"),
+    (TicketCycle(["TH-1", "TH-2", "TH-1"]), 409, "cycle"),
+    (BatchNotFound("b-x"), 404, "no_such_batch"),
+    (BatchFailed(FAILED), 409, "batch_failed"),
+    (AlreadyUndone("b-x", "b-y"), 409, "already_undone"),
+    (UndoConflict("b-x", [Conflict("TH-1", "status", "user:bob", "2026", "status was changed")]), 409, "undo_conflict"),
     (IdempotencyMismatch(), 422, "idempotency_mismatch"),
     (StorageBusy(), 503, "storage_busy"),
     (Unauthenticated("no"), 401, "unauthenticated"),

@@ -16,8 +16,10 @@ GIVEN_NAMES = (
 )  # fmt: skip
 WRITING = {
     "create_ticket", "update_ticket", "update_task_status", "add_ticket_history", "claim_ticket", "release_ticket",
-    "report_progress",
+    "report_progress", "link_tickets", "unlink_tickets", "delete_ticket", "restore_ticket", "bulk_update_tickets",
+    "undo_batch",
 }  # fmt: skip
+REMOVING = {"update_ticket", "unlink_tickets", "delete_ticket", "bulk_update_tickets", "undo_batch"}
 
 
 @pytest.fixture
@@ -41,7 +43,8 @@ def test_the_given_tools_come_first_and_in_their_order(listed: list[dict[str, An
 
     assert names[: len(GIVEN_NAMES)] == GIVEN_NAMES
     assert names[len(GIVEN_NAMES) :] == (
-        "get_response_categories", "claim_ticket", "release_ticket", "report_progress",
+        "get_response_categories", "claim_ticket", "release_ticket", "report_progress", "link_tickets",
+        "unlink_tickets", "delete_ticket", "restore_ticket", "bulk_update_tickets", "undo_batch",
     )  # fmt: skip
 
 
@@ -54,6 +57,7 @@ def test_every_tool_has_all_four_annotations(listed: list[dict[str, Any]]) -> No
         annotations = tool["annotations"]
         assert annotations.keys() == {"readOnlyHint", "destructiveHint", "idempotentHint", "openWorldHint"}
         assert annotations["readOnlyHint"] is (tool["name"] not in WRITING)
+        assert annotations["destructiveHint"] is (tool["name"] in REMOVING)
         assert annotations["openWorldHint"] is False
         assert tool["title"]
         assert 20 <= len(tool["description"]) <= 400
