@@ -4,9 +4,9 @@ Only texts that were written for callers get here; anything unexpected becomes a
 in the log.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from mcp_types import CallToolResult, TextContent
 from pydantic import BaseModel, ValidationError
@@ -103,9 +103,8 @@ def from_auth_error(error: AuthError) -> CallToolResult:
 
 def invalid_arguments(error: ValidationError, model: type[BaseModel]) -> InvalidInput:
     """What pydantic found wrong with a tool's arguments, in our own words, without the values themselves."""
-    names = list(model.model_fields)
     found = _once_per_place(error.errors())
-    problems = [_from_pydantic(item, names) for item in found[:MAX_PROBLEMS]]
+    problems = [_from_pydantic(item, _names_at(model, item["loc"])) for item in found[:MAX_PROBLEMS]]
     if len(found) > MAX_PROBLEMS:
         problems.append(InputProblem("", f"{len(found) - MAX_PROBLEMS} more problems are not listed"))
     return InvalidInput(problems)
@@ -114,6 +113,21 @@ def invalid_arguments(error: ValidationError, model: type[BaseModel]) -> Invalid
 def too_many_arguments(count: int) -> InvalidInput:
     """Judged before they are validated: each unknown one is an error of its own, and thousands hold up every stream."""
     return InvalidInput([InputProblem("", f"{count} arguments were given; no tool has more than {MAX_ARGUMENTS}")])
+
+
+def _names_at(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:
+    """What there may be beside the argument at `location`, which may be inside of a list of objects."""
+    for step in location[:-1]:
+        inner = model.model_fields.get(step) if isinstance(step, str) else None
+        model = next(iter(_models_in(inner.annotation)), model) if inner is not None else model
+    return list(model.model_fields)
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models_in(argument)
 
 
 def _once_per_place(errors: Sequence[Any]) -> list[Any]:

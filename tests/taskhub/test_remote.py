@@ -23,6 +23,9 @@ from taskhub.storage.database import Database
 from taskhub.storage.names import slug
 from taskhub.storage.schema import accounts, workspaces
 from taskhub.tickets.errors import (
+    AlreadyUndone,
+    BatchFailed,
+    BatchNotFound,
     Blocked,
     IdempotencyMismatch,
     InvalidInput,
@@ -31,11 +34,15 @@ from taskhub.tickets.errors import (
     NotClaimable,
     NothingReady,
     TakeOverRefused,
+    TicketCycle,
     TicketError,
+    TicketGone,
     TicketNotFound,
+    UndoConflict,
     VersionConflict,
 )
 from taskhub.tickets.inputs import (
+    BulkUpdate,
     ClaimNext,
     NewAttachment,
     NewClaim,
@@ -415,6 +422,86 @@ async def test_errors_of_leases_come_back_as_what_they_were(elsewhere: Elsewhere
     assert refused.actor == "agent:bot"
     assert isinstance(status, InvalidInput)
     assert status.problems[0].pointer == "/status"
+
+
+async def test_tickets_are_linked_and_removed_there(elsewhere: Elsewhere, remote: RemoteTickets) -> None:
+    local = elsewhere.local
+    await remote.create_ticket(ALICE, NewTicket(summary="one"))
+    await remote.create_ticket(ALICE, NewTicket(summary="two"))
+    file = NewAttachment(file_name="log, old", url="https://example.org/log")
+
+    linked = await remote.link_tickets(ALICE, "TH-1", "blocks", "TH-2")
+    again = await remote.link_tickets(ALICE, "TH-1", "blocks", "TH-2")
+    attached = await remote.add_attachment(ALICE, "TH-1", file)
+    found = await remote.get_ticket(ALICE, "TH-1", include=["relations", "attachments"])
+    assert found == await local.get_ticket(ALICE, "TH-1", include=["relations", "attachments"])
+    assert (len(found.relations or []), len(found.attachments or [])) == (1, 1)
+    unlinked = await remote.unlink_tickets(ALICE, "TH-1", "blocks", "TH-2", idempotency_key="k")
+    repeated = await remote.unlink_tickets(ALICE, "TH-1", "blocks", "TH-2", idempotency_key="k")
+    detached = await remote.remove_attachment(ALICE, "TH-1", 1)
+    deleted = await remote.delete_ticket(ALICE, "TH-1", expected_version=5)
+    restored = await remote.restore_ticket(ALICE, "TH-1")
+
+    written = (linked, again, attached, unlinked, detached, deleted, restored)
+    assert [answer.version for answer in written] == [2, 2, 3, 4, 5, 6, 7]
+    assert [answer.noop for answer in written] == [False, True, False, False, False, False, False]
+    assert repeated == replace(unlinked, replayed=True)
+    assert (await local.get_ticket(ALICE, "TH-1")).ticket.version == 7
+
+
+async def test_tickets_are_changed_together_there_and_changed_back(elsewhere: Elsewhere, remote: RemoteTickets) -> None:
+    await remote.create_ticket(ALICE, NewTicket(summary="one", remarks="x"))
+    asked = BulkUpdate.model_validate({"items": [{"ticket_id": "TH-1", "remarks": None}, {"ticket_id": "TH-9"}]})
+    partly = asked.model_copy(update={"atomic": False})
+
+    tried = await remote.update_tickets(ALICE, partly.model_copy(update={"dry_run": True}))
+    made = await remote.update_tickets(ALICE, partly)
+    batch_id = made.batch_id or ""
+    looked_at = await remote.batch(ALICE, batch_id)
+    undone = await remote.undo_batch(ALICE, batch_id)
+
+    assert (tried.applied, tried.results[0].changes) == (False, {"remarks": ["x", None]})
+    assert (made.applied, made.replayed, [item.ok for item in made.results]) == (True, False, [True, False])
+    assert looked_at == replace(await elsewhere.local.batch(ALICE, batch_id), undone_by=None)
+    assert undone.undoes == batch_id
+    assert (await elsewhere.local.get_ticket(ALICE, "TH-1")).ticket.remarks == "x"
+
+
+async def test_errors_of_batches_come_back_as_what_they_were(elsewhere: Elsewhere, remote: RemoteTickets) -> None:
+    for summary in ("one", "two", "gone"):
+        await remote.create_ticket(ALICE, NewTicket(summary=summary))
+    await remote.link_tickets(ALICE, "TH-1", "blocks", "TH-2")
+    await remote.delete_ticket(ALICE, "TH-3")
+    asked = BulkUpdate.model_validate({"items": [{"ticket_id": "TH-1", "priority": "high"}]})
+    failing = BulkUpdate.model_validate({"items": [{"ticket_id": "TH-9"}]})
+    made = (await remote.update_tickets(ALICE, asked)).batch_id or ""
+    await remote.update_ticket(BOB, "TH-1", TicketChange(priority="low"))
+
+    cycle = await both(elsewhere, remote, lambda tickets: tickets.link_tickets(ALICE, "TH-2", "blocks", "TH-1"))
+    itself = await both(elsewhere, remote, lambda tickets: tickets.link_tickets(ALICE, "TH-2", "related", "TH-2"))
+    gone = await both(elsewhere, remote, lambda tickets: tickets.get_ticket(ALICE, "TH-3"))
+    failed = await both(elsewhere, remote, lambda tickets: tickets.update_tickets(ALICE, failing))
+    changed = await both(elsewhere, remote, lambda tickets: tickets.undo_batch(ALICE, made))
+    missing = await both(elsewhere, remote, lambda tickets: tickets.undo_batch(ALICE, "b-aaaaaaaaaaaa"))
+    nonsense = await both(elsewhere, remote, lambda tickets: tickets.batch(ALICE, "../tickets"))
+    await remote.update_ticket(BOB, "TH-1", TicketChange(priority="none"))
+    other = (await remote.update_tickets(ALICE, asked)).batch_id or ""
+    undone = await remote.undo_batch(ALICE, other)
+    again = await both(elsewhere, remote, lambda tickets: tickets.undo_batch(ALICE, other))
+
+    assert isinstance(cycle, TicketCycle)
+    assert cycle.path == ["TH-2", "TH-1", "TH-2"]
+    assert isinstance(itself, InvalidInput)
+    assert isinstance(gone, TicketGone)
+    assert gone.summary == "gone"
+    assert isinstance(failed, BatchFailed)
+    assert [item.error.code for item in failed.result.results if item.error] == ["not_found"]
+    assert isinstance(changed, UndoConflict)
+    assert [(each.ticket, each.field, each.actor) for each in changed.conflicts] == [("TH-1", "priority", "user:bob")]
+    assert isinstance(missing, BatchNotFound)
+    assert isinstance(nonsense, BatchNotFound)
+    assert isinstance(again, AlreadyUndone)
+    assert again.undone_by == undone.batch_id
 
 
 @pytest.mark.parametrize("key", ["TH-1/comments", "../users", "TH-1?x=1", "", "TH 1", "%2e%2e"])

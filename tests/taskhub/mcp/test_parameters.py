@@ -402,6 +402,126 @@ for _tool in ("update_ticket", "update_task_status", "add_ticket_history"):
     _token_case(_tool, WRITES[_tool])
 
 
+# ── relations, deletion, batches ──
+
+
+@proves("link_tickets", "ticket_id", "relation", "other", "idempotency_key")
+async def two_tickets_are_linked(tools: Tools) -> None:
+    await tools.create()
+    await tools.create()
+    given = {"ticket_id": "th-1", "relation": "duplicated_by", "other": "th-2"}
+
+    first = await tools("link_tickets", **given, idempotency_key="k")
+    second = await tools("link_tickets", **given, idempotency_key="k")
+
+    assert second == {**first, "replayed": True}
+    assert await relations(tools, "TH-1") == [("duplicated_by", "TH-2")]
+
+
+@proves("unlink_tickets", "ticket_id", "relation", "other", "idempotency_key")
+async def two_tickets_are_linked_no_more(tools: Tools) -> None:
+    await tools.create()
+    await tools.create(blocked_by=["TH-1"])
+    await tools("link_tickets", ticket_id="TH-1", relation="related", other="TH-2")
+    given = {"ticket_id": "th-2", "relation": "blocked_by", "other": "th-1"}
+
+    first = await tools("unlink_tickets", **given, idempotency_key="k")
+    second = await tools("unlink_tickets", **given, idempotency_key="k")
+
+    assert second == {**first, "replayed": True}
+    assert await relations(tools, "TH-1") == [("related", "TH-2")]
+
+
+async def relations(tools: Tools, key: str) -> list[tuple[str, str]]:
+    found = (await tools("get_ticket_detail", ticket_id=key, include=["relations"]))["relations"]
+    return [(relation["relation"], relation["ticket"]) for relation in found]
+
+
+@proves("delete_ticket", "ticket_id", "confirm", "expected_version", "idempotency_key")
+async def a_ticket_is_deleted(tools: Tools) -> None:
+    await tools.create()
+    await tools.create()
+    given = {"ticket_id": "th-1", "confirm": True}
+
+    unasked = await tools.error("delete_ticket", ticket_id="TH-1")
+    stale = await tools.error("delete_ticket", **given, expected_version=2)
+    first = await tools("delete_ticket", **given, expected_version=1, idempotency_key="k")
+    second = await tools("delete_ticket", **given, expected_version=1, idempotency_key="k")
+
+    assert (unasked["code"], stale["code"]) == ("confirmation_required", "version_conflict")
+    assert second == {**first, "replayed": True}
+    assert await tools.keys() == ["TH-2"]
+
+
+@proves("restore_ticket", "ticket_id", "confirm", "idempotency_key")
+async def a_ticket_is_restored(tools: Tools) -> None:
+    await tools.create()
+    await tools("delete_ticket", ticket_id="TH-1", confirm=True)
+    given = {"ticket_id": "th-1", "confirm": True}
+
+    unasked = await tools.error("restore_ticket", ticket_id="TH-1")
+    first = await tools("restore_ticket", **given, idempotency_key="k")
+    second = await tools("restore_ticket", **given, idempotency_key="k")
+
+    assert unasked["code"] == "confirmation_required"
+    assert second == {**first, "replayed": True}
+    assert await tools.keys() == ["TH-1"]
+
+
+@proves("bulk_update_tickets", "items", "items.ticket_id", "atomic", "dry_run", "idempotency_key")
+async def many_tickets_are_changed(tools: Tools) -> None:
+    await tools.create()
+    await tools.create()
+    items = [{"ticket_id": key, "priority": "high", "expected_version": 1} for key in ("TH-1", "TH-2", "TH-3")]
+
+    failed = await tools.error("bulk_update_tickets", items=items)
+    tried = await tools("bulk_update_tickets", items=items, atomic=False, dry_run=True)
+    before = [(await tools.ticket(key))["version"] for key in ("TH-1", "TH-2")]
+    first = await tools("bulk_update_tickets", items=items, atomic=False, idempotency_key="k")
+    second = await tools("bulk_update_tickets", items=items, atomic=False, idempotency_key="k")
+
+    assert (failed["code"], tried["applied"], before) == ("batch_failed", False, [1, 1])
+    assert [result["ok"] for result in first["results"]] == [True, True, False]
+    assert second == {**first, "replayed": True}
+    assert [(await tools.ticket(key))["version"] for key in ("TH-1", "TH-2")] == [2, 2]
+
+
+@proves("undo_batch", "batch_id", "atomic", "idempotency_key")
+async def a_batch_is_undone(tools: Tools) -> None:
+    items = [{"ticket_id": await tools.create(), "priority": "high"} for _ in range(2)]
+    batch_id = (await tools("bulk_update_tickets", items=items))["batch_id"]
+    await tools("update_ticket", ticket_id="TH-1", priority="low")
+
+    refused = await tools.error("undo_batch", batch_id=batch_id)
+    first = await tools("undo_batch", batch_id=batch_id, atomic=False, idempotency_key="k")
+    second = await tools("undo_batch", batch_id=batch_id, atomic=False, idempotency_key="k")
+
+    assert refused["code"] == "undo_conflict"
+    assert second == {**first, "replayed": True}
+    assert [(await tools.ticket(key))["priority"] for key in ("TH-1", "TH-2")] == ["low", "none"]
+
+
+def _linking_token_case(tool: str, arguments: dict[str, Any]) -> None:
+    @proves(tool, "lease_token")
+    async def held(tools: Tools) -> None:
+        await tools.create()
+        await tools.create()
+        token = (await tools("claim_ticket", ticket_id="TH-1"))["lease_token"]
+
+        lost = await tools.error(tool, ticket_id="TH-1", **arguments, lease_token=token + 1)
+        await tools(tool, ticket_id="TH-1", **arguments, lease_token=token)
+
+        assert (lost["code"], lost["holder"]) == ("lease_lost", "user:alice")
+
+
+for _tool, _arguments in {
+    "link_tickets": {"relation": "blocks", "other": "TH-2"},
+    "unlink_tickets": {"relation": "blocks", "other": "TH-2"},
+    "delete_ticket": {"confirm": True},
+}.items():
+    _linking_token_case(_tool, _arguments)
+
+
 # ── one ticket and reference data ──
 
 
