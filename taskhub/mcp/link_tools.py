@@ -98,8 +98,8 @@ def link_tools(tickets: Tickets) -> list[Tool[Any]]:
                 await tickets.get_ticket(caller, arguments.ticket_id)
             except TicketGone as gone:
                 raise ConfirmationRequired(
-                    f"Restore {gone.key.upper()} “{gone.summary}”? It is in the lists again as it was, and what it blocks "
-                    "waits for it again."
+                    f"Restore {gone.key.upper()} “{gone.summary}”? It is in the lists again as it was, and what "
+                    "it blocks waits for it again."
                 ) from None
             # It is there, so there is nothing to ask about: the answer says so.
         answer = await tickets.restore_ticket(caller, arguments.ticket_id, idempotency_key=arguments.idempotency_key)

@@ -83,7 +83,7 @@ def comment(unit: TicketUnit, key: str, new: NewComment, lease_token: int | None
     """
     check_texts([("/comment", new.comment)])
     record = leases.check(unit, unit.ticket(key), lease_token)
-    if new.kind == "answer" and unit.references.phase(record.status_id) == "waiting" and not _is_held(unit, record):
+    if new.kind == "answer" and unit.references.phase(record.status_id) == "waiting":
         return _answered(unit, record, new.comment)
     return _commented(unit, record, new.comment, new.kind)
 
@@ -127,13 +127,10 @@ def check_parent(unit: TicketUnit, no: int, parent_no: int) -> None:
         raise InvalidInput([InputProblem("/parent", reason)])
 
 
-def _is_held(unit: TicketUnit, record: TicketRecord) -> bool:
-    return record.lease is not None and record.lease.is_live(unit.transaction.now)
-
-
 def _answered(unit: TicketUnit, before: TicketRecord, body: str) -> Written:
     """What the ticket waited for is there: it can be worked on again."""
-    after = unit.next_version(before, status_id=unit.references.default_status(), waiting_reason=None)
+    status_id = unit.references.first_status("todo") or unit.references.default_status()
+    after = unit.next_version(before, status_id=status_id, waiting_reason=None)
     changes = changes_between(before, after, unit.situation())
     return unit.save(before, after, "ticket.status_changed", changes, comment=body, kind="answer")
 

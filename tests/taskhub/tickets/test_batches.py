@@ -173,6 +173,20 @@ async def test_an_item_that_fails_takes_nothing_of_the_others_along(world: World
     assert [user.id for user in await world.tickets.users(ALICE)] == ["alice", "bob", "newcomer"]
 
 
+async def test_a_ticket_that_somebody_holds_needs_its_token(world: World) -> None:
+    token = await hold(world, 1, "agent:bot")
+    change = {"ticket_id": "TH-1", "status": "in_progress"}
+
+    with pytest.raises(BatchFailed) as failed:
+        await bulk(world, change)
+    with pytest.raises(BatchFailed) as lost:
+        await bulk(world, {**change, "lease_token": token + 1})
+    made = await bulk(world, {**change, "lease_token": token})
+
+    assert [outcome(error.value.result) for error in (failed, lost)] == [{"TH-1": "lease_held"}, {"TH-1": "lease_lost"}]
+    assert outcome(made) == {"TH-1": 2}
+
+
 async def test_when_every_item_fails_the_batch_has(world: World) -> None:
     with pytest.raises(BatchFailed):
         await bulk(world, {"ticket_id": "TH-8"}, {"ticket_id": "TH-9"}, atomic=False)
