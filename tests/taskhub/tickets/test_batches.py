@@ -382,12 +382,14 @@ async def test_what_was_set_again_to_the_same_is_a_conflict_too(world: World) ->
 
 
 async def test_what_has_its_former_value_again_needs_no_undoing(world: World) -> None:
-    made = await bulk(world, {"ticket_id": "TH-1", "priority": "high"})
-    await world.update("TH-1", by=BOB, priority="none")
+    await world.update("TH-1", parent="TH-3")
+    made = await bulk(world, {"ticket_id": "TH-1", "priority": "high", "labels": ["b"], "parent": None})
+    await world.update("TH-1", by=BOB, priority="none", labels=["a"], parent="TH-3")
+    world.heard.clear()
 
     result = await undo(world, made.batch_id)
 
-    assert (outcome(result), result.batch_id) == ({"TH-1": "noop"}, None)
+    assert (outcome(result), result.batch_id, world.heard) == ({"TH-1": "noop"}, None, [])
 
 
 async def test_a_deleted_ticket_is_a_conflict_until_it_is_restored(world: World) -> None:
