@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -49,8 +50,10 @@ def migrate(url: str) -> None:
         _migrate_sqlite(parsed)
 
 
+@cache
 def newest_revision() -> str | None:
-    """The newest migration that this program has."""
+    """The newest migration that this program has. Read once: an update of the files beneath a running program brings
+    migrations that are not its own, and that it may not even be able to import."""
     return ScriptDirectory.from_config(_config()).get_current_head()
 
 
@@ -93,6 +96,7 @@ def _upgrade(connection: Connection) -> None:
         raise NewerSchema(present)
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
+    newest_revision()
 
 
 def _config() -> Config:

@@ -34,6 +34,23 @@ def new_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return server.create_database()
 
 
+async def test_files_that_an_update_puts_beneath_a_running_program_are_not_its_own(
+    new_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ImportError("a migration of the next version")
+
+    migrations.newest_revision.cache_clear()
+    await asyncio.to_thread(migrate, new_url)
+    monkeypatch.setattr("taskhub.storage.migrate.ScriptDirectory.from_config", broken)
+    database = Database(new_url)
+    await database.open()
+
+    assert await database.schema_is_current()
+
+    await database.close()
+
+
 async def test_the_migrations_make_the_schema_that_the_program_has(database: Database) -> None:
     def of_the_schema(item: object, name: str | None, kind: str, reflected: bool, compared: object) -> bool:
         # On SQLite the words are indexed by an FTS5 table, which keeps tables of its own, and not by a GIN index.
