@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from sqlalchemy import update
 
 from taskhub.storage.schema import tickets
+from taskhub.tickets.api import Tickets
 from taskhub.tickets.errors import (
     Blocked,
     InvalidInput,
@@ -23,6 +24,7 @@ from taskhub.tickets.errors import (
 )
 from taskhub.tickets.inputs import (
     ClaimNext,
+    NewAttachment,
     NewClaim,
     NewComment,
     ProgressReport,
@@ -295,6 +297,7 @@ async def test_anything_else_is_open_to_all(world: World) -> None:
     assert (await report(world, claimed.lease_token)).version == 5
 
 
+ATTACHMENT = NewAttachment(file_name="log", url="https://example.org/log")
 Write = Callable[[World, int], Awaitable[Any]]
 WRITES: dict[str, Write] = {
     "update": lambda w, t: change(w, t, remarks="x"),
@@ -305,7 +308,30 @@ WRITES: dict[str, Write] = {
     "release": lambda w, t: release(w, t),
     "renew": lambda w, t: w.tickets.renew_lease(BOT, "TH-1", Renewal(), lease_token=t),
     "progress": lambda w, t: report(w, t),
+    "link": lambda w, t: w.tickets.link_tickets(BOT, "TH-1", "related", "TH-2", lease_token=t),
+    "unlink": lambda w, t: w.tickets.unlink_tickets(BOT, "TH-1", "duplicates", "TH-2", lease_token=t),
+    "attach": lambda w, t: w.tickets.add_attachment(BOT, "TH-1", ATTACHMENT, lease_token=t),
+    "remove an attachment": lambda w, t: w.tickets.remove_attachment(BOT, "TH-1", 1, lease_token=t),
+    "delete": lambda w, t: w.tickets.delete_ticket(BOT, "TH-1", lease_token=t),
 }
+"""Every way in which a token may come in; in bulk updates it comes in with each ticket (see test_batches)."""
+ENDING = ("status", "release", "delete")
+
+
+def test_no_write_that_takes_a_token_is_left_out() -> None:
+    takes = {name for name, method in vars(Tickets).items() if "lease_token" in getattr(method, "__annotations__", ())}
+
+    assert takes == {
+        "update_ticket", "add_comment", "release_ticket", "renew_lease", "report_progress", "link_tickets",
+        "unlink_tickets", "add_attachment", "remove_attachment", "delete_ticket",
+    }  # fmt: skip
+
+
+async def furnish(world: World) -> None:
+    """What there must be to be taken away."""
+    await world.create("Copier", status="completed")
+    await world.tickets.link_tickets(ALICE, "TH-1", "duplicates", "TH-2")
+    await world.tickets.add_attachment(ALICE, "TH-1", ATTACHMENT)
 
 
 async def expired(world: World, token: int) -> None:
@@ -337,6 +363,7 @@ async def finished(world: World, token: int) -> None:
 @pytest.mark.parametrize("ends", [expired, swept, claimed_again, taken_over, released, finished])
 @pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
 async def test_a_token_whose_lease_is_over_is_refused_on_every_path(world: World, write: Write, ends: Write) -> None:
+    await furnish(world)
     token = (await claim(world, lease_seconds=60)).lease_token
     await ends(world, token)
     before = await world.tickets.get_ticket(ALICE, "TH-1", include=["history", "comments"])
@@ -350,6 +377,7 @@ async def test_a_token_whose_lease_is_over_is_refused_on_every_path(world: World
 
 @pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
 async def test_a_token_of_another_ticket_or_of_none_is_refused(world: World, write: Write) -> None:
+    await furnish(world)
     with pytest.raises(LeaseLost, match="nobody"):
         await write(world, 1)
     await claim(world)
@@ -357,13 +385,15 @@ async def test_a_token_of_another_ticket_or_of_none_is_refused(world: World, wri
         await write(world, 2)
 
 
-@pytest.mark.parametrize("name", [name for name in WRITES if name not in ("release", "status")])
+@pytest.mark.parametrize("name", [name for name in WRITES if name not in ENDING])
 async def test_every_write_with_the_token_renews_the_lease_and_tells_its_new_end(world: World, name: str) -> None:
+    await furnish(world)
     token = (await claim(world, lease_seconds=60)).lease_token
     world.tick(seconds=59)
     world.heard.clear()
     await WRITES[name](world, token)
-    told = [orjson.loads(data) for data in (*(e.data for e in world.heard), *(d.data for d in world.told))]
+    heard = [event.data for event in world.heard if event.subject == "TH-1"]
+    told = [orjson.loads(data) for data in (*heard, *(draft.data for draft in world.told))]
 
     assert (await lease(world))[1] == after(world, 60)
     assert [data["ticket"]["lease"]["expires_at"] for data in told] == [after(world, 60)]
