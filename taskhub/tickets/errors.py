@@ -209,8 +209,8 @@ class BatchFailed(TicketError):
     code = "batch_failed"
 
     def __init__(self, result: BatchResult) -> None:
-        failed = [item for item in result.results if item.error is not None]
-        listed = "; ".join(item.error.message for item in failed[:MAX_CONFLICTS] if item.error is not None)
+        failed = [f"{item.key}: {item.error.message}" for item in result.results if item.error is not None]
+        listed = "; ".join(failed[:MAX_CONFLICTS])
         more = f"; and {len(failed) - MAX_CONFLICTS} more" if len(failed) > MAX_CONFLICTS else ""
         super().__init__(f"nothing was changed, since {len(failed)} of {len(result.results)} failed: {listed}{more}")
         self.result = result

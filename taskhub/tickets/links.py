@@ -40,10 +40,10 @@ _BLOCKED_NEXT: Final = (
 )
 _INSERT: Final = insert(ticket_relations)
 _DELETE: Final = delete(ticket_relations).where(
-    _R.workspace_id == bindparam("of_workspace"),
-    _R.from_no == bindparam("of_from"),
-    _R.kind == bindparam("of_kind"),
-    _R.to_no == bindparam("of_to"),
+    _R.workspace_id == bindparam("workspace_id"),
+    _R.from_no == bindparam("from_no"),
+    _R.kind == bindparam("kind"),
+    _R.to_no == bindparam("to_no"),
 )
 _ATTACHED: Final = (
     select(_A.no, _A.file_name, _A.url)
@@ -81,7 +81,7 @@ def unlink(unit: TicketUnit, key: str, relation: RelationName, other: str, lease
     before = {no: _relations(unit, no) for no in (record.no, partner.no)}
     if edge not in before[record.no]:
         return unit.unchanged(record)
-    unit.transaction.execute(_DELETE, {f"of_{name}": value for name, value in _named(unit, edge).items()})
+    unit.transaction.execute(_DELETE, _row(unit, edge))
     written = _save(unit, "ticket.unlinked", edge, record, partner, before)
     # Those who wait for `ticket.unblocked` wait for it whatever the reason is, so it is an event of its own.
     unit.update_blocked([edge[2]])
@@ -137,10 +137,6 @@ def _edge(no: int, relation: RelationName, other: int) -> _Edge:
             return other, "duplicates", no
         case "related":  # the same from both sides, and stored once
             return min(no, other), "related", max(no, other)
-
-
-def _named(unit: TicketUnit, edge: _Edge) -> dict[str, Any]:
-    return {"workspace": unit.transaction.workspace, "from": edge[0], "kind": edge[1], "to": edge[2]}
 
 
 def _row(unit: TicketUnit, edge: _Edge) -> dict[str, Any]:

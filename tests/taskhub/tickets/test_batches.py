@@ -141,7 +141,7 @@ async def test_one_failing_item_undoes_all_and_every_item_says_how_it_went(world
     assert result.results[0].changes == {"priority": ["none", "high"], "assignee": [None, "alice"]}
     assert result.results[3].error is not None
     assert "remarks by user:bob" in result.results[3].error.message
-    assert "3 of 4 failed: there is no ticket TH-9; status: there is no 'no such'" in str(failed.value)
+    assert "3 of 4 failed: TH-9: there is no ticket TH-9; TH-2: status: there is no 'no such'" in str(failed.value)
     assert await everything(world.database) == before
     assert world.heard == []
 
