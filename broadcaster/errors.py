@@ -2,7 +2,9 @@
 
 BroadcasterError
 ├── InvalidPosition      a position that is not `<epoch>-<seq>`
+├── InvalidStart         what says where to begin reading says nothing
 ├── PositionExpired      events after this position are no longer in the log
+├── CannotContinue       a poll named a position after which it cannot go on
 ├── InvalidFilter        one or more filter parameters are wrong
 ├── InvalidEvent         an event that may not be published
 └── LogUnavailable       the log's database does not answer; try again later
@@ -30,6 +32,29 @@ class PositionExpired(BroadcasterError):
         super().__init__(f"events after {after} are gone; the oldest is {oldest}")
         self.after = after
         self.oldest = oldest
+
+
+class InvalidStart(BroadcasterError):
+    """The text is none of the forms in which a place to begin is given; `str()` says what it must be."""
+
+
+class CannotContinue(BroadcasterError):
+    """Events after `requested` cannot be read, for a `reason` that a stream's `reset` would give. What can be read
+    begins after `oldest`; who has read the tickets anew goes on after `position`."""
+
+    def __init__(self, reason: str, requested: str, oldest: str, position: str) -> None:
+        detail = {
+            "expired": "events after it were removed by retention",
+            "epoch_changed": "it belongs to a log that was replaced",
+            "ahead": "the log has not come so far: it was probably restored",
+        }[reason]
+        super().__init__(
+            f"cannot continue after {requested}: {detail}; read the tickets again, then continue after `position`"
+        )
+        self.reason = reason
+        self.requested = requested
+        self.oldest = oldest
+        self.position = position
 
 
 class LogUnavailable(BroadcasterError):

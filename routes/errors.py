@@ -17,6 +17,7 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from broadcaster.errors import (
+    CannotContinue,
     FieldProblem,
     InvalidEvent,
     InvalidFilter,
@@ -206,6 +207,15 @@ def problem_of(error: Exception, request: web.Request) -> Problem | None:
             return Problem.of("invalid_input", event_faults(error.problems))
         case InvalidPosition():
             return Problem("bad_parameter", str(error))
+        case CannotContinue():
+            members = {
+                "reason": error.reason,
+                "requested": error.requested,
+                "oldest": error.oldest,
+                "position": error.position,
+                "snapshot": "/api/v1/tickets?show_completed=true",
+            }
+            return Problem("position_expired", str(error), members=members)
         case PositionExpired():
             return Problem("position_expired", str(error))
         case LogUnavailable():

@@ -4,7 +4,7 @@ from typing import Final
 
 from aiohttp import web
 
-from routes import batches, debug, events, health, leases, links, mcp, pages, publish, reference, stream, tickets
+from routes import batches, board, debug, events, health, leases, links, mcp, pages, publish, reference, stream, tickets
 from routes.keys import SETTINGS
 from routes.middlewares import GATE, Gate, add_headers, receive
 
@@ -47,6 +47,7 @@ def add_routes(app: web.Application) -> None:
     router.add_patch("/api/v1/tickets/{key}/lease", leases.renew)
     router.add_delete("/api/v1/tickets/{key}/lease", leases.release)
     router.add_post("/api/v1/tickets/{key}/progress", leases.report_progress)
+    router.add_get("/api/v1/board", board.get_board)
     router.add_get("/api/v1/users", reference.users)
     router.add_get("/api/v1/accounts", reference.accounts)
     router.add_get("/api/v1/categories", reference.categories)

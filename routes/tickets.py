@@ -11,7 +11,7 @@ from routes.bodies import NoParameters, idempotency_key, json_response, query_mo
 from routes.errors import Fault, Problem
 from routes.keys import CALLER, TICKETS
 from taskhub.remote import LEASE_HEADER
-from taskhub.tickets.inputs import NewComment, NewTicket, TicketChange, TicketQuery
+from taskhub.tickets.inputs import AsOf, NewComment, NewTicket, TicketChange, TicketQuery
 from taskhub.tickets.model import Include, Written
 
 MAX_HISTORY: Final = 500
@@ -28,6 +28,7 @@ class DetailParameters(BaseModel):
 
     include: list[Include] = Field(default_factory=list)
     history_limit: Annotated[int, Field(ge=1, le=MAX_HISTORY)] = 20
+    as_of: AsOf | None = None
 
 
 class HistoryParameters(BaseModel):
@@ -55,7 +56,11 @@ async def get_ticket(request: web.Request) -> web.Response:
     """GET /api/v1/tickets/{key} → TicketDetail, with its version as ETag."""
     asked = query_model(request, DetailParameters)
     detail = await request.app[TICKETS].get_ticket(
-        request[CALLER], request.match_info["key"], include=asked.include, history_limit=asked.history_limit
+        request[CALLER],
+        request.match_info["key"],
+        include=asked.include,
+        history_limit=asked.history_limit,
+        as_of=asked.as_of,
     )
     return json_response(detail, headers={hdrs.ETAG: f'"{detail.ticket.version}"'})
 

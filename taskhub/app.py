@@ -105,7 +105,14 @@ async def _services(app: web.Application) -> AsyncIterator[None]:
         writer = await stack.enter_async_context(
             _open_writer(database, broadcaster.committed, broadcaster.publish_transient)
         )
-        tickets = TicketService(database, writer, lease_default_s=settings.lease_default_s)
+        lifecycle = app[LIFECYCLE]
+        tickets = TicketService(
+            database,
+            writer,
+            lease_default_s=settings.lease_default_s,
+            wait_beyond=broadcaster.wait_beyond,
+            ending=lambda: lifecycle.draining,
+        )
         await stack.enter_async_context(LeaseSweeper(tickets.expire_leases))
         app[DATABASE] = database
         app[EVENT_LOG] = log

@@ -14,6 +14,7 @@ import aiohttp
 import orjson
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from broadcaster.filters import FILTER_NAMES
 from taskhub.auth.errors import AuthError, Forbidden, Unauthenticated
 from taskhub.auth.principal import Caller
 from taskhub.auth.providers import ACTOR_HEADER
@@ -31,6 +32,7 @@ from taskhub.tickets.errors import (
     LeaseLost,
     NotClaimable,
     NothingReady,
+    PositionGone,
     StorageBusy,
     TakeOverRefused,
     TicketCycle,
@@ -41,8 +43,10 @@ from taskhub.tickets.errors import (
     VersionConflict,
 )
 from taskhub.tickets.inputs import (
+    BoardQuery,
     BulkUpdate,
     ClaimNext,
+    EventQuery,
     NewAttachment,
     NewClaim,
     NewComment,
@@ -58,8 +62,10 @@ from taskhub.tickets.inputs import (
 from taskhub.tickets.model import (
     Batch,
     BatchResult,
+    Board,
     CategoryDetail,
     Claimed,
+    EventPage,
     Include,
     Reference,
     RelationName,
@@ -88,6 +94,8 @@ _Answer = TypeVar("_Answer")
 _Written = TypeVar("_Written", bound=Written | BatchResult)
 _PAGE: Final = TypeAdapter(TicketPage)
 _DETAIL: Final = TypeAdapter(TicketDetail)
+_BOARD: Final = TypeAdapter(Board)
+_EVENTS: Final = TypeAdapter(EventPage)
 _WRITTEN: Final = TypeAdapter(Written)
 _BATCH_RESULT: Final = TypeAdapter(BatchResult)
 _BATCH: Final = TypeAdapter(Batch)
@@ -148,17 +156,31 @@ class RemoteTickets:
         await self.close()
 
     async def list_tickets(self, caller: Caller, query: TicketQuery) -> TicketPage:
-        parameters: list[tuple[str, str]] = []
-        for name, value in query.model_dump(exclude_unset=True, exclude_none=True).items():
-            for item in value if isinstance(value, list) else [value]:
-                splits = name in _NAMED and "," in item
-                parameters.append((name, await self._id_of(caller, name, item) if splits else _text(item)))
-        return await self._read(caller, "/tickets", _PAGE, parameters)
+        return await self._read(caller, "/tickets", _PAGE, await self._parameters(caller, query))
+
+    async def get_board(self, caller: Caller, query: BoardQuery) -> Board:
+        return await self._read(caller, "/board", _BOARD, await self._parameters(caller, query))
+
+    async def get_events(self, caller: Caller, query: EventQuery) -> EventPage:
+        if wrong := sorted(set(query.filter) - set(FILTER_NAMES)):
+            raise InvalidInput([InputProblem(f"/filter/{wrong[0]}", "is not a filter", FILTER_NAMES)])
+        parameters = [("after", query.after), ("limit", str(query.limit)), ("wait", f"{query.wait_seconds:g}")]
+        answer = await self._call(
+            caller, "GET", "/events", parameters=[*parameters, *query.filter.items()], wait_s=query.wait_seconds
+        )
+        return self._parsed(_EVENTS, answer)
 
     async def get_ticket(
-        self, caller: Caller, key: str, *, include: Collection[Include] = (), history_limit: int = 20
+        self,
+        caller: Caller,
+        key: str,
+        *,
+        include: Collection[Include] = (),
+        history_limit: int = 20,
+        as_of: str | None = None,
     ) -> TicketDetail:
         parameters = [("include", ",".join(include))] if include else []
+        parameters += [] if as_of is None else [("as_of", as_of)]
         return await self._read(
             caller, f"/tickets/{_segment(key)}", _DETAIL, [*parameters, ("history_limit", str(history_limit))]
         )
@@ -380,6 +402,14 @@ class RemoteTickets:
             return "does not accept the API key that this process was started with"
         return f"cannot answer now (HTTP status {status})" if status >= 500 else "is no TaskHub API"
 
+    async def _parameters(self, caller: Caller, query: BaseModel) -> list[tuple[str, str]]:
+        parameters: list[tuple[str, str]] = []
+        for name, value in query.model_dump(exclude_unset=True, exclude_none=True).items():
+            for item in value if isinstance(value, list) else [value]:
+                splits = name in _NAMED and "," in item
+                parameters.append((name, await self._id_of(caller, name, item) if splits else _text(item)))
+        return parameters
+
     async def _id_of(self, caller: Caller, name: str, spelled: str) -> str:
         """The id of what a filter names. The API splits lists at commas, and only names have them, not ids."""
         rows: Sequence[User | Reference | Status]
@@ -441,8 +471,9 @@ class RemoteTickets:
         parameters: Collection[tuple[str, str]] = (),
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
+        wait_s: float = 0,
     ) -> Any:
-        """The answer's JSON. Raises TicketError and AuthError as the local service would."""
+        """The answer's JSON, for which the server may wait `wait_s`. Raises what the local service would."""
         sent = {**self._headers, **(headers or {}), ACTOR_HEADER: caller.principal.actor}
         if caller.request_id is not None:
             sent["X-Request-ID"] = caller.request_id
@@ -450,7 +481,13 @@ class RemoteTickets:
         for delay in (*RETRY_DELAYS_S, None):
             try:
                 async with self._client().request(
-                    method, url, params=list(parameters), data=body, headers=sent, allow_redirects=False
+                    method,
+                    url,
+                    params=list(parameters),
+                    data=body,
+                    headers=sent,
+                    allow_redirects=False,
+                    timeout=aiohttp.ClientTimeout(total=TIMEOUT_S + wait_s, connect=CONNECT_TIMEOUT_S),
                 ) as response:
                     answer = await _json_of(response)
                     status, wait = response.status, response.headers.get("Retry-After", "")
@@ -470,8 +507,7 @@ class RemoteTickets:
 
     def _client(self) -> aiohttp.ClientSession:
         if self._session is None:
-            timeout = aiohttp.ClientTimeout(total=TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
-            self._session = aiohttp.ClientSession(timeout=timeout)
+            self._session = aiohttp.ClientSession()
         return self._session
 
     def _parsed(self, kind: TypeAdapter[_Answer], answer: Any) -> _Answer:
@@ -531,6 +567,8 @@ class RemoteTickets:
             case "undo_conflict":
                 conflicts = self._parsed(_CONFLICTS, problem.get("conflicts"))
                 return UndoConflict(str(problem.get("batch_id", "")), conflicts)
+            case "position_expired":
+                return PositionGone(detail, str(problem.get("position", "now")))
             case "idempotency_mismatch":
                 return IdempotencyMismatch()
         faults = problem.get("errors")

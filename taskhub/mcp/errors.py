@@ -21,6 +21,7 @@ from taskhub.tickets.errors import (
     InvalidInput,
     LeaseHeld,
     LeaseLost,
+    PositionGone,
     StorageBusy,
     TicketCycle,
     TicketError,
@@ -88,6 +89,8 @@ def from_ticket_error(error: TicketError, *, writing: bool) -> CallToolResult:
         data["undone_by"] = error.undone_by
     elif isinstance(error, UndoConflict):
         data["conflicts"] = [asdict(conflict) for conflict in error.conflicts]
+    elif isinstance(error, PositionGone):
+        data["position"] = error.position
     elif isinstance(error, TicketNotFound):
         hint = "get_ticket_list shows the keys; a key looks like TH-12"
     elif isinstance(error, StorageBusy) and writing:

@@ -14,6 +14,8 @@ from taskhub.mcp.arguments import (
     body_of,
 )
 from taskhub.mcp.batch_tools import batch_tools
+from taskhub.mcp.board_tools import board_tools
+from taskhub.mcp.event_tools import event_tools
 from taskhub.mcp.lease_tools import lease_tools
 from taskhub.mcp.link_tools import link_tools
 from taskhub.mcp.reference_tools import reference_tools
@@ -74,6 +76,8 @@ def tool_registry(tickets: Tickets) -> ToolRegistry:
             *lease_tools(tickets),
             *link_tools(tickets),
             *batch_tools(tickets),
+            *board_tools(tickets),
+            *event_tools(tickets),
         ]
     )
 

@@ -178,6 +178,7 @@ class Database:
         patience = self.busy_timeout_s
         server_settings = {
             "application_name": "taskhub",
+            "jit": "off",  # compiling a statement takes longer than any of ours is to run
             "lock_timeout": f"{patience * 1000:.0f}ms",
             "statement_timeout": f"{patience * 1000:.0f}ms",
             # A process that was stopped in the middle of a write must not hold the workspace's row for ever.

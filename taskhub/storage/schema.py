@@ -23,6 +23,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     false,
+    text,
 )
 from sqlalchemy.dialects.postgresql import TSVECTOR
 
@@ -117,6 +118,12 @@ def _of_ticket(column: str = "ticket_no") -> ForeignKeyConstraint:
     return ForeignKeyConstraint(["workspace_id", column], ["tickets.workspace_id", "tickets.no"])
 
 
+def _of_present(name: str, *columns: str) -> Index:
+    """An index over the tickets that are not deleted."""
+    present = text("deleted_at IS NULL")
+    return Index(f"ix_tickets_{name}", "workspace_id", *columns, sqlite_where=present, postgresql_where=present)
+
+
 tickets: Final = Table(
     "tickets",
     METADATA,
@@ -169,6 +176,10 @@ tickets: Final = Table(
     Index(None, "workspace_id", "updated_at", "no"),
     Index(None, "workspace_id", "status_id", "no"),
     Index(None, "workspace_id", "assignee_id", "no"),
+    # Without what is deleted. The tickets of each status, somebody's too, are counted in the index alone (SQLite looks
+    # at `deleted_at` even so), and it has the newest first.
+    _of_present("board", "status_id", "updated_at", "no", "assignee_id", "deleted_at"),
+    _of_present("priority", "priority", "no"),
     Index(None, "workspace_id", "parent_no"),
 )
 
@@ -245,7 +256,13 @@ search_documents: Final = Table(
     Index(None, "workspace_id", "ticket_no", "comment_seq"),
 )
 """The words by which tickets are found (see search). On SQLite triggers keep the FTS5 table `search_words` over it."""
-Index("ix_search_documents_words", search_documents.c.words, postgresql_using="gin").ddl_if(dialect="postgresql")
+# Without PostgreSQL's list of pending entries, which every search would have to read through after many writes.
+Index(
+    "ix_search_documents_words",
+    search_documents.c.words,
+    postgresql_using="gin",
+    postgresql_with={"fastupdate": "off"},
+).ddl_if(dialect="postgresql")
 
 attachments: Final = Table(
     "attachments",

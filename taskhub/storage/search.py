@@ -11,10 +11,23 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, Select, bindparam, cast, column, delete, insert, select, table
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    bindparam,
+    cast,
+    column,
+    delete,
+    exists,
+    insert,
+    or_,
+    select,
+    table,
+)
 from sqlalchemy.dialects.postgresql import TSQUERY
 
-from taskhub.storage.schema import search_documents
+from taskhub.storage.schema import search_documents, tickets
 from taskhub.storage.transaction import Transaction
 
 MAX_WORD: Final = 64
@@ -25,6 +38,9 @@ MAX_TIMES: Final = 255
 """… and at most 255 places of each, in none of which a phrase may be missed."""
 MAX_PHRASE: Final = 64
 """Words of a phrase. The documents of a long text overlap by as many, so that one of them has the whole phrase."""
+
+MAX_LISTED: Final = 500
+"""Tickets by their numbers in one statement."""
 
 _BREAK: Final = "¶"  # between two texts: no phrase begins in one and ends in the next
 # Scripts that are written without spaces (Korean has them, but joins particles to its words).
@@ -50,10 +66,12 @@ _FTS: Final = table("search_words", column("rowid"))
 
 @dataclass(frozen=True, slots=True)
 class Phrase:
-    """Words that follow one another. `prefix`: the last one may go on."""
+    """Words that follow one another. `prefix`: the last one may go on. `key_of`: the number of the ticket whose key it
+    is, which need not contain it."""
 
     words: tuple[str, ...]
     prefix: bool = False
+    key_of: int | None = None
 
 
 def normal(text: str) -> str:
@@ -133,16 +151,57 @@ def rows_of(
     return [{**common, "words": stored(words)} for words in documents(texts)]
 
 
-def tickets_with(connection: Connection, workspace: str, phrase: Phrase) -> Select[int]:
-    """The numbers of the tickets that contain the phrase, themselves or in a comment."""
-    # The words are letters and digits alone, and quoted: nothing that was typed is read as an operator.
+def tickets_that_contain(
+    connection: Connection, workspace: str, phrases: Iterable[Phrase]
+) -> tuple[set[int] | None, list[ColumnElement[bool]]]:
+    """Which tickets contain all the phrases, each themselves or in a comment: those among these numbers (None: all)
+    that meet these conditions.
+
+    Neither database knows beforehand how rare a word is. Looked up first, a rare one makes a short list of tickets,
+    from which everything else follows; frequent ones are asked of each ticket in the order of the list, for the first
+    page is full after a few.
+    """
+    numbers: set[int] | None = None
+    frequent: list[Phrase] = []
+    for phrase in phrases:
+        some = connection.execute(_tickets_with(connection, workspace, phrase).limit(MAX_LISTED + 1)).scalars().all()
+        if len(some) > MAX_LISTED:
+            frequent.append(phrase)
+            continue
+        found = set(some) if phrase.key_of is None else {*some, phrase.key_of}
+        numbers = found if numbers is None else numbers & found
+    return numbers, [_contains(connection, phrase) for phrase in frequent]
+
+
+def _tickets_with(connection: Connection, workspace: str, phrase: Phrase) -> Select[int]:
     if connection.dialect.name == "postgresql":
-        wanted = " <-> ".join(f"'{word}'" for word in phrase.words) + (":*" if phrase.prefix else "")
-        matches = _D.words.op("@@")(cast(wanted, TSQUERY))
+        return select(_D.ticket_no).where(_D.workspace_id == workspace, _matches_words(phrase))
+    # SQLite would go through all documents of the workspace and ask of each whether it was found.
+    found = _FTS.join(search_documents, _D.id == _FTS.c.rowid)
+    return select(_D.ticket_no).select_from(found).where(_matches_fts(phrase), _D.workspace_id.concat("") == workspace)
+
+
+def _contains(connection: Connection, phrase: Phrase) -> ColumnElement[bool]:
+    if connection.dialect.name == "postgresql":
+        matches = _matches_words(phrase)
     else:
-        wanted = f'"{" ".join(phrase.words)}"' + ("*" if phrase.prefix else "")
-        matches = _D.id.in_(select(_FTS.c.rowid).where(column("search_words").op("MATCH")(wanted)))
-    return select(_D.ticket_no).where(_D.workspace_id == workspace, matches)
+        matches = _D.id.in_(select(_FTS.c.rowid).where(_matches_fts(phrase)))
+    document = select(_D.id).where(_D.workspace_id == tickets.c.workspace_id, _D.ticket_no == tickets.c.no, matches)
+    contained = exists(document.correlate(tickets))
+    return contained if phrase.key_of is None else or_(contained, tickets.c.no == phrase.key_of)
+
+
+# The words are letters and digits alone, and quoted: nothing that was typed is read as an operator.
+
+
+def _matches_words(phrase: Phrase) -> ColumnElement[bool]:
+    wanted = " <-> ".join(f"'{word}'" for word in phrase.words) + (":*" if phrase.prefix else "")
+    return _D.words.op("@@", is_comparison=True)(cast(wanted, TSQUERY))
+
+
+def _matches_fts(phrase: Phrase) -> ColumnElement[bool]:
+    wanted = f'"{" ".join(phrase.words)}"' + ("*" if phrase.prefix else "")
+    return column("search_words").op("MATCH", is_comparison=True)(wanted)
 
 
 def _tsvector(words: list[str]) -> str:

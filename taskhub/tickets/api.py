@@ -5,8 +5,10 @@ from typing import Protocol
 
 from taskhub.auth.principal import Caller
 from taskhub.tickets.inputs import (
+    BoardQuery,
     BulkUpdate,
     ClaimNext,
+    EventQuery,
     NewAttachment,
     NewClaim,
     NewComment,
@@ -20,8 +22,10 @@ from taskhub.tickets.inputs import (
 from taskhub.tickets.model import (
     Batch,
     BatchResult,
+    Board,
     CategoryDetail,
     Claimed,
+    EventPage,
     Include,
     Reference,
     RelationName,
@@ -45,8 +49,18 @@ class Tickets(Protocol):
     async def list_tickets(self, caller: Caller, query: TicketQuery) -> TicketPage: ...
 
     async def get_ticket(
-        self, caller: Caller, key: str, *, include: Collection[Include] = (), history_limit: int = 20
+        self,
+        caller: Caller,
+        key: str,
+        *,
+        include: Collection[Include] = (),
+        history_limit: int = 20,
+        as_of: str | None = None,
     ) -> TicketDetail: ...
+
+    async def get_board(self, caller: Caller, query: BoardQuery) -> Board: ...
+
+    async def get_events(self, caller: Caller, query: EventQuery) -> EventPage: ...
 
     async def create_ticket(self, caller: Caller, new: NewTicket, *, idempotency_key: str | None = None) -> Written: ...
 

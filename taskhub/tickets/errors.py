@@ -16,6 +16,7 @@ TicketError                 carries `code` (stable, documented), `hint` and `ret
 ├── BatchFailed             nothing of the batch was stored; `result` says why             409
 ├── AlreadyUndone           the batch was taken back before, by the batch `undone_by`      409
 ├── UndoConflict            changed since the batch; `conflicts` says by whom              409
+├── PositionGone            events after a position cannot be read any more                410
 ├── IdempotencyMismatch     this key was used with another body                            422
 └── StorageBusy             the database is locked or away; the same call may work later   503
 """
@@ -248,6 +249,17 @@ class UndoConflict(TicketError):
         self.batch_id = batch_id
         self.conflicts = list(conflicts)
         self.hint = "look at these tickets; atomic: false undoes the others"
+
+
+class PositionGone(TicketError):
+    """Events after `requested` cannot be read (see broadcaster.errors.CannotContinue); `position` is where to go on."""
+
+    code = "position_expired"
+
+    def __init__(self, message: str, position: str) -> None:
+        super().__init__(message)
+        self.position = position
+        self.hint = f"read the tickets again, then go on with after={position}"
 
 
 class IdempotencyMismatch(TicketError):

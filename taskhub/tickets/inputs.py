@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
+from broadcaster.polling import MAX_WAIT_S
 from taskhub.tickets.model import CommentKind, Phase, Priority, RelationName
 
 
@@ -139,6 +140,12 @@ class ProgressReport(Input):
     )
 
 
+AsOf = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=64),
+    Field(description="RFC 3339 time or event id: how it was then"),
+]
+
 SortBy = Literal["updated", "created", "due", "priority", "key"]
 
 
@@ -179,3 +186,32 @@ class TicketQuery(TicketFilter):
     sort_order: Literal["asc", "desc"] = "desc"
     limit: Annotated[int, Field(ge=1, le=100)] = 20
     cursor: Annotated[str, StringConstraints(max_length=1000)] | None = None
+
+
+class BoardQuery(Input):
+    """Which tickets to show, by status. Values of one field are alternatives; fields narrow each other."""
+
+    person_in_charge: list[Name] | None = Field(default=None, description="user ids or names, me, or none")
+    account: list[Name] | None = None
+    category: list[Name] | None = None
+    label: list[Label] | None = None
+    priority: list[Priority] | None = None
+    scheduled_completion_date_from: date | None = None
+    scheduled_completion_date_to: date | None = None
+    as_of: AsOf | None = None
+    limit: Annotated[int, Field(ge=1, le=100, description="tickets per status")] = 20
+
+
+class EventQuery(Input):
+    """Which events to read, and how long to wait for the first one."""
+
+    after: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64)] = Field(
+        default="now", description="position of the answer before; or earliest, now, 15m, an RFC 3339 time"
+    )
+    filter: Annotated[dict[str, Annotated[str, StringConstraints(max_length=4096)]], Field(max_length=20)] = Field(
+        default={},
+        description="narrows, as for the event stream: type, ticket, actor, origin, changed, status, phase, assignee, "
+        "requestor, account, category, channel, priority, label; commas OR, ! negates",
+    )
+    limit: Annotated[int, Field(ge=1, le=100)] = 20
+    wait_seconds: Annotated[float, Field(ge=0, le=MAX_WAIT_S, description="for the first event, if there is none")] = 0

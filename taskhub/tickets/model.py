@@ -172,6 +172,33 @@ class TicketPage:
 
 
 @dataclass(frozen=True, slots=True)
+class EventPage:
+    """Events as streams carry them, the position to go on after, and whether there are more of them now."""
+
+    events: list[dict[str, Any]]
+    position: str
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BoardColumn:
+    """A status with how many tickets it has, and those of them that were changed last."""
+
+    status: Ref
+    phase: Phase
+    count: int
+    tickets: list[TicketState]
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """The statuses in their order, and the position at which that was true."""
+
+    columns: list[BoardColumn]
+    position: str
+
+
+@dataclass(frozen=True, slots=True)
 class Written:
     """What a write did. `noop`: nothing changed, so no version and no event. `replayed`: the stored answer of an
     earlier call with the same idempotency key. `comment_id` where the call added a comment."""

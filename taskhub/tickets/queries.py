@@ -6,26 +6,26 @@ from datetime import date
 from typing import Any, Final
 
 import orjson
-from sqlalchemy import ColumnElement, Connection, Select, and_, case, exists, false, not_, or_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Select, and_, case, exists, not_, or_, select, tuple_
 
 from taskhub.auth.principal import Principal
 from taskhub.storage.names import normalise, slug
 from taskhub.storage.schema import leases, ticket_labels, tickets
-from taskhub.storage.search import tickets_with
+from taskhub.storage.search import tickets_that_contain
 from taskhub.storage.times import to_text
 from taskhub.tickets.cursor import Cursor
 from taskhub.tickets.errors import InputProblem, InvalidInput
 from taskhub.tickets.fields import PRIORITIES
 from taskhub.tickets.inputs import TicketQuery
-from taskhub.tickets.model import ReferenceKind
+from taskhub.tickets.model import ReferenceKind, TicketState
 from taskhub.tickets.record import TicketRecord, select_records
 from taskhub.tickets.reference import CLOSED_PHASES, References, UnknownReference
 from taskhub.tickets.search import Search, parse_search
 from taskhub.tickets.text import unstorable
 
 _T: Final = tickets.c
-_SORT_COLUMNS: Final = {
-    "updated": _T.updated_at, "created": _T.created_at, "due": _T.due, "priority": _T.priority, "key": _T.no,
+_SORT_COLUMNS: Final = {  # numbers are given in the order of creation
+    "updated": _T.updated_at, "created": _T.no, "due": _T.due, "priority": _T.priority, "key": _T.no,
 }  # fmt: skip
 
 
@@ -148,8 +148,8 @@ def next_ready(
 
 def cursor_after(query: ResolvedQuery, last: TicketRecord) -> Cursor:
     """The cursor of a page that ended with `last`."""
-    values = {
-        "updated": last.updated_at, "created": last.created_at, "due": last.due,
+    values: dict[str, str | int | None] = {
+        "updated": last.updated_at, "created": last.no, "due": last.due,
         "priority": PRIORITIES.index(last.priority), "key": last.no,
     }  # fmt: skip
     return Cursor(values[query.sort_by], last.no)
@@ -189,7 +189,7 @@ def conditions_of(
     elif query.statuses is None and not query.show_completed:
         found.append(_T.status_id.not_in(references.statuses_in(CLOSED_PHASES)))
     if query.labels is not None:
-        found.append(_has_label(query.labels))
+        found.append(_has_label(workspace, query.labels))
     if query.priorities is not None:
         found.append(_T.priority.in_([PRIORITIES.index(name) for name in PRIORITIES if name in query.priorities]))
     if query.due_from is not None:
@@ -204,19 +204,35 @@ def conditions_of(
     if query.updated_since is not None:
         found.append(_T.updated_at >= query.updated_since)
     if query.search is not None:
-        found += [_T.no.in_(tickets_with(connection, workspace, phrase)) for phrase in query.search.phrases] or [
-            false()
-        ]
+        numbers, more = tickets_that_contain(connection, workspace, query.search.phrases)
+        found += more
+        if numbers is not None or not more:
+            found.append(_T.no.in_(numbers or ()))
     return found
 
 
-def _has_label(labels: Sequence[str]) -> ColumnElement[bool]:
+def matches(query: ResolvedQuery, state: TicketState) -> bool:
+    """Whether a ticket in this state is what `query` asks of people, accounts, categories, labels, priority and date,
+    as `conditions_of` has it for the rows."""
+    for ref, ids in (
+        (state.assignee, query.assignees),
+        (state.account, query.accounts),
+        (state.category, query.categories),
+    ):
+        if ids is not None and (None if ref is None else ref.id) not in ids:
+            return False
+    if query.labels is not None and not set(query.labels) & set(state.labels):
+        return False
+    if query.priorities is not None and state.priority not in query.priorities:
+        return False
+    if query.due_from is not None and (state.due is None or state.due < query.due_from.isoformat()):
+        return False
+    return query.due_to is None or (state.due is not None and state.due <= query.due_to.isoformat())
+
+
+def _has_label(workspace: str, labels: Sequence[str]) -> ColumnElement[bool]:
     label = ticket_labels.c
-    return exists(
-        select(label.label).where(
-            label.workspace_id == _T.workspace_id, label.ticket_no == _T.no, label.label.in_(labels)
-        )
-    )
+    return _T.no.in_(select(label.ticket_no).where(label.workspace_id == workspace, label.label.in_(labels)))
 
 
 def _is_held() -> ColumnElement[bool]:

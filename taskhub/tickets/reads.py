@@ -1,6 +1,7 @@
 """Reading tickets: one with its parts, a page of many, and all that match a filter."""
 
 from collections.abc import Collection, Sequence
+from datetime import datetime
 from typing import Any, Final, Literal
 
 import orjson
@@ -11,7 +12,7 @@ from taskhub.auth.principal import Principal
 from taskhub.storage.schema import attachments, comments, events, ticket_relations, tickets
 from taskhub.storage.transaction import workspace_state
 from taskhub.tickets.cursor import CursorCodec
-from taskhub.tickets.errors import TicketGone, TicketNotFound
+from taskhub.tickets.errors import InputProblem, InvalidInput, TicketGone, TicketNotFound
 from taskhub.tickets.inputs import TicketQuery
 from taskhub.tickets.keys import key_of, number_of
 from taskhub.tickets.model import (
@@ -26,6 +27,7 @@ from taskhub.tickets.model import (
     TicketSnapshot,
     TicketState,
 )
+from taskhub.tickets.past import Past, seq_of
 from taskhub.tickets.queries import cursor_after, list_statement, resolve
 from taskhub.tickets.record import TicketRecord, record_of, select_records
 from taskhub.tickets.reference import ReferenceCache
@@ -53,6 +55,27 @@ class Reading:
         more, records = len(records) > query.limit, records[: query.limit]
         next_cursor = cursors.encode(cursor_after(resolved, records[-1]), resolved.identity) if more else None
         return TicketPage([self._compact(record) for record in records], next_cursor, self.state.position)
+
+    def past(self, as_of: str, now: datetime) -> Past:
+        """How it was at a time or an event. Raises InvalidInput."""
+        seq = seq_of(self.connection, self.workspace, self.state, as_of, now)
+        return Past(self.connection, self.workspace, self.state, self.references, seq)
+
+    def past_detail(self, key: str, include: Collection[Include], history_limit: int, past: Past) -> TicketDetail:
+        """A ticket as it was. Raises TicketNotFound, and InvalidInput for parts whose past is not known."""
+        if unknown := sorted(set(include) - {"history", "comments"}):
+            reason = f"{', '.join(unknown)} are known as they are now: leave as_of out, or include only the others"
+            raise InvalidInput([InputProblem("/include", reason, ("history", "comments"))])
+        no = number_of(self.state.key_prefix, key)
+        record = None if no is None else read_record(self.connection, self.workspace, no)
+        ticket = None if record is None else past.ticket(record)
+        if record is None or ticket is None:
+            raise TicketNotFound(key)
+        return TicketDetail(
+            ticket,
+            history=self._history(record.no, history_limit, past.seq) if "history" in include else None,
+            comments=self._comments(record.no, past.seq) if "comments" in include else None,
+        )
 
     def detail(self, key: str, include: Collection[Include], history_limit: int) -> TicketDetail:
         """A ticket with the parts asked for. Raises TicketNotFound and TicketGone."""
@@ -96,12 +119,14 @@ class Reading:
     def _rows(self, statement: Select[*tuple[Any, ...]]) -> Sequence[Any]:
         return (self.connection.execute(statement)).all()
 
-    def _history(self, no: int, limit: int) -> list[HistoryEntry]:
+    def _history(self, no: int, limit: int, up_to: int | None = None) -> list[HistoryEntry]:
         statement = (
             events_of_ticket(self.workspace, key_of(self.state.key_prefix, no))
             .order_by(events.c.seq.desc())
             .limit(max(1, min(limit, MAX_HISTORY)))
         )
+        if up_to is not None:
+            statement = statement.where(events.c.seq <= up_to)
         entries = []
         for row in self._rows(statement):
             data = orjson.loads(row.data)
@@ -113,9 +138,11 @@ class Reading:
             )  # fmt: skip
         return entries
 
-    def _comments(self, no: int) -> list[Comment]:
+    def _comments(self, no: int, up_to: int | None = None) -> list[Comment]:
         c = comments.c
         statement = select(comments).where(c.workspace_id == self.workspace, c.ticket_no == no).order_by(c.seq)
+        if up_to is not None:
+            statement = statement.where(c.seq <= up_to)
         return [comment_of_row(row) for row in self._rows(statement)]
 
     def _relations(self, no: int) -> list[Relation]:

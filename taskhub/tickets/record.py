@@ -10,7 +10,6 @@ from taskhub.storage.search import add_texts, replace_texts
 from taskhub.storage.times import later
 from taskhub.storage.transaction import Transaction
 from taskhub.tickets.fields import PRIORITIES
-from taskhub.tickets.keys import key_of
 from taskhub.tickets.model import Priority
 
 _LABEL_SEPARATOR: Final = "\x1f"  # no label holds a control character
@@ -135,7 +134,7 @@ def insert_record(transaction: Transaction, record: TicketRecord) -> None:
     values["workspace_id"] = transaction.workspace
     transaction.execute(_INSERT, values)
     _insert_labels(transaction, record)
-    add_texts(transaction, record.no, _texts(transaction, record))
+    add_texts(transaction, record.no, _texts(record))
 
 
 def update_record(transaction: Transaction, before: TicketRecord, after: TicketRecord) -> None:
@@ -147,7 +146,7 @@ def update_record(transaction: Transaction, before: TicketRecord, after: TicketR
     if before.labels != after.labels:
         transaction.execute(_DELETE_LABELS, is_it)
         _insert_labels(transaction, after)
-    if (texts := _texts(transaction, after)) != _texts(transaction, before):
+    if (texts := _texts(after)) != _texts(before):
         replace_texts(transaction, after.no, texts)
 
 
@@ -175,9 +174,9 @@ def _values(record: TicketRecord, names: tuple[str, ...]) -> dict[str, Any]:
     return values
 
 
-def _texts(transaction: Transaction, record: TicketRecord) -> tuple[str | None, ...]:
+def _texts(record: TicketRecord) -> tuple[str | None, ...]:
     """What a ticket is found by, beside its comments."""
     return (
-        key_of(transaction.state.key_prefix, record.no), record.summary, record.description,
+        record.summary, record.description,
         record.external_ticket_id, record.remarks, record.response_details, *record.labels,
     )  # fmt: skip

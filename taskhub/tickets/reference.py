@@ -135,8 +135,11 @@ class References:
         object.__setattr__(self, "detail_by_id", {detail.id: detail for detail in self.category_details})
 
     def ref(self, kind: ReferenceKind, id: str | None) -> Ref | None:
-        """The id with its present name."""
-        return None if id is None else Ref(id, self.entries[kind].by_id[id].name)
+        """The id with its present name, or alone when the row was removed: that happens to what a ticket once was."""
+        if id is None:
+            return None
+        entry = self.entries[kind].by_id.get(id)
+        return Ref(id, id if entry is None else entry.name)
 
     def phase(self, status_id: str) -> Phase:
         return self.status_by_id[status_id].phase

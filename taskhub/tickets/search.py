@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from taskhub.storage.search import Phrase, normal, phrases_of
+from taskhub.storage.search import Phrase, normal, phrases_of, words_of
 from taskhub.tickets.errors import InputProblem, InvalidInput
 from taskhub.tickets.keys import key_of, number_of
 
@@ -33,12 +33,12 @@ def parse_search(text: str, key_prefix: str) -> Search:
     phrases: list[Phrase] = []
     numbers: list[int] = []
     for part in parts:
-        quoted, word = part[1], part[2]
-        no = None if word is None else number_of(key_prefix, word)
-        if no is not None:
+        typed = part[1] if part[2] is None else part[2]
+        no = number_of(key_prefix, typed)
+        if no is None:
+            phrases += phrases_of(typed, prefix=part[2] is not None and part is parts[-1])
+        else:
             numbers.append(no)
-            word = key_of(key_prefix, no)  # also as th-012
-        phrases += phrases_of(
-            quoted if word is None else word, prefix=no is None and word is not None and part is parts[-1]
-        )
+            # As texts write it, also when it was typed as th-012. Keys are not in the index: all of them begin alike.
+            phrases.append(Phrase(tuple(words_of(key_of(key_prefix, no))), key_of=no))
     return Search(tuple(phrases), tuple(numbers))

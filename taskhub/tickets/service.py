@@ -8,18 +8,24 @@ from pydantic import TypeAdapter
 from sqlalchemy import Connection
 
 from broadcaster.filters import Filter, Resolver
+from broadcaster.polling import WaitBeyond
 from taskhub.auth.principal import Caller, Scope
 from taskhub.storage.database import Database
+from taskhub.storage.event_log import SqlEventLog
 from taskhub.storage.group import Once
 from taskhub.storage.idempotency import IdempotentRequest, fingerprint
+from taskhub.storage.times import utc_now
 from taskhub.storage.transaction import Transaction
 from taskhub.storage.writer import Writer
 from taskhub.tickets import batches, claims, links, removal, writes
+from taskhub.tickets.board import board
 from taskhub.tickets.cursor import CursorCodec
 from taskhub.tickets.errors import InputProblem, InvalidInput
 from taskhub.tickets.inputs import (
+    BoardQuery,
     BulkUpdate,
     ClaimNext,
+    EventQuery,
     Input,
     NewAttachment,
     NewClaim,
@@ -34,8 +40,10 @@ from taskhub.tickets.inputs import (
 from taskhub.tickets.model import (
     Batch,
     BatchResult,
+    Board,
     CategoryDetail,
     Claimed,
+    EventPage,
     Include,
     Reference,
     RelationName,
@@ -47,6 +55,8 @@ from taskhub.tickets.model import (
     User,
     Written,
 )
+from taskhub.tickets.polling import EventPolling, filter_of
+from taskhub.tickets.queries import resolve
 from taskhub.tickets.reads import Reading
 from taskhub.tickets.reference import ROLES, CallerResolver, ReferenceCache, References, UnknownReference
 from taskhub.tickets.requests import checked_key, require
@@ -66,7 +76,17 @@ _REPORTED: Final = TypeAdapter(Reported)
 class TicketService:
     """Implements taskhub.tickets.api.Tickets on the database of this process."""
 
-    def __init__(self, database: Database, writer: Writer, *, lease_default_s: int = LEASE_DEFAULT_S) -> None:
+    def __init__(
+        self,
+        database: Database,
+        writer: Writer,
+        *,
+        lease_default_s: int = LEASE_DEFAULT_S,
+        wait_beyond: WaitBeyond | None = None,
+        ending: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`wait_beyond`: the broadcaster's, where there is one. `ending`: whether the process is about to end."""
+        self._events = EventPolling(SqlEventLog(database), wait_beyond, ending)
         self._database = database
         self._writer = writer
         self._lease_default_s = lease_default_s
@@ -78,10 +98,35 @@ class TicketService:
         return await self._read(caller, lambda reading: reading.page(query, caller.principal, cursors))
 
     async def get_ticket(
-        self, caller: Caller, key: str, *, include: Collection[Include] = (), history_limit: int = 20
+        self,
+        caller: Caller,
+        key: str,
+        *,
+        include: Collection[Include] = (),
+        history_limit: int = 20,
+        as_of: str | None = None,
     ) -> TicketDetail:
-        """A ticket with the parts asked for. Raises TicketNotFound, TicketGone, Forbidden and StorageBusy."""
-        return await self._read(caller, lambda reading: reading.detail(key, include, history_limit))
+        """A ticket with the parts asked for, now or as it was. Raises TicketNotFound, TicketGone, Forbidden and
+        StorageBusy, and InvalidInput for what is wrong with `as_of`."""
+        if as_of is None:
+            return await self._read(caller, lambda reading: reading.detail(key, include, history_limit))
+        now = utc_now()
+        return await self._read(
+            caller, lambda reading: reading.past_detail(key, include, history_limit, reading.past(as_of, now))
+        )
+
+    async def get_board(self, caller: Caller, query: BoardQuery) -> Board:
+        """The tickets by status, now or as they were. Raises InvalidInput, Forbidden and StorageBusy."""
+        now = utc_now()
+        filters = query.model_dump(exclude={"as_of", "limit"}, exclude_unset=True)
+        rows = TicketQuery(**filters, show_completed=True)
+
+        def read(reading: Reading) -> Board:
+            resolved = resolve(rows, reading.references, caller.principal, reading.state.key_prefix)
+            past = None if query.as_of is None else reading.past(query.as_of, now)
+            return board(reading, resolved, query.limit, past)
+
+        return await self._read(caller, read)
 
     async def create_ticket(self, caller: Caller, new: NewTicket, *, idempotency_key: str | None = None) -> Written:
         """Add a ticket. Raises InvalidInput, IdempotencyMismatch, Forbidden and StorageBusy."""
@@ -313,6 +358,12 @@ class TicketService:
     async def batch(self, caller: Caller, batch_id: str) -> Batch:
         """What a batch changed. Raises BatchNotFound, Forbidden and StorageBusy."""
         return await self._read(caller, lambda reading: batches.read_batch(reading, batch_id))
+
+    async def get_events(self, caller: Caller, query: EventQuery) -> EventPage:
+        """What happened after a position; when nothing has, wait for it. Raises InvalidInput, PositionGone, Forbidden
+        and StorageBusy."""
+        selected = filter_of(query.filter, await self.resolver(caller))
+        return await self._events.poll(caller.principal.workspace, query, selected)
 
     async def users(self, caller: Caller, *, role: str | None = None) -> list[User]:
         """Users by name. Raises InvalidInput for an unknown role."""

@@ -18,7 +18,9 @@ GIVEN: Final = (
     "add_ticket_history", "get_users", "get_accounts", "get_categories", "get_category_details", "get_statuses",
     "get_request_channels",
 )  # fmt: skip
-READING: Final = {name for name in (*GIVEN, "get_response_categories") if name.startswith("get_")}
+READING: Final = {
+    name for name in (*GIVEN, "get_response_categories", "get_board", "get_events") if name.startswith("get_")
+}
 MAX_LIST_BYTES: Final = 24_000
 
 
@@ -171,6 +173,18 @@ TESTED: Final = {
     "get_statuses": set[str](),
     "get_request_channels": set[str](),
     "get_response_categories": set[str](),
+    "get_board": {
+        "person_in_charge",
+        "account",
+        "category",
+        "label",
+        "priority",
+        "scheduled_completion_date_from",
+        "scheduled_completion_date_to",
+        "as_of",
+        "limit",
+    },
+    "get_events": {"after", "filter", "limit", "wait_seconds"},
 }
 """Tool → the parameters whose effect the tests below show."""
 

@@ -6,8 +6,8 @@ import pytest
 from sqlalchemy import update
 
 from broadcaster.filters import EVERYTHING
-from routes.events import LogReplaced, Scan
-from routes.keys import DATABASE, EVENT_LOG, LIFECYCLE, Lifecycle
+from broadcaster.polling import LogReplaced, Scan
+from routes.keys import DATABASE, EVENT_LOG, LIFECYCLE
 from taskhub.storage.database import Database
 from taskhub.storage.schema import workspaces
 from tests.broadcaster.streams import WORKSPACE, World, settle
@@ -98,8 +98,8 @@ async def test_a_draining_process_answers_its_long_polls(hub: Hub) -> None:
 async def test_a_narrow_filter_looks_at_a_bounded_part_of_the_log_at_once(
     hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("routes.events.PAGE", 5)
-    monkeypatch.setattr("routes.events.MAX_SCANNED", 10)
+    monkeypatch.setattr("broadcaster.polling.PAGE", 5)
+    monkeypatch.setattr("broadcaster.polling.MAX_SCANNED", 10)
     batch = [{"type": "a.b", "subject": f"s{n}", "data": {}} for n in range(23)]
     await hub.post("/events/batch", {"events": batch})
     pages, after = [], "earliest"
@@ -175,7 +175,7 @@ async def test_a_head_is_not_available(hub: Hub) -> None:
 async def test_a_poll_during_which_the_log_is_replaced_gets_no_event_of_the_new_one() -> None:
     world = await World.open()
     epoch = (await world.broadcaster.position(WORKSPACE)).epoch
-    scan = Scan(world.broadcaster, world.log, Lifecycle("a"), WORKSPACE, epoch, EVERYTHING)
+    scan = Scan(world.log, world.broadcaster.wait_beyond, lambda: False, WORKSPACE, epoch, EVERYTHING)
     polling = asyncio.create_task(scan.run(0, limit=10, wait_s=10))
     await settle()
 

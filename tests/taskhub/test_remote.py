@@ -33,6 +33,7 @@ from taskhub.tickets.errors import (
     LeaseLost,
     NotClaimable,
     NothingReady,
+    PositionGone,
     TakeOverRefused,
     TicketCycle,
     TicketError,
@@ -42,8 +43,10 @@ from taskhub.tickets.errors import (
     VersionConflict,
 )
 from taskhub.tickets.inputs import (
+    BoardQuery,
     BulkUpdate,
     ClaimNext,
+    EventQuery,
     NewAttachment,
     NewClaim,
     NewComment,
@@ -177,6 +180,13 @@ async def test_every_read_answers_what_the_service_there_answers(elsewhere: Else
     for key in ("TH-1", "th-2"):
         assert await remote.get_ticket(ALICE, key, include=parts) == await local.get_ticket(ALICE, key, include=parts)
     assert len((await remote.get_ticket(ALICE, "TH-1", include=["history"], history_limit=1)).history or []) == 1
+    board = BoardQuery(priority=["urgent"], category=["incident"])
+    assert await remote.get_board(ALICE, board) == await local.get_board(ALICE, board)
+    then = (await local.get_board(ALICE, board)).position
+    await remote.update_ticket(ALICE, "TH-1", TicketChange(priority="low"))
+    past = board.model_copy(update={"as_of": then})
+    assert await remote.get_board(ALICE, past) == await local.get_board(ALICE, past)
+    assert (await remote.get_ticket(ALICE, "TH-1", as_of=then)).ticket.priority == "urgent"
     assert await remote.users(ALICE, role="agent") == await local.users(ALICE, role="agent")
     assert await remote.accounts(ALICE) == await local.accounts(ALICE)
     assert await remote.categories(ALICE) == await local.categories(ALICE) != []
@@ -523,3 +533,21 @@ async def test_an_api_key_opens_a_server_that_asks_for_one(tmp_path: Path) -> No
                 await remote.statuses(ALICE)
 
     assert "wrong-key" not in str(refused.value)
+
+
+async def test_events_come_from_elsewhere_and_are_waited_for(elsewhere: Elsewhere, remote: RemoteTickets) -> None:
+    await remote.create_ticket(ALICE, NewTicket(summary="one"))
+    query = EventQuery(after="earliest", filter={"type": "ticket.created", "status": "received"})
+
+    page = await remote.get_events(ALICE, query)
+    assert page == await elsewhere.local.get_events(ALICE, query)
+    assert [event["subject"] for event in page.events] == ["TH-1"]
+    waiting = asyncio.create_task(remote.get_events(ALICE, EventQuery(after=page.position, wait_seconds=50)))
+    await remote.update_ticket(ALICE, "TH-1", TicketChange(priority="low"))
+    assert [event["type"] for event in (await waiting).events] == ["ticket.updated"]
+    for wrong in (EventQuery(filter={"wait": "3"}), EventQuery(filter={"status": "nothing"}), EventQuery(after="x")):
+        with pytest.raises(InvalidInput):
+            await remote.get_events(ALICE, wrong)
+    with pytest.raises(PositionGone) as gone:
+        await remote.get_events(ALICE, EventQuery(after="aaaaaaaa-1"))
+    assert gone.value.position == (await elsewhere.local.get_board(ALICE, BoardQuery())).position

@@ -1,5 +1,6 @@
 """Every parameter that a tool accepts has an effect: one case for each, found by walking the schemas."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -535,6 +536,69 @@ async def a_ticket_comes_with_the_parts_asked_for(tools: Tools) -> None:
     assert bare.keys() == {"ticket"}
     assert single["comments"] == []
     assert [entry["version"] for entry in short["history"]] == [3, 2]
+
+
+BOARD_FILTERS: Final = (
+    "person_in_charge", "account", "category", "label", "priority", "scheduled_completion_date_from",
+    "scheduled_completion_date_to",
+)  # fmt: skip
+
+
+async def on_board(tools: Tools, **arguments: Any) -> dict[str, list[str]]:
+    columns = (await tools("get_board", **arguments))["columns"]
+    return {column["status"]: [row["key"] for row in column["tickets"]] for column in columns if column["count"]}
+
+
+@proves("get_board", *BOARD_FILTERS)
+async def the_board_is_narrowed_as_the_list_is(tools: Tools) -> None:
+    made = await two_tickets(tools)
+    for name in BOARD_FILTERS:
+        for value, expected in FILTERS[name]:
+            shown = await on_board(tools, **{name: value})
+            assert {key for keys in shown.values() for key in keys} == {made[which] for which in expected}, (
+                name,
+                value,
+            )
+
+
+@proves("get_board", "as_of", "limit")
+async def the_board_shows_so_many_as_it_was_then(tools: Tools) -> None:
+    await two_tickets(tools)
+    then = (await tools("get_board"))["position"]
+    await tools("update_ticket", ticket_id="TH-2", status="in_progress")
+
+    assert await on_board(tools) == {"In Progress": ["TH-2", "TH-1"]}
+    assert await on_board(tools, limit=1) == {"In Progress": ["TH-2"]}
+    assert await on_board(tools, as_of=then) == {"Received": ["TH-2"], "In Progress": ["TH-1"]}
+
+
+@proves("get_events", "after", "filter", "limit")
+async def events_are_those_after_a_position_that_match(tools: Tools) -> None:
+    await two_tickets(tools)
+    then = (await tools("get_board"))["position"]
+    await tools("update_ticket", ticket_id="TH-2", status="in_progress", comment="go")
+
+    async def seen(**arguments: Any) -> list[tuple[str, str]]:
+        return [(event["type"], event["ticket"]) for event in (await tools("get_events", **arguments))["events"]]
+
+    created = [("ticket.created", "TH-1"), ("ticket.created", "TH-2")]
+    assert await seen() == []
+    assert await seen(after="earliest", limit=2) == created
+    assert await seen(after=then) == [("ticket.status_changed", "TH-2")]
+    assert await seen(after="earliest", filter={"ticket": "TH-1"}) == created[:1]
+    assert await seen(after="earliest", filter={"type": "ticket.created", "assignee": "Bob"}) == created[:1]
+
+
+@proves("get_events", "wait_seconds")
+async def a_wait_ends_with_what_happens(tools: Tools) -> None:
+    waiting = asyncio.create_task(tools("get_events", wait_seconds=50))
+    made = 0
+    while not waiting.done():  # "now" is when the call comes to it: a ticket may be too early, so there are more
+        made += 1
+        await tools.create(f"ticket {made}")
+        await asyncio.wait([waiting], timeout=0.05)
+
+    assert (await waiting)["events"][0]["type"] == "ticket.created"
 
 
 @proves("get_users", "role")

@@ -312,3 +312,66 @@ async def test_a_short_ticket_is_whole(tools: Tools) -> None:
 
     assert "truncated" not in found
     assert found["ticket"]["description"] == "d" * 10_000
+
+
+async def test_a_board_that_is_too_long_is_cut_and_keeps_its_counts(tools: Tools) -> None:
+    for number in range(120):
+        await tools.create(f"{number} " + "検" * 190, status="in_progress" if number % 3 else "received")
+
+    result = await tools.registry.call(ALICE, "get_board", {"limit": 100})
+    data = data_of(result)
+
+    assert len(orjson.dumps(data).decode()) + len(text_of(result)) <= 20_000
+    assert data["truncated"] is True
+    assert {column["status"]: column["count"] for column in data["columns"] if column["count"]} == {
+        "Received": 40, "In Progress": 80,
+    }  # fmt: skip
+    assert all(len(column["tickets"]) >= 10 for column in data["columns"] if column["count"])
+    assert "In Progress 80" in text_of(result)
+
+
+async def test_events_tell_what_changed_and_go_on_where_they_ended(tools: Tools) -> None:
+    await tools.create("one", person_in_charge="bob")
+    await tools("update_ticket", ticket_id="TH-1", priority="high", comment="why")
+
+    page = await tools("get_events", after="earliest", limit=1)
+    (event,) = (await tools("get_events", after=page["position"]))["events"]
+
+    assert page["more"] is True
+    assert event.keys() == {
+        "id", "time", "type", "actor", "ticket", "version", "summary", "status", "assignee", "changes",
+        "comment", "comment_id", "kind",
+    }  # fmt: skip
+    assert (event["changes"], event["comment"], event["assignee"]) == ({"priority": ["none", "high"]}, "why", "bob")
+
+
+async def test_events_that_are_too_long_together_are_pages_without_a_gap(tools: Tools) -> None:
+    for number in range(12):
+        await tools.create(f"ticket {number}")
+        await tools("add_ticket_history", ticket_id="TH-1", comment="長" * (30_000 if number == 3 else 3_000))
+    seen, position, more, pages = [], "earliest", True, 0
+    while more:
+        result = await tools.registry.call(ALICE, "get_events", {"after": position, "limit": 100})
+        data = data_of(result)
+        assert len(orjson.dumps(data).decode()) + len(text_of(result)) <= 20_000
+        seen += [event["id"] for event in data["events"]]
+        position, more, pages = data["position"], data["more"], pages + 1
+
+    assert pages > 1
+    assert [int(event_id.rpartition("-")[2]) for event_id in seen] == list(range(1, 25))
+
+
+async def test_what_is_wrong_with_a_request_for_events_is_named(tools: Tools) -> None:
+    key = await tools.create()
+    epoch = (await tools("get_board"))["position"].partition("-")[0]
+
+    place = await tools.error("get_events", after="whenever")
+    name = await tools.error("get_events", filter={"state": "received"})
+    value = await tools.error("get_events", filter={"status": "recieved"})
+    ahead = await tools.error("get_events", after=f"{epoch}-99")
+
+    assert [problem["parameter"] for problem in place["problems"]] == ["after"]
+    assert [problem["parameter"] for problem in name["problems"]] == ["filter/state"]
+    assert "Received" in str(value)
+    assert (ahead["code"], ahead["position"]) == ("position_expired", f"{epoch}-1")
+    assert key == "TH-1"

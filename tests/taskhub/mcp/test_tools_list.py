@@ -45,6 +45,7 @@ def test_the_given_tools_come_first_and_in_their_order(listed: list[dict[str, An
     assert names[len(GIVEN_NAMES) :] == (
         "get_response_categories", "claim_ticket", "release_ticket", "report_progress", "link_tickets",
         "unlink_tickets", "delete_ticket", "restore_ticket", "bulk_update_tickets", "undo_batch",
+        "get_board", "get_events",
     )  # fmt: skip
 
 

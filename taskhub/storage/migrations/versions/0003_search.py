@@ -1,4 +1,4 @@
-"""The search index, filled from the tickets and comments that are there."""
+"""The search index, filled from the tickets and comments that are there, and indexes for the board and lists."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -27,10 +27,14 @@ _FTS = (
     " INSERT INTO search_words (search_words, rowid, words) VALUES ('delete', old.id, old.words); END",
 )
 
+_LISTS = {
+    "ix_tickets_board": ["status_id", "updated_at", "no", "assignee_id", "deleted_at"],
+    "ix_tickets_priority": ["priority", "no"],
+}
+
 _TICKETS = sa.text(
-    "SELECT t.workspace_id, t.no, w.key_prefix, t.summary, t.description, t.external_ticket_id, t.remarks,"
-    " t.response_details FROM tickets t JOIN workspaces w ON w.id = t.workspace_id"
-    " WHERE (t.workspace_id, t.no) > (:workspace, :no) ORDER BY t.workspace_id, t.no LIMIT :limit"
+    "SELECT t.workspace_id, t.no, t.summary, t.description, t.external_ticket_id, t.remarks, t.response_details"
+    " FROM tickets t WHERE (t.workspace_id, t.no) > (:workspace, :no) ORDER BY t.workspace_id, t.no LIMIT :limit"
 )
 _LABELS = sa.text(
     "SELECT ticket_no, label FROM ticket_labels WHERE workspace_id = :workspace AND ticket_no BETWEEN :first AND :last"
@@ -71,13 +75,29 @@ def upgrade() -> None:
     if connection.dialect.name == "postgresql":
         # After the rows: an index is made faster than it is added to.
         op.create_index(
-            "ix_search_documents_words", "search_documents", ["words"], unique=False, postgresql_using="gin"
+            "ix_search_documents_words",
+            "search_documents",
+            ["words"],
+            unique=False,
+            postgresql_using="gin",
+            postgresql_with={"fastupdate": "off"},
         )
     op.drop_column("tickets", "search_text")
     op.drop_column("comments", "search_text")
+    for name, columns in _LISTS.items():
+        op.create_index(
+            name,
+            "tickets",
+            ["workspace_id", *columns],
+            unique=False,
+            sqlite_where=sa.text("deleted_at IS NULL"),
+            postgresql_where=sa.text("deleted_at IS NULL"),
+        )
 
 
 def downgrade() -> None:
+    for name in _LISTS:
+        op.drop_index(name, table_name="tickets")
     for table in ("tickets", "comments"):
         op.add_column(table, sa.Column("search_text", sa.Text(), nullable=False, server_default=""))
     op.execute("UPDATE tickets SET search_text = lower(summary)")
@@ -100,7 +120,7 @@ def _fill(connection: sa.Connection) -> None:
         rows: list[dict[str, Any]] = []
         for t in page:
             texts = (
-                f"{t.key_prefix}-{t.no}", t.summary, t.description, t.external_ticket_id, t.remarks,
+                t.summary, t.description, t.external_ticket_id, t.remarks,
                 t.response_details, *labels.get((t.workspace_id, t.no), ()),
             )  # fmt: skip
             rows += rows_of(connection, t.workspace_id, t.no, texts, None)

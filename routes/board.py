@@ -1,0 +1,14 @@
+"""`/api/v1/board`: the tickets by status, now or as they were."""
+
+from aiohttp import web
+
+from routes.bodies import json_response, query_model
+from routes.keys import CALLER, TICKETS
+from taskhub.tickets.inputs import BoardQuery
+
+
+async def get_board(request: web.Request) -> web.Response:
+    """GET /api/v1/board → Board."""
+    query = query_model(request, BoardQuery)
+    board = await request.app[TICKETS].get_board(request[CALLER], query)
+    return json_response(board, headers={"TaskHub-Position": board.position})

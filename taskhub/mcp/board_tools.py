@@ -1,0 +1,78 @@
+"""The tool that shows the board: parse, call the ticket service, render."""
+
+from typing import Annotated, Any, Final
+
+from pydantic import Field
+
+from taskhub.auth.principal import Caller
+from taskhub.mcp import render
+from taskhub.mcp.arguments import Column, Labels, Names, Priorities, body_of
+from taskhub.mcp.registry import Tool, ToolResult
+from taskhub.mcp.schema import result_schema
+from taskhub.tickets.api import Tickets
+from taskhub.tickets.inputs import BoardQuery
+from taskhub.tickets.model import Board
+
+_COLUMNS: Final[tuple[Column, ...]] = ("key", "summary", "assignee", "priority", "due", "updated")
+
+BOARD: Final = result_schema(
+    {
+        "columns": {"type": "array", "items": {"type": "object"}},
+        "position": {"type": "string"},
+        "truncated": {"type": "boolean"},
+    },
+    required=["columns", "position"],
+)
+
+
+class BoardArguments(BoardQuery):
+    person_in_charge: Names | None = Field(default=None, description="user ids or names, me, or none")
+    account: Names | None = None
+    category: Names | None = None
+    label: Labels | None = None
+    priority: Priorities | None = None
+    limit: Annotated[int, Field(ge=1, le=100, description="tickets per status")] = 10
+
+
+def board_tools(tickets: Tickets) -> list[Tool[Any]]:
+    async def get_board(caller: Caller, arguments: BoardArguments) -> ToolResult:
+        query = body_of(arguments, BoardQuery).model_copy(update={"limit": arguments.limit})
+        board = await tickets.get_board(caller, query)
+        result = _shown(board, arguments.limit)
+        most = max((len(column.tickets) for column in board.columns), default=0)
+        shown = most
+        while render.size_of(result.data) + len(result.text) > render.MAX_CHARACTERS - 300 and shown:
+            shown = shown * 3 // 4
+            result = _shown(board, shown)
+        if shown == most:
+            return result
+        hint = f"only {shown} tickets of each status fit: narrow the board, or list one status with get_ticket_list"
+        return ToolResult({**result.data, "truncated": True, "hint": hint}, f"{result.text}\n({hint})")
+
+    return [
+        Tool(
+            name="get_board",
+            title="See the board",
+            description="An overview of all work: for each status its phase, how many tickets it has, and those "
+            "changed last. With as_of the board as it was then.",
+            arguments=BoardArguments,
+            output=BOARD,
+            scope="tickets:read",
+            toolset="tickets",
+            run=get_board,
+        )
+    ]
+
+
+def _shown(board: Board, rows: int) -> ToolResult:
+    columns = [
+        {
+            "status": column.status.name,
+            "phase": column.phase,
+            "count": column.count,
+            "tickets": [render.row(ticket, _COLUMNS, full=False) for ticket in column.tickets[:rows]],
+        }
+        for column in board.columns
+    ]
+    text = ", ".join(f"{column.status.name} {column.count}" for column in board.columns)
+    return ToolResult({"columns": columns, "position": board.position}, f"{text} (at {board.position}).")
