@@ -36,11 +36,14 @@ from taskhub.tickets.errors import (
     Blocked,
     IdempotencyMismatch,
     InputProblem,
+    InUse,
     InvalidInput,
     LeaseHeld,
     LeaseLost,
     NotClaimable,
     NothingReady,
+    ReferenceNotFound,
+    StatusNeeded,
     StorageBusy,
     TakeOverRefused,
     TicketCycle,
@@ -52,6 +55,7 @@ from taskhub.tickets.errors import (
     in_words,
 )
 from taskhub.tickets.fields import suggested_name
+from taskhub.tickets.imports import ImportRefused
 
 CODES: Final[Mapping[str, tuple[int, str]]] = {
     "bad_request": (400, "The request is malformed"),
@@ -75,6 +79,9 @@ CODES: Final[Mapping[str, tuple[int, str]]] = {
     "lease_lost": (409, "The lease is over"),
     "not_claimable": (409, "There is nothing left to do on the ticket"),
     "blocked": (409, "Other tickets must be done first"),
+    "import_refused": (422, "Lines of the file cannot be taken"),
+    "in_use": (409, "Something still refers to it"),
+    "status_needed": (409, "Without this status tickets could not be worked on"),
     "nothing_ready": (409, "No ticket is ready to be claimed"),
     "cycle": (409, "A ticket would block itself"),
     "batch_failed": (409, "Nothing of the batch was stored"),
@@ -339,6 +346,15 @@ def _ticket_problem(error: TicketError, reading: bool, *, writing: bool) -> Prob
             return Problem("not_claimable", str(error), members=members)
         case Blocked():
             return Problem("blocked", str(error), members={**members, "key": error.key, "blockers": error.blockers})
+        case ReferenceNotFound():
+            return Problem("not_found", str(error), members={**members, "kind": error.kind, "id": error.id[:80]})
+        case InUse():
+            return Problem("in_use", str(error), members={**members, "id": error.id, "count": error.count})
+        case ImportRefused():
+            lines = [{"line": bad.line, "reason": bad.reason} for bad in error.errors]
+            return Problem("import_refused", str(error), members={**members, "failed": error.failed, "lines": lines})
+        case StatusNeeded():
+            return Problem("status_needed", str(error), members=members)
         case NothingReady():
             return Problem("nothing_ready", str(error), members=members)
         case TakeOverRefused():

@@ -4,9 +4,25 @@ from typing import Final
 
 from aiohttp import web
 
-from routes import batches, board, debug, events, health, leases, links, mcp, pages, publish, reference, stream, tickets
+from routes import (
+    batches,
+    board,
+    debug,
+    events,
+    export,
+    health,
+    leases,
+    links,
+    mcp,
+    pages,
+    publish,
+    reference,
+    stream,
+    tickets,
+)
 from routes.keys import SETTINGS
 from routes.middlewares import GATE, Gate, add_headers, receive
+from taskhub.tickets.reference_inputs import NEW
 
 MIDDLEWARES: Final = (receive,)
 
@@ -48,6 +64,13 @@ def add_routes(app: web.Application) -> None:
     router.add_delete("/api/v1/tickets/{key}/lease", leases.release)
     router.add_post("/api/v1/tickets/{key}/progress", leases.report_progress)
     router.add_get("/api/v1/board", board.get_board)
+    router.add_get("/api/v1/export", export.export, allow_head=False)
+    router.add_post("/api/v1/import", export.import_)
+    for kind in NEW:
+        address = f"/api/v1/{kind.replace('_', '-')}"
+        router.add_post(address, reference.create(kind))
+        router.add_patch(address + "/{id}", reference.change(kind))
+        router.add_delete(address + "/{id}", reference.remove(kind))
     router.add_get("/api/v1/users", reference.users)
     router.add_get("/api/v1/accounts", reference.accounts)
     router.add_get("/api/v1/categories", reference.categories)

@@ -87,6 +87,13 @@ async def open_tickets(settings: Settings) -> AsyncIterator[Tickets]:
             yield tickets
 
 
+@contextlib.asynccontextmanager
+async def open_database_tickets(settings: Settings) -> AsyncIterator[TicketService]:
+    """The tickets of the database, for a command; servers on it notice what the command writes."""
+    async with _open_database(settings) as database, _open_writer(database) as writer:
+        yield TicketService(database, writer)
+
+
 async def _services(app: web.Application) -> AsyncIterator[None]:
     settings, instance = app[SETTINGS], app[LIFECYCLE].instance
     async with contextlib.AsyncExitStack() as stack:

@@ -51,6 +51,13 @@ def build_parser() -> argparse.ArgumentParser:
     _add(commands, "migrate", "bring the database to the newest schema")
     _add(commands, "check", "print every setting with its source; fail on those that are wrong or unknown")
 
+    export = _add(commands, "export", "write all tickets of the database to standard output")
+    export.add_argument("--format", choices=("csv", "jsonl"), default="csv", help="csv opens in spreadsheets")
+
+    import_ = _add(commands, "import", "take the tickets of a file into the database; a second time changes nothing")
+    import_.add_argument("file", type=Path, metavar="FILE", help="CSV when its name ends with .csv, else JSON lines")
+    import_.add_argument("--strict", action="store_true", help="take nothing unless every line can be taken")
+
     watch = _add(commands, "watch", "follow the event stream of a running server")
     watch.add_argument("filters", nargs="*", metavar="NAME=VALUE", help="such as status=in_progress or 'actor=!me'")
     watch.add_argument(
@@ -79,7 +86,9 @@ def run(arguments: Sequence[str]) -> int:
     if parsed.command is None:
         parser.print_help()
         return EXIT_BAD_SETTINGS
-    command: Callable[[argparse.Namespace], int] = import_module(f"taskhub.cli.{parsed.command.replace('-', '_')}").run
+    # No module is called `import`: it could not be imported by that name.
+    module = "import_file" if parsed.command == "import" else parsed.command.replace("-", "_")
+    command: Callable[[argparse.Namespace], int] = import_module(f"taskhub.cli.{module}").run
     try:
         return command(parsed)
     except SettingsError as error:

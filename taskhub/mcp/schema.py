@@ -6,8 +6,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 # Said by the type already, or of no use to whoever writes the arguments; the pydantic model still enforces them.
-_DROPPED: Final = ("title", "minLength", "pattern", "maxItems")
-_TOLD_BELOW: Final = 1000  # a longer limit is not worth its bytes: nobody plans a text by it
+_DROPPED: Final = ("title", "minLength", "maxLength", "pattern", "maxItems", "maxProperties")
 
 
 def arguments_schema(model: type[BaseModel], *, nullable: bool = False) -> dict[str, Any]:
@@ -26,7 +25,7 @@ def result_schema(properties: Mapping[str, Any], *, required: Sequence[str]) -> 
     return {
         "type": "object",
         "properties": dict(properties),
-        "anyOf": [{"required": list(required)}, {"required": ["code", "message", "retryable"]}],
+        "anyOf": [{"required": list(required)}, {"required": ["code"]}],
     }
 
 
@@ -41,8 +40,6 @@ def _shorten(node: Any, definitions: Mapping[str, Any], *, nullable: bool) -> An
     found: dict[str, Any] = {}
     for name, value in node.items():
         if name in _DROPPED and not isinstance(value, dict):
-            continue
-        if name == "maxLength" and value >= _TOLD_BELOW:
             continue
         if name == "default" and (value is None or value == []):
             continue

@@ -16,6 +16,9 @@ TicketError                 carries `code` (stable, documented), `hint` and `ret
 ├── BatchFailed             nothing of the batch was stored; `result` says why             409
 ├── AlreadyUndone           the batch was taken back before, by the batch `undone_by`      409
 ├── UndoConflict            changed since the batch; `conflicts` says by whom              409
+├── ReferenceNotFound       no such row of reference data                                  404
+├── InUse                   tickets refer to the row; `count`                              409
+├── StatusNeeded            without this status tickets could not be worked on             409
 ├── PositionGone            events after a position cannot be read any more                410
 ├── IdempotencyMismatch     this key was used with another body                            422
 └── StorageBusy             the database is locked or away; the same call may work later   503
@@ -249,6 +252,36 @@ class UndoConflict(TicketError):
         self.batch_id = batch_id
         self.conflicts = list(conflicts)
         self.hint = "look at these tickets; atomic: false undoes the others"
+
+
+class ReferenceNotFound(TicketError):
+    code = "not_found"
+
+    def __init__(self, kind: str, id: str) -> None:
+        super().__init__(f"there is no {id[:80]!r} among the {kind.replace('_', ' ')}")
+        self.kind = kind
+        self.id = id
+        self.hint = "rows are named by their ids here"
+
+
+class InUse(TicketError):
+    """`count` of what refers to the row."""
+
+    code = "in_use"
+
+    def __init__(self, kind: str, id: str, count: int, why: str, *, users: str = "tickets") -> None:
+        one = users[:-1] if count == 1 else users
+        super().__init__(f"{id} is used by {count} {one}, so {why}")
+        self.kind = kind
+        self.id = id
+        self.count = count
+        self.hint = "set active to false, and it is offered no more"
+
+
+class StatusNeeded(TicketError):
+    """There would be no status left for one of the phases that work goes through."""
+
+    code = "status_needed"
 
 
 class PositionGone(TicketError):

@@ -70,7 +70,7 @@ class TicketFields(Input):
 
 
 class NewTicket(TicketFields):
-    summary: Summary
+    summary: Summary = Field(description="at most 200 characters")
     attachments: Annotated[list[NewAttachment], Field(max_length=50)] | None = None
     blocked_by: Annotated[list[Key], Field(max_length=50)] | None = Field(
         default=None, description="keys of tickets that must be done first"
@@ -186,6 +186,14 @@ class TicketQuery(TicketFilter):
     sort_order: Literal["asc", "desc"] = "desc"
     limit: Annotated[int, Field(ge=1, le=100)] = 20
     cursor: Annotated[str, StringConstraints(max_length=1000)] | None = None
+
+
+class ExportQuery(TicketFilter):
+    """Which tickets to export."""
+
+    phase: list[Phase] | None = None
+    show_completed: bool = Field(default=True, description="also done and cancelled tickets")
+    ready: bool | None = None
 
 
 class BoardQuery(Input):

@@ -287,6 +287,18 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
+class ReferenceWritten:
+    """What a change of reference data did; `noop` and `replayed` as of Written."""
+
+    id: str
+    name: str
+    event_id: str | None
+    position: str
+    noop: bool = False
+    replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class User:
     id: str
     name: str

@@ -22,13 +22,14 @@ from taskhub.tickets.model import (
     Include,
     Relation,
     RelationName,
+    Ticket,
     TicketDetail,
     TicketPage,
     TicketSnapshot,
     TicketState,
 )
 from taskhub.tickets.past import Past, seq_of
-from taskhub.tickets.queries import cursor_after, list_statement, resolve
+from taskhub.tickets.queries import conditions_of, cursor_after, list_statement, resolve
 from taskhub.tickets.record import TicketRecord, record_of, select_records
 from taskhub.tickets.reference import ReferenceCache
 from taskhub.tickets.views import compact, filterable, full, lease_state
@@ -55,6 +56,14 @@ class Reading:
         more, records = len(records) > query.limit, records[: query.limit]
         next_cursor = cursors.encode(cursor_after(resolved, records[-1]), resolved.identity) if more else None
         return TicketPage([self._compact(record) for record in records], next_cursor, self.state.position)
+
+    def all_after(self, no: int, query: TicketQuery, principal: Principal, limit: int) -> list[Ticket]:
+        """The next tickets by number that match, whole. Raises InvalidInput."""
+        resolved = resolve(query, self.references, principal, self.state.key_prefix)
+        conditions = conditions_of(self.connection, self.workspace, resolved, self.references)
+        statement = select_records().where(*conditions, tickets.c.no > no).order_by(tickets.c.no).limit(limit)
+        rows = self.connection.execute(statement)
+        return [full(record_of(row), self.references, self.state.key_prefix) for row in rows]
 
     def past(self, as_of: str, now: datetime) -> Past:
         """How it was at a time or an event. Raises InvalidInput."""

@@ -1,8 +1,9 @@
 """The ticket service: what every face calls. It checks the scope, begins a unit, and lets the unit do the work."""
 
-from collections.abc import Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import replace
-from typing import Final, TypeVar
+from functools import partial
+from typing import BinaryIO, Final, TypeVar
 
 from pydantic import TypeAdapter
 from sqlalchemy import Connection
@@ -17,15 +18,18 @@ from taskhub.storage.idempotency import IdempotentRequest, fingerprint
 from taskhub.storage.times import utc_now
 from taskhub.storage.transaction import Transaction
 from taskhub.storage.writer import Writer
-from taskhub.tickets import batches, claims, links, removal, writes
+from taskhub.tickets import batches, claims, links, references, removal, writes
 from taskhub.tickets.board import board
 from taskhub.tickets.cursor import CursorCodec
 from taskhub.tickets.errors import InputProblem, InvalidInput
+from taskhub.tickets.export import Format, read_rows
+from taskhub.tickets.imports import Imported, import_rows
 from taskhub.tickets.inputs import (
     BoardQuery,
     BulkUpdate,
     ClaimNext,
     EventQuery,
+    ExportQuery,
     Input,
     NewAttachment,
     NewClaim,
@@ -46,9 +50,12 @@ from taskhub.tickets.model import (
     EventPage,
     Include,
     Reference,
+    ReferenceKind,
+    ReferenceWritten,
     RelationName,
     Reported,
     Status,
+    Ticket,
     TicketDetail,
     TicketPage,
     TicketSnapshot,
@@ -59,17 +66,20 @@ from taskhub.tickets.polling import EventPolling, filter_of
 from taskhub.tickets.queries import resolve
 from taskhub.tickets.reads import Reading
 from taskhub.tickets.reference import ROLES, CallerResolver, ReferenceCache, References, UnknownReference
+from taskhub.tickets.reference_inputs import ReferenceChange, ReferenceInput
 from taskhub.tickets.requests import checked_key, require
 from taskhub.tickets.unit import TicketUnit
 
 T = TypeVar("T")
-W = TypeVar("W", bound=Written | BatchResult)
+W = TypeVar("W", bound=Written | BatchResult | ReferenceWritten)
 
 LEASE_DEFAULT_S: Final = 1800
 
+EXPORT_AT_A_TIME: Final = 500
 _WRITTEN: Final = TypeAdapter(Written)
 _BATCH_RESULT: Final = TypeAdapter(BatchResult)
 _CLAIMED: Final = TypeAdapter(Claimed)
+_REFERENCE: Final = TypeAdapter(ReferenceWritten)
 _REPORTED: Final = TypeAdapter(Reported)
 
 
@@ -400,6 +410,70 @@ class TicketService:
     async def response_categories(self, caller: Caller) -> list[Reference]:
         return list((await self._references(caller)).response_categories)
 
+    async def create_reference(
+        self, caller: Caller, kind: ReferenceKind, new: ReferenceInput, *, idempotency_key: str | None = None
+    ) -> ReferenceWritten:
+        """Add a row of reference data. Raises InvalidInput, IdempotencyMismatch, Forbidden and StorageBusy."""
+        return await self._write(
+            caller, "create_reference", idempotency_key, (kind.encode(), _bytes(new)),
+            lambda unit: references.create(unit, kind, new), _REFERENCE, scope="reference:write",
+        )  # fmt: skip
+
+    async def change_reference(
+        self,
+        caller: Caller,
+        kind: ReferenceKind,
+        id: str,
+        asked: ReferenceChange,
+        *,
+        idempotency_key: str | None = None,
+    ) -> ReferenceWritten:
+        """Change a row. Raises what create_reference raises, ReferenceNotFound, InUse and StatusNeeded."""
+        return await self._write(
+            caller, "change_reference", idempotency_key, (kind.encode(), id.encode(), _bytes(asked)),
+            lambda unit: references.change(unit, kind, id, asked), _REFERENCE, scope="reference:write",
+        )  # fmt: skip
+
+    async def remove_reference(
+        self, caller: Caller, kind: ReferenceKind, id: str, *, idempotency_key: str | None = None
+    ) -> ReferenceWritten:
+        """Remove a row. Raises what change_reference raises."""
+        return await self._write(
+            caller, "remove_reference", idempotency_key, (kind.encode(), id.encode()),
+            lambda unit: references.remove(unit, kind, id), _REFERENCE, scope="reference:write",
+        )  # fmt: skip
+
+    async def export(self, caller: Caller, query: ExportQuery) -> AsyncIterator[list[Ticket]]:
+        """All tickets that match, by number and some at a time, each part as it is when it is read.
+
+        Raises InvalidInput, Forbidden and StorageBusy.
+        """
+        rows = TicketQuery(**query.model_dump(exclude_unset=True) | {"show_completed": query.show_completed})
+        last = 0
+        while True:
+            read = partial(Reading.all_after, no=last, query=rows, principal=caller.principal, limit=EXPORT_AT_A_TIME)
+            page = await self._read(caller, read)
+            if page:
+                yield page
+            if len(page) < EXPORT_AT_A_TIME:
+                return
+            last = int(page[-1].key.rpartition("-")[2])
+
+    async def import_file(self, caller: Caller, file: BinaryIO, form: Format, *, strict: bool = False) -> Imported:
+        """Take the rows of a file in, each by itself; with `strict` all of them or none.
+
+        Raises InvalidInput for what is no such file, ImportRefused, Forbidden and StorageBusy.
+        """
+        require(caller, "tickets:write")
+        run = partial(self._unit, replace(caller, origin="import"))
+        return await import_rows(run, read_rows(file, form), strict=strict)
+
+    async def _unit(self, caller: Caller, change: Callable[[TicketUnit], T]) -> T:
+        def work(transaction: Transaction) -> T:
+            return change(TicketUnit(transaction, caller, self._cache))
+
+        return (await self._writer.run(caller.principal.workspace, work)).value
+
     async def resolver(self, caller: Caller) -> Resolver:
         """What turns the values of a filter into ids, for this caller."""
         return CallerResolver(await self._references(caller, "events:read"), caller.principal)
@@ -430,9 +504,10 @@ class TicketService:
         answer_type: TypeAdapter[W],
         *,
         batch_id: str | None = None,
+        scope: Scope = "tickets:write",
     ) -> W:
         # Asked on replays as well: what was allowed then may not be now.
-        require(caller, "tickets:write")
+        require(caller, scope)
         workspace = caller.principal.workspace
 
         def work(transaction: Transaction) -> W:

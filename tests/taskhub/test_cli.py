@@ -189,7 +189,25 @@ def test_migrate_makes_the_database(data_of_its_own: Path, capsys: pytest.Captur
     assert (data_of_its_own / "taskhub.db").stat().st_size > 0
 
 
-@pytest.mark.parametrize("command", ["migrate", "check", "serve", "stdio"])
+def test_tickets_leave_as_a_file_and_come_back_once(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    path = tmp_path / "tickets.csv"
+    path.write_text("external_ticket_id,summary\nA,検索\nB,\n")
+    assert run(["import", "--strict", str(path)]) == 1
+    assert run(["import", str(path)]) == 1
+    said = capfdbinary.readouterr()
+    assert b"1 created, 0 updated, 0 unchanged, 1 not taken" in said.out
+    assert f"{path}:3: summary".encode() in said.err
+
+    assert run(["export", "--format", "jsonl"]) == 0
+    lines = tmp_path / "tickets.jsonl"
+    lines.write_bytes(capfdbinary.readouterr().out)
+    assert [json.loads(text)["summary"] for text in lines.read_text().splitlines()] == ["検索"]
+    assert run(["import", str(lines)]) == 0
+    assert b"1 unchanged" in capfdbinary.readouterr().out
+    assert run(["import", str(tmp_path / "nothing.csv")]) == 1
+
+
+@pytest.mark.parametrize("command", ["migrate", "check", "serve", "stdio", "export"])
 def test_an_address_that_is_no_database_is_named_before_it_is_used(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -343,8 +361,8 @@ def test_every_command_has_its_module() -> None:
 
     commands = list(actions[0].choices or ())
 
-    assert sorted(commands) == ["check", "mcp-config", "migrate", "serve", "stdio", "watch"]
-    for command in commands:
+    assert sorted(commands) == ["check", "export", "import", "mcp-config", "migrate", "serve", "stdio", "watch"]
+    for command in sorted({*commands, "import_file"} - {"import"}):
         assert (directory / f"{command.replace('-', '_')}.py").is_file()
 
 

@@ -30,6 +30,7 @@ _FTS = (
 _LISTS = {
     "ix_tickets_board": ["status_id", "updated_at", "no", "assignee_id", "deleted_at"],
     "ix_tickets_priority": ["priority", "no"],
+    "ix_tickets_external": ["external_ticket_id"],
 }
 
 _TICKETS = sa.text(

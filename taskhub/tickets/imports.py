@@ -1,0 +1,161 @@
+"""Taking rows of a file in: each is a ticket to be created, or the one it stands for to be brought up to it."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, Literal, Protocol, TypeVar
+
+from sqlalchemy import select
+
+from taskhub.storage.group import MAX_COMMANDS
+from taskhub.storage.schema import tickets
+from taskhub.tickets import writes
+from taskhub.tickets.errors import InputProblem, InvalidInput, TicketError
+from taskhub.tickets.export import BadLine, ImportRow
+from taskhub.tickets.inputs import NewTicket, TicketChange
+from taskhub.tickets.keys import key_of
+from taskhub.tickets.unit import TicketUnit
+
+T = TypeVar("T")
+
+Outcome = Literal["created", "updated", "unchanged"]
+
+MAX_NAMED: Final = 100
+"""Bad lines that an answer names."""
+MAX_STRICT: Final = 5000
+"""Rows of one unit of work: nobody else writes meanwhile."""
+
+_T: Final = tickets.c
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """How many rows had which effect, and the lines that were not taken, the first of them by name."""
+
+    created: int
+    updated: int
+    unchanged: int
+    failed: int
+    errors: list[BadLine]
+
+
+class ImportRefused(TicketError):
+    """A strict import found lines that it cannot take, so it took none."""
+
+    code = "import_refused"
+
+    def __init__(self, failed: int, errors: list[BadLine]) -> None:
+        super().__init__(f"{failed} line{'' if failed == 1 else 's'} cannot be taken, so nothing was")
+        self.failed = failed
+        self.errors = errors
+
+
+def take(unit: TicketUnit, row: ImportRow) -> Outcome:
+    """Bring one row in. Raises what creating and updating a ticket raise."""
+    key = _key(unit, row)
+    given = row.model_dump(exclude_unset=True, exclude={"key"})
+    if key is None:
+        if row.summary is None:
+            raise InvalidInput([InputProblem("/summary", "is required for a ticket that is not there yet")])
+        writes.create(unit, NewTicket(**given))
+        return "created"
+    return "unchanged" if writes.update(unit, key, TicketChange(**given), None).noop else "updated"
+
+
+def _key(unit: TicketUnit, row: ImportRow) -> str | None:
+    """The key of the ticket that a row stands for; None when it is not there yet. The other system's id goes first:
+    a key in a file from elsewhere is another ticket's here."""
+    if row.external_ticket_id is None:
+        return row.key
+    statement = (
+        select(_T.no)
+        .where(
+            _T.workspace_id == unit.transaction.workspace,
+            _T.external_ticket_id == row.external_ticket_id,
+            _T.deleted_at.is_(None),
+        )
+        .limit(2)
+    )
+    found = [key_of(unit.prefix, no) for no in unit.transaction.connection.execute(statement).scalars()]
+    if len(found) > 1:
+        raise InvalidInput([InputProblem("/external_ticket_id", f"several tickets have it: {', '.join(found)} …")])
+    return found[0] if found else None
+
+
+def take_all(unit: TicketUnit, rows: Sequence[tuple[int, ImportRow]]) -> Counter[Outcome]:
+    """Bring all rows in, or none. Raises ImportRefused."""
+    outcomes: Counter[Outcome] = Counter()
+    bad: list[BadLine] = []
+    for line, row in rows:
+        try:
+            with unit.transaction.part():
+                outcomes[take(unit, row)] += 1
+        except TicketError as error:
+            bad.append(BadLine(line, str(error)))
+    if bad:
+        raise ImportRefused(len(bad), bad[:MAX_NAMED])
+    return outcomes
+
+
+class RunUnit(Protocol):
+    """Runs a change in a unit of its own."""
+
+    def __call__(self, change: Callable[[TicketUnit], T]) -> Awaitable[T]: ...
+
+
+async def import_rows(run: RunUnit, rows: Iterable[tuple[int, ImportRow | BadLine]], *, strict: bool) -> Imported:
+    """Take rows in, each by itself; with `strict` all of them or none.
+
+    Raises InvalidInput, ImportRefused and StorageBusy.
+    """
+    importing = _Importing(run)
+    for number, row in rows:
+        if isinstance(row, BadLine):
+            importing.refuse(row)
+            continue
+        importing.group.append((number, row))
+        if strict and len(importing.group) > MAX_STRICT:
+            raise InvalidInput([InputProblem("", f"a strict import takes at most {MAX_STRICT} rows at once")])
+        if not strict and len(importing.group) == MAX_COMMANDS:
+            await importing.take_group()
+    if not strict:
+        await importing.take_group()
+    elif importing.failed:
+        raise ImportRefused(importing.failed, importing.bad)
+    else:
+        importing.outcomes = await run(partial(take_all, rows=importing.group))
+    outcomes = importing.outcomes
+    return Imported(
+        outcomes["created"], outcomes["updated"], outcomes["unchanged"], importing.failed, importing.bad[:MAX_NAMED]
+    )
+
+
+class _Importing:
+    """How far an import is: rows that wait to share a transaction, and what became of those before."""
+
+    def __init__(self, run: RunUnit) -> None:
+        self._run = run
+        self.group: list[tuple[int, ImportRow]] = []
+        self.outcomes: Counter[Outcome] = Counter()
+        self.bad: list[BadLine] = []
+        self.failed = 0
+
+    def refuse(self, bad: BadLine) -> None:
+        self.failed += 1
+        # Only the first by their lines are named; a line that could not be read is known before the rows above it.
+        self.bad = sorted([*self.bad, bad], key=lambda found: found.line)[:MAX_NAMED]
+
+    async def take_group(self) -> None:
+        """Take the rows that wait, together but each by itself. Raises StorageBusy."""
+        changes = [partial(take, row=row) for _, row in self.group]
+        answers = await asyncio.gather(*(self._run(change) for change in changes), return_exceptions=True)
+        for (number, _), answer in zip(self.group, answers, strict=True):
+            if isinstance(answer, TicketError) and not answer.retryable:
+                self.refuse(BadLine(number, str(answer)))
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                self.outcomes[answer] += 1
+        self.group.clear()

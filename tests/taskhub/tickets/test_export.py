@@ -1,0 +1,182 @@
+"""Tickets as files, and files as tickets."""
+
+import csv
+import io
+from datetime import date
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taskhub.auth.errors import Forbidden
+from taskhub.tickets.errors import InvalidInput
+from taskhub.tickets.export import BadLine, Format, ImportRow, header, line, read_rows
+from taskhub.tickets.imports import Imported, ImportRefused
+from taskhub.tickets.inputs import ExportQuery
+from taskhub.tickets.model import Ref, Ticket
+from tests.taskhub.world import ALICE, World, caller
+
+
+async def exported(world: World, form: Format, **query: Any) -> bytes:
+    lines = [header(form)]
+    async for page in world.tickets.export(ALICE, ExportQuery(**query)):
+        lines += [line(ticket, form) for ticket in page]
+    return b"".join(lines)
+
+
+async def imported(world: World, text: str | bytes, form: Format = "csv", *, strict: bool = False) -> Imported:
+    file = io.BytesIO(text.encode() if isinstance(text, str) else text)
+    return await world.tickets.import_file(ALICE, file, form, strict=strict)
+
+
+@pytest.fixture
+async def filled(world: World) -> World:
+    await world.add("users", "Bob")
+    await world.add("accounts", "Aozora, Inc.")
+    await world.create(
+        "全文検索", description="two\r\nlines, and \"quotes\"", person_in_charge="bob", account="aozora_inc",
+        category="incident", category_detail="outage", labels=["ux", "a b"], priority="high", has_defect=False,
+        scheduled_completion_date=date(2026, 12, 1), actual_effort_hours=1.5, external_ticket_id="E-1",
+    )  # fmt: skip
+    await world.create("=HYPERLINK(1)", description="'=x", remarks="-1", parent="TH-1", status="completed")
+    await world.create("waits", status="waiting", waiting_reason="@them")
+    return world
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+async def test_what_was_exported_changes_nothing_when_it_is_imported(filled: World, form: Format) -> None:
+    before = [await filled.ticket(f"TH-{n}") for n in (1, 2, 3)]
+    heard = len(filled.heard)
+
+    done = await imported(filled, await exported(filled, form), form)
+
+    assert done == Imported(0, 0, 3, 0, [])
+    assert [await filled.ticket(f"TH-{n}") for n in (1, 2, 3)] == before
+    assert len(filled.heard) == heard
+
+
+async def test_a_spreadsheet_opens_it_and_runs_nothing_in_it(filled: World) -> None:
+    text = await exported(filled, "csv")
+    rows = list(csv.DictReader(io.StringIO(text.decode("utf-8-sig"), newline="")))
+
+    assert text.startswith(b"\xef\xbb\xbfkey,")
+    assert [row["summary"] for row in rows] == ["全文検索", "'=HYPERLINK(1)", "waits"]
+    assert (rows[0]["account"], rows[0]["labels"], rows[0]["has_defect"]) == ("Aozora, Inc.", "a b, ux", "false")
+    assert (rows[1]["description"], rows[1]["remarks"], rows[2]["waiting_reason"]) == ("''=x", "'-1", "'@them")
+    assert all(not cell.startswith(("=", "+", "-", "@", "\t", "\r")) for row in rows for cell in row.values())
+
+
+async def test_an_export_has_the_filters_of_the_list_and_all_phases(filled: World) -> None:
+    async def keys(**query: Any) -> list[str]:
+        return [t.key async for page in filled.tickets.export(ALICE, ExportQuery(**query)) for t in page]
+
+    assert await keys() == ["TH-1", "TH-2", "TH-3"]
+    assert await keys(show_completed=False) == ["TH-1", "TH-3"]
+    assert await keys(label=["ux"]) == await keys(query="検索") == ["TH-1"]
+    with pytest.raises(InvalidInput):
+        await keys(account=["nobody"])
+
+
+async def test_all_pages_are_exported(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskhub.tickets.service.EXPORT_AT_A_TIME", 2)
+    for count in range(1, 6):
+        await world.create()
+        pages = [[t.key for t in page] async for page in world.tickets.export(ALICE, ExportQuery())]
+        assert [key for page in pages for key in page] == [f"TH-{n}" for n in range(1, count + 1)]
+        assert max(map(len, pages)) <= 2
+
+
+async def test_rows_are_created_once_and_then_brought_up_to_date(world: World) -> None:
+    text = (
+        "external_ticket_id,summary,status,labels,reception_at\n"
+        'A-1,one,In Progress,"x, y",\n'
+        "A-2,two,,,2026-01-02T03:04:05Z\n"
+    )
+
+    assert await imported(world, text) == Imported(2, 0, 0, 0, [])
+    assert await imported(world, text) == Imported(0, 0, 2, 0, [])
+    assert await imported(world, text.replace("two", "three")) == Imported(0, 1, 1, 0, [])
+    one, two = await world.ticket("TH-1"), await world.ticket("TH-2")
+    assert (one.summary, one.status.id, one.labels, one.external_ticket_id) == ("one", "in_progress", ("x", "y"), "A-1")
+    assert (two.summary, two.reception_at) == ("three", "2026-01-02T03:04:05.000Z")
+    assert {event.origin for event in world.heard} == {"import"}
+
+
+async def test_bad_lines_are_named_with_their_reasons_and_the_good_ones_taken(world: World) -> None:
+    text = (
+        "key,external_ticket_id,summary,status\n"
+        ",A-1,good,\n"
+        ',A-2,"two\nlines",nowhere\n'
+        ",,no id,\n"
+        "TH-99,,gone,\n"
+        ",A-3\n"
+        ",A-4,,\n"
+        ",A-5,also good,done?\n".replace("done?", "completed")
+    )
+    done = await imported(world, text)
+
+    assert (done.created, done.failed) == (2, 5)
+    assert [bad.line for bad in done.errors] == [3, 5, 6, 7, 8]
+    for bad, reason in zip(done.errors, ["status", "neither", "TH-99", "2 cells", "summary"], strict=True):
+        assert reason in bad.reason, bad
+
+
+async def test_a_strict_import_takes_all_or_nothing(world: World) -> None:
+    rows = '{"external_ticket_id": "A", "summary": "a"}\n{"external_ticket_id": "B", "summary": "b", "status": "x"}\n'
+    with pytest.raises(ImportRefused) as refused:
+        await imported(world, rows, "jsonl", strict=True)
+    assert [bad.line for bad in refused.value.errors] == [2]
+    with pytest.raises(ImportRefused):
+        await imported(world, rows.replace('"x"', '"received"') + "no json", "jsonl", strict=True)
+    assert await world.keys() == []
+    assert world.heard == []
+
+    assert await imported(world, rows.replace('"x"', '"received"'), "jsonl", strict=True) == Imported(2, 0, 0, 0, [])
+
+
+async def test_a_file_of_another_form_is_refused_before_anything_is_taken(world: World) -> None:
+    for text, reason in [
+        ("external_ticket_id,sumary\nA,a\n", "summary"), ("summary\nx\n", "external_ticket_id or key"),
+        ("key,key\n", "twice"), ("", "external_ticket_id or key"),
+    ]:  # fmt: skip
+        with pytest.raises(InvalidInput, match=reason):
+            await imported(world, text)
+    assert (await imported(world, b"external_ticket_id,summary\nA,\xff\nB,b\n")).failed == 1
+    assert (await imported(world, "[]\n3\n\n", "jsonl")).errors == [
+        BadLine(1, "is no JSON object"), BadLine(2, "is no JSON object"),
+    ]  # fmt: skip
+
+
+async def test_an_id_that_several_tickets_have_is_no_ticket(world: World) -> None:
+    await world.create(external_ticket_id="A")
+    await world.create(external_ticket_id="A")
+
+    done = await imported(world, "external_ticket_id,summary\nA,x\n")
+    assert (done.failed, "TH-1, TH-2" in done.errors[0].reason) == (1, True)
+
+
+async def test_files_need_the_scopes_of_what_they_do(world: World) -> None:
+    with pytest.raises(Forbidden, match="tickets:read"):
+        await anext(world.tickets.export(caller(scopes=["tickets:write"]), ExportQuery()))
+    with pytest.raises(Forbidden, match="tickets:write"):
+        await world.tickets.import_file(caller(scopes=["tickets:read"]), io.BytesIO(b""), "csv")
+
+
+TEXTS = st.text(st.sampled_from("a='+-@\t,\"\n日 "), min_size=1, max_size=8)
+
+
+@given(
+    summary=TEXTS.filter(str.strip), remarks=TEXTS, labels=st.lists(st.sampled_from(["=x", "y z", "'-"]), unique=True)
+)
+def test_a_cell_is_read_as_what_was_written(summary: str, remarks: str, labels: list[str]) -> None:
+    ticket = Ticket(
+        "TH-1", 1, summary, None, Ref("received", "Received"), "todo", "none", None, None, None, None, None, None,
+        "2026-01-01T00:00:00.000Z", None, None, None, None, None, None, None, remarks, None, None,
+        tuple(sorted(labels)), None, False, None, "2026-01-01T00:00:00.000Z", "2026-01-01T00:00:00.000Z",
+    )  # fmt: skip
+    ((number, row),) = read_rows(io.BytesIO(header("csv") + line(ticket, "csv")), "csv")
+
+    assert isinstance(row, ImportRow)
+    assert (number, row.summary, row.remarks) == (2, summary.strip(), remarks)
+    assert (row.labels or []) == sorted(labels)
