@@ -17,7 +17,10 @@ from taskhub.tickets.requests import require
 
 PROBES: Final = frozenset({"/healthz", "/readyz"})
 """Asked by machines that know an address and no name: neither Host nor credential counts."""
-OPEN: Final = PROBES | {"/", "/favicon.ico", "/health", "/version", "/capabilities"}
+OPEN: Final = PROBES | {
+    "/", "/favicon.ico", "/health", "/version", "/capabilities",
+    "/openapi.json", "/docs", "/docs/docs.css", "/docs/docs.js",
+}  # fmt: skip
 """What a caller must be able to read before it knows how to authenticate."""
 MCP_PATHS: Final = frozenset({"/mcp", "/sse", "/message"})
 

@@ -4,10 +4,11 @@ from typing import Final
 
 from aiohttp import web
 
-from routes.bodies import idempotency_key, json_response, no_parameters, read_model
+from routes.api import Route
+from routes.bodies import NoParameters, idempotency_key, json_response, no_parameters, read_model
 from routes.keys import CALLER, TICKETS
 from taskhub.tickets.inputs import BulkUpdate, UndoBatch
-from taskhub.tickets.model import BatchResult
+from taskhub.tickets.model import Batch, BatchResult
 
 MAX_BULK_BYTES: Final = 8 * 1024 * 1024
 
@@ -40,3 +41,23 @@ async def get_batch(request: web.Request) -> web.Response:
 
 def _answer(result: BatchResult) -> web.Response:
     return json_response(result, headers={"TaskHub-Position": result.position})
+
+
+ROUTES: Final = (
+    Route(
+        "POST", "/api/v1/tickets/bulk", update_tickets, "update_tickets", "Change up to 50 tickets together",
+        scope="tickets:write", query=NoParameters, body=BulkUpdate,
+        example={"items": [{"ticket_id": "TH-1", "status": "in_progress"}, {"ticket_id": "TH-2", "priority": "high"}]},
+        answer=BatchResult, takes=("Idempotency-Key",), sends=("TaskHub-Position",), problems=("batch_failed",),
+    ),
+    Route(
+        "GET", "/api/v1/batches/{id}", get_batch, "get_batch", "Read what was changed together",
+        scope="tickets:read", query=NoParameters, answer=Batch, problems=("no_such_batch",),
+    ),
+    Route(
+        "POST", "/api/v1/batches/{id}/undo", undo, "undo_batch", "Take a batch back",
+        scope="tickets:write", query=NoParameters, body=UndoBatch, body_optional=True, example={"atomic": False},
+        answer=BatchResult, takes=("Idempotency-Key",), sends=("TaskHub-Position",),
+        problems=("no_such_batch", "already_undone", "undo_conflict", "batch_failed"),
+    ),
+)  # fmt: skip

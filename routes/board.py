@@ -1,10 +1,14 @@
 """`/api/v1/board`: the tickets by status, now or as they were."""
 
+from typing import Final
+
 from aiohttp import web
 
+from routes.api import Route
 from routes.bodies import json_response, query_model
 from routes.keys import CALLER, TICKETS
 from taskhub.tickets.inputs import BoardQuery
+from taskhub.tickets.model import Board
 
 
 async def get_board(request: web.Request) -> web.Response:
@@ -12,3 +16,12 @@ async def get_board(request: web.Request) -> web.Response:
     query = query_model(request, BoardQuery)
     board = await request.app[TICKETS].get_board(request[CALLER], query)
     return json_response(board, headers={"TaskHub-Position": board.position})
+
+
+ROUTES: Final = (
+    Route(
+        "GET", "/api/v1/board", get_board, "get_board", "See the tickets by status, now or as they were",
+        scope="tickets:read", query=BoardQuery, answer=Board, sends=("TaskHub-Position",),
+        problems=("position_expired",),
+    ),
+)  # fmt: skip

@@ -6,9 +6,10 @@ import json
 import re
 import types
 import typing
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import orjson
 from aiohttp import hdrs, web
@@ -36,6 +37,7 @@ MAX_FIELDS: Final = 100
 """Of an object that is checked against a model: far more than any model has."""
 
 M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
 _IDEMPOTENCY_HEADER: Final = istr("Idempotency-Key")
 _JSON_HEADERS: Final = CIMultiDict({hdrs.CONTENT_TYPE: "application/json", hdrs.CACHE_CONTROL: "no-store"})
 _JSON_TYPE: Final = re.compile(r"application/(?:[\w.-]+\+)?json")
@@ -182,6 +184,13 @@ def parse_query(
     except ValidationError as error:
         return None, faults + validation_faults(error, query=True)
     return (None, faults) if faults else (found, faults)
+
+
+@dataclass(frozen=True, slots=True)
+class Items(Generic[T]):
+    """A whole list."""
+
+    items: Sequence[T]
 
 
 class NoParameters(BaseModel):

@@ -3,8 +3,8 @@
 import asyncio
 import secrets
 import time
-from dataclasses import fields
-from typing import Annotated, Any, Final
+from dataclasses import dataclass, fields
+from typing import Annotated, Final, Literal
 
 from aiohttp import web
 from pydantic import BaseModel, Field
@@ -15,9 +15,11 @@ from broadcaster.event import Event, EventDraft, Position
 from broadcaster.filters import Clause, Filter
 from broadcaster.frames import Format
 from broadcaster.log import EventLog
+from broadcaster.report import BroadcastStatistics
 from broadcaster.stream import StreamRequest
 from broadcaster.subscriber import Subscriber
 from routes.access import caller_with
+from routes.api import Route
 from routes.bodies import NoParameters, json_response, query_model
 from routes.errors import Fault, Problem
 from routes.keys import BROADCASTER, DATABASE, EVENT_LOG, LIFECYCLE, PUBLISHER
@@ -34,20 +36,65 @@ class ExplainParameters(BaseModel):
     stream: Annotated[str, Field(min_length=1, max_length=64)]
 
 
+@dataclass(frozen=True, slots=True)
+class InstanceStatistics(BroadcastStatistics):
+    """Figures of this instance. `partial`: there may be others, whose figures are not in here. Rates are per second,
+    latencies milliseconds."""
+
+    instance: str
+    version: str
+    partial: bool
+    draining: bool
+    database: str
+
+
+@dataclass(frozen=True, slots=True)
+class RoundTrip:
+    """A test event: until it was stored, and until a stream had it."""
+
+    event: str
+    commit_ms: float
+    round_trip_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class FilterVerdict:
+    name: str
+    values: list[str]
+    passes: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a stream did or did not get an event. `match`: how the event moves its ticket through the state asked for.
+
+    A flip of that state is sent whatever the other names of the filter say: single verdicts may differ from the whole.
+    """
+
+    event: str
+    stream: str
+    verdict: Literal["filtered", "before_start", "pending", "sent"]
+    detail: str
+    match: str | None
+    position: str
+    state: str
+    filter: list[FilterVerdict]
+
+
 async def statistics(request: web.Request) -> web.Response:
-    """GET /events/debug: figures of this instance. `partial`: there may be others, whose figures are not in here."""
+    """GET /events/debug → InstanceStatistics."""
     caller_with(request, "admin")
     query_model(request, NoParameters)
     figures = request.app[BROADCASTER].statistics()
-    answer: dict[str, Any] = {
-        "instance": request.app[LIFECYCLE].instance,
-        "version": __version__,
-        "partial": figures.relay.state != "local",
-        "draining": request.app[LIFECYCLE].draining,
-        "database": await _database_state(request.app[DATABASE]),
+    answer = InstanceStatistics(
         # Not `asdict`: copying what thousands of streams say would hold the loop, orjson writes it as it stands.
         **{each.name: getattr(figures, each.name) for each in fields(figures)},
-    }
+        instance=request.app[LIFECYCLE].instance,
+        version=__version__,
+        partial=figures.relay.state != "local",
+        draining=request.app[LIFECYCLE].draining,
+        database=await _database_state(request.app[DATABASE]),
+    )
     return json_response(answer)
 
 
@@ -94,12 +141,8 @@ async def test(request: web.Request) -> web.Response:
         raise Problem("overloaded", detail, members={"retryable": True}) from None
     finally:
         subscriber.disconnected()
-    answer = {
-        "event": done.events[0].id,
-        "commit_ms": round(1000 * (committed - started), 3),
-        "round_trip_ms": round(1000 * (probe.arrived_at - started), 3),
-    }
-    return json_response(answer)
+    commit_ms, round_trip_ms = (round(1000 * (moment - started), 3) for moment in (committed, probe.arrived_at))
+    return json_response(RoundTrip(done.events[0].id, commit_ms, round_trip_ms))
 
 
 async def explain(request: web.Request) -> web.Response:
@@ -112,10 +155,11 @@ async def explain(request: web.Request) -> web.Response:
     return json_response(explanation(event, subscriber, broadcaster.position_of(subscriber)))
 
 
-def explanation(event: Event, subscriber: Subscriber, position: Position) -> dict[str, Any]:
+def explanation(event: Event, subscriber: Subscriber, position: Position) -> Explanation:
     """The verdict on one event and one stream, with what it rests on."""
     selected = subscriber.request.filter
     match = selected.match(event)
+    verdict: Literal["filtered", "before_start", "pending", "sent"]
     if match is None:
         verdict, detail = "filtered", "the filter does not let it pass"
     elif event.seq <= subscriber.began_at.seq:
@@ -124,24 +168,19 @@ def explanation(event: Event, subscriber: Subscriber, position: Position) -> dic
         verdict, detail = "pending", f"it will be sent: the stream is at {position}, {subscriber.state}"
     else:
         verdict, detail = "sent", "it was sent, or its ticket was in the snapshot"
-    return {
-        "event": event.id,
-        "stream": subscriber.id,
-        "verdict": verdict,
-        "detail": detail,
-        "match": match or None,
-        "position": str(position),
-        "state": subscriber.state,
-        # A flip of the state asked for is sent whatever the other names say: single answers may differ from the whole.
-        "filter": [
-            {
-                "name": name,
-                "values": clause.describe(),
-                "passes": Filter(((name, clause),)).match(event) is not None,
-            }
+    return Explanation(
+        event=event.id,
+        stream=subscriber.id,
+        verdict=verdict,
+        detail=detail,
+        match=match or None,
+        position=str(position),
+        state=subscriber.state,
+        filter=[
+            FilterVerdict(name, clause.describe(), Filter(((name, clause),)).match(event) is not None)
             for name, clause in selected.clauses
         ],
-    }
+    )
 
 
 class Probe:
@@ -199,3 +238,25 @@ async def _database_state(database: Database) -> str:
     except StorageBusy as busy:
         return f"away: {busy}"
     return "up"
+
+
+ROUTES: Final = (
+    Route(
+        "GET", "/events/debug", statistics, "get_statistics", "Tell what the event engine does",
+        scope="admin", query=NoParameters, answer=InstanceStatistics,
+    ),
+    Route(
+        "GET", "/events/debug/explain", explain, "explain_event", "Tell why a stream did or did not get an event",
+        scope="admin", query=ExplainParameters, answer=Explanation, problems=("not_found",),
+    ),
+    Route(
+        "POST", "/events/debug/test", test, "test_stream", "Publish a test event and measure its way to a stream",
+        scope="admin", query=NoParameters, answer=RoundTrip,
+        problems=("too_many_streams", "draining", "overloaded"),
+    ),
+    Route(
+        "DELETE", "/events/debug/streams/{id}", end_stream, "end_stream",
+        "Say goodbye to a stream; its client may come back",
+        scope="admin", media=(), status=204, problems=("not_found",),
+    ),
+)  # fmt: skip

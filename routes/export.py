@@ -7,10 +7,12 @@ from typing import BinaryIO, Final, cast
 from aiohttp import hdrs, web
 from pydantic import BaseModel
 
+from routes.api import Route
 from routes.bodies import READ_TIMEOUT_S, json_response, query_model
 from routes.errors import Problem
 from routes.keys import CALLER, TICKETS
 from taskhub.tickets.export import MEDIA_TYPES, Format, header, line
+from taskhub.tickets.imports import Imported
 from taskhub.tickets.inputs import ExportQuery
 from taskhub.tickets.model import Ticket
 
@@ -81,3 +83,18 @@ async def _chunk(request: web.Request) -> bytes:
     except TimeoutError:
         detail = f"nothing of the body arrived for {READ_TIMEOUT_S:g} seconds"
         raise Problem("request_timeout", detail, headers={"Connection": "close"}) from None
+
+
+ROUTES: Final = (
+    Route(
+        "GET", "/api/v1/export", export, "export_tickets", "Read all tickets as a file",
+        scope="tickets:read", query=ExportParameters, media=tuple(MEDIA_TYPES.values()),
+        sends=("Content-Disposition",), head=False,
+    ),
+    Route(
+        "POST", "/api/v1/import", import_, "import_tickets", "Take the tickets of a file in",
+        detail="With `strict` all of them or none.",
+        scope="tickets:write", query=ImportParameters, file=tuple(_FORMATS), answer=Imported,
+        problems=("import_refused",),
+    ),
+)  # fmt: skip

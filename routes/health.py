@@ -1,10 +1,15 @@
 """How the process is, and what it offers: for probes, load balancers, scripts and people."""
 
+from dataclasses import dataclass
+from typing import Final, Literal
+
 from aiohttp import web
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, MODERN_PROTOCOL_VERSIONS
+from pydantic import BaseModel
 
 from broadcaster.event import SYSTEM_TYPES, TICKET_TYPES
 from broadcaster.filters import FILTER_NAMES
+from routes.api import Route
 from routes.bodies import json_response
 from routes.keys import AUTH, BROADCASTER, DATABASE, LIFECYCLE, MCP, SETTINGS
 from taskhub import __version__
@@ -13,9 +18,73 @@ from taskhub.remote import RemoteTickets
 from taskhub.tickets.errors import StorageBusy
 
 
+@dataclass(frozen=True, slots=True)
+class Alive:
+    status: Literal["ok"] = "ok"
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """`checks`: `ok`, `degraded`, or what is wrong, of each thing that readiness depends on."""
+
+    status: Literal["ready", "degraded", "unavailable"]
+    checks: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """The same for people. `transport`: those of the Model Context Protocol."""
+
+    status: Literal["ok", "degraded", "unavailable"]
+    version: str
+    instance: str
+    transport: list[str]
+    auth_enabled: bool
+    checks: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    name: str
+    version: str
+
+
+class AuthCapabilities(BaseModel):
+    mode: str
+    headers: list[str]
+    scopes: list[str]
+
+
+class McpCapabilities(BaseModel):
+    """`transports`: name → paths. `eras`: how a session begins → protocol versions."""
+
+    transports: dict[str, list[str]]
+    eras: dict[str, list[str]]
+    tools: list[str]
+
+
+class EventCapabilities(BaseModel):
+    stream: str
+    poll: str
+    publish: list[str]
+    formats: list[str]
+    types: list[str]
+    filters: list[str]
+
+
+class Capabilities(BaseModel):
+    """What a server offers. One that stands in front of another has no `events`."""
+
+    name: str
+    version: str
+    auth: AuthCapabilities
+    mcp: McpCapabilities
+    events: EventCapabilities | None = None
+
+
 async def healthz(request: web.Request) -> web.Response:
     """The process answers. Nothing else is asked: a database that is away is no reason to kill it."""
-    return json_response({"status": "ok"})
+    return json_response(Alive())
 
 
 async def readyz(request: web.Request) -> web.Response:
@@ -26,8 +95,9 @@ async def readyz(request: web.Request) -> web.Response:
     """
     checks = await _checks(request)
     failed = [name for name, state in checks.items() if state not in ("ok", "degraded")]
-    status = "unavailable" if failed else "degraded" if "degraded" in checks.values() else "ready"
-    return json_response({"status": status, "checks": checks}, status=503 if failed else 200)
+    if failed:
+        return json_response(Readiness("unavailable", checks), status=503)
+    return json_response(Readiness("degraded" if "degraded" in checks.values() else "ready", checks))
 
 
 async def health(request: web.Request) -> web.Response:
@@ -35,20 +105,19 @@ async def health(request: web.Request) -> web.Response:
     app = request.app
     checks = await _checks(request)
     states = set(checks.values())
-    status = "ok" if states <= {"ok"} else "degraded" if states <= {"ok", "degraded"} else "unavailable"
-    answer = {
-        "status": status,
-        "version": __version__,
-        "instance": app[LIFECYCLE].instance,
-        "transport": list(app[SETTINGS].mcp_transports),
-        "auth_enabled": app[AUTH].name != "none",
-        "checks": checks,
-    }
+    answer = Health(
+        status="ok" if states <= {"ok"} else "degraded" if states <= {"ok", "degraded"} else "unavailable",
+        version=__version__,
+        instance=app[LIFECYCLE].instance,
+        transport=list(app[SETTINGS].mcp_transports),
+        auth_enabled=app[AUTH].name != "none",
+        checks=checks,
+    )
     return json_response(answer)
 
 
 async def version(request: web.Request) -> web.Response:
-    return json_response({"name": "TaskHub", "version": __version__})
+    return json_response(Version("TaskHub", __version__))
 
 
 async def capabilities(request: web.Request) -> web.Response:
@@ -60,33 +129,33 @@ async def capabilities(request: web.Request) -> web.Response:
     eras = {"initialize": list(HANDSHAKE_PROTOCOL_VERSIONS)}
     if "http" in transports:  # the older transport has sessions only
         eras["sessionless"] = list(MODERN_PROTOCOL_VERSIONS)
-    answer: dict[str, object] = {
-        "name": "TaskHub",
-        "version": __version__,
-        "auth": {
-            "mode": auth,
-            "headers": [] if auth == "none" else ["x-api-key", "Authorization: Bearer"],
-            "scopes": sorted(ALL_SCOPES if BROADCASTER in app else {tool.scope for tool in tools}),
-        },
-        "mcp": {
-            "transports": {
+    answer = Capabilities(
+        name="TaskHub",
+        version=__version__,
+        auth=AuthCapabilities(
+            mode=auth,
+            headers=[] if auth == "none" else ["x-api-key", "Authorization: Bearer"],
+            scopes=sorted(ALL_SCOPES if BROADCASTER in app else {tool.scope for tool in tools}),
+        ),
+        mcp=McpCapabilities(
+            transports={
                 **({"http": ["/mcp"]} if "http" in transports else {}),
                 **({"sse": ["/sse", "/message"]} if "sse" in transports else {}),
             },
-            "eras": eras,
-            "tools": [tool.name for tool in tools],
-        },
-    }
+            eras=eras,
+            tools=[tool.name for tool in tools],
+        ),
+    )
     if BROADCASTER in app:
-        answer["events"] = {
-            "stream": "/events/stream",
-            "poll": "/api/v1/events",
-            "publish": ["/events", "/events/batch"],
-            "formats": ["text/event-stream", "application/x-ndjson"],
-            "types": [*TICKET_TYPES, *SYSTEM_TYPES],
-            "filters": list(FILTER_NAMES),
-        }
-    return json_response(answer)
+        answer.events = EventCapabilities(
+            stream="/events/stream",
+            poll="/api/v1/events",
+            publish=["/events", "/events/batch"],
+            formats=["text/event-stream", "application/x-ndjson"],
+            types=[*TICKET_TYPES, *SYSTEM_TYPES],
+            filters=list(FILTER_NAMES),
+        )
+    return json_response(answer.model_dump_json(exclude_unset=True).encode())
 
 
 async def _checks(request: web.Request) -> dict[str, str]:
@@ -106,3 +175,16 @@ async def _checks(request: web.Request) -> dict[str, str]:
     if BROADCASTER in app:
         checks["relay"] = "ok" if app[BROADCASTER].relay_state in ("local", "up") else "degraded"
     return checks
+
+
+ROUTES: Final = (
+    Route("GET", "/healthz", healthz, "get_liveness", "Answer while the process lives", answer=Alive),
+    Route(
+        "GET", "/readyz", readyz, "get_readiness", "Tell whether to send requests here", answer=Readiness, also=(503,)
+    ),
+    Route("GET", "/health", health, "get_health", "Tell how the process is", answer=Health),
+    Route("GET", "/version", version, "get_version", "Tell the version", answer=Version),
+    Route(
+        "GET", "/capabilities", capabilities, "get_capabilities", "Tell what this server offers", answer=Capabilities
+    ),
+)

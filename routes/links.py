@@ -6,12 +6,13 @@ from aiohttp import web
 from multidict import istr
 from pydantic import BaseModel, Field, ValidationError
 
-from routes.bodies import idempotency_key, json_response, no_parameters, read_model
+from routes.api import Route
+from routes.bodies import Items, NoParameters, idempotency_key, json_response, no_parameters, read_model
 from routes.errors import Problem, validation_faults
 from routes.keys import CALLER, TICKETS
 from routes.tickets import expected_version, lease_token, stamps
 from taskhub.tickets.inputs import Key, NewAttachment, NewRelation
-from taskhub.tickets.model import Include, RelationName, Written
+from taskhub.tickets.model import Attachment, Include, Relation, RelationName, Written
 
 MAX_NUMBER: Final = 2**31 - 1
 _RELATIONS: Final[tuple[Include, ...]] = ("relations",)
@@ -34,7 +35,7 @@ async def list_relations(request: web.Request) -> web.Response:
     """GET /api/v1/tickets/{key}/relations → items, as seen from the ticket."""
     no_parameters(request)
     detail = await request.app[TICKETS].get_ticket(request[CALLER], request.match_info["key"], include=_RELATIONS)
-    return json_response({"items": detail.relations or []})
+    return json_response(Items(detail.relations or []))
 
 
 async def link(request: web.Request) -> web.Response:
@@ -63,7 +64,7 @@ async def list_attachments(request: web.Request) -> web.Response:
     """GET /api/v1/tickets/{key}/attachments → items."""
     no_parameters(request)
     detail = await request.app[TICKETS].get_ticket(request[CALLER], request.match_info["key"], include=_ATTACHMENTS)
-    return json_response({"items": detail.attachments or []})
+    return json_response(Items(detail.attachments or []))
 
 
 async def attach(request: web.Request) -> web.Response:
@@ -121,3 +122,51 @@ def _removed(request: web.Request, written: Written) -> web.Response:
         applied = {"Preference-Applied": "return=representation"}
         return json_response(written, headers={**stamps(written), **applied})
     return web.Response(status=204, headers={**stamps(written), "Cache-Control": "no-store"})
+
+
+_HELD: Final = ("Idempotency-Key", "TaskHub-Lease-Token")
+_REMOVES: Final = (*_HELD, "Prefer")
+_STAMPS: Final = ("ETag", "TaskHub-Position")
+_REMOVED: Final = (*_STAMPS, "Preference-Applied")
+
+ROUTES: Final = (
+    Route(
+        "DELETE", "/api/v1/tickets/{key}", delete, "delete_ticket", "Delete a ticket; it can be restored",
+        scope="tickets:write", query=NoParameters, answer=Written, status=204, also=(200,),
+        takes=(*_REMOVES, "If-Match"), sends=_REMOVED,
+    ),
+    Route(
+        "POST", "/api/v1/tickets/{key}/restore", restore, "restore_ticket", "Bring a deleted ticket back",
+        scope="tickets:write", query=NoParameters, answer=Written, takes=("Idempotency-Key",), sends=_STAMPS,
+    ),
+    Route(
+        "GET", "/api/v1/tickets/{key}/relations", list_relations, "list_relations", "List relations, as seen from here",
+        scope="tickets:read", query=NoParameters, answer=Items[Relation],
+    ),
+    Route(
+        "POST", "/api/v1/tickets/{key}/relations", link, "link_tickets", "Relate a ticket to another one",
+        scope="tickets:write", query=NoParameters, body=NewRelation,
+        example={"relation": "blocked_by", "other": "TH-2"},
+        answer=Written, status=201, also=(200,), takes=_HELD, sends=_STAMPS, problems=("cycle",),
+    ),
+    Route(
+        "DELETE", "/api/v1/tickets/{key}/relations/{relation}/{other}", unlink, "unlink_tickets", "Undo a relation",
+        scope="tickets:write", named=RelationPath, query=NoParameters, answer=Written, status=204, also=(200,),
+        takes=_REMOVES, sends=_REMOVED,
+    ),
+    Route(
+        "GET", "/api/v1/tickets/{key}/attachments", list_attachments, "list_attachments", "List attachments",
+        scope="tickets:read", query=NoParameters, answer=Items[Attachment],
+    ),
+    Route(
+        "POST", "/api/v1/tickets/{key}/attachments", attach, "add_attachment", "Attach a link to a file",
+        scope="tickets:write", query=NoParameters, body=NewAttachment,
+        example={"file_name": "log.txt", "url": "https://example.org/log.txt"},
+        answer=Written, status=201, takes=_HELD, sends=_STAMPS,
+    ),
+    Route(
+        "DELETE", "/api/v1/tickets/{key}/attachments/{no}", detach, "remove_attachment", "Remove an attachment",
+        scope="tickets:write", named=AttachmentPath, query=NoParameters, answer=Written, status=204, also=(200,),
+        takes=_REMOVES, sends=_REMOVED,
+    ),
+)  # fmt: skip

@@ -1,17 +1,12 @@
 """/mcp, /sse, /message: the Model Context Protocol."""
 
+from typing import Final
+
 from aiohttp import hdrs, web
 
+from routes.api import JSON, PAGE, Route
 from routes.keys import CALLER, MCP
 from routes.pages import mcp_page, wants_page
-
-
-def add_routes(app: web.Application) -> None:
-    # By method, not `add_get`: that would answer HEAD too, which opens nothing here.
-    for method in ("GET", "POST", "DELETE"):
-        app.router.add_route(method, "/mcp", mcp)
-    app.router.add_route("GET", "/sse", sse)
-    app.router.add_route("POST", "/message", message)
 
 
 async def mcp(request: web.Request) -> web.StreamResponse:
@@ -30,3 +25,27 @@ async def sse(request: web.Request) -> web.StreamResponse:
 async def message(request: web.Request) -> web.StreamResponse:
     """A message of the older transport."""
     return await request.app[MCP].handle_message(request, request[CALLER])
+
+
+_PROTOCOL: Final = "Requests, answers and most errors are those of modelcontextprotocol.io."
+_SSE: Final = ("text/event-stream",)
+
+ROUTES: Final = (
+    Route(
+        "GET", "/mcp", mcp, "open_mcp_stream", "Open a session's stream", detail=_PROTOCOL,
+        media=(*_SSE, *PAGE), head=False,
+    ),
+    Route(
+        "POST", "/mcp", mcp, "send_mcp_message", "Send a message of the protocol", detail=_PROTOCOL,
+        media=(*JSON, *_SSE), also=(202,),
+    ),
+    Route("DELETE", "/mcp", mcp, "end_mcp_session", "End a session", detail=_PROTOCOL),
+    Route(
+        "GET", "/sse", sse, "open_mcp_sse", "Open a stream of the older transport", detail=_PROTOCOL,
+        media=_SSE, head=False,
+    ),
+    Route(
+        "POST", "/message", message, "send_mcp_sse_message", "Send a message of the older transport", detail=_PROTOCOL,
+        media=(), status=202,
+    ),
+)  # fmt: skip

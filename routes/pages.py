@@ -6,6 +6,7 @@ from typing import Final
 import orjson
 from aiohttp import hdrs, web
 
+from routes.api import PAGE, Route
 from routes.keys import AUTH, MCP
 from taskhub import __version__
 
@@ -19,6 +20,7 @@ _ENDPOINTS: Final = (
     ("/mcp", "the Model Context Protocol (Streamable HTTP)"),
     ("/sse", "its older transport"),
     ("/events/debug", "what the event engine does"),
+    ("/docs", "the HTTP API, described (as a document: /openapi.json)"),
     ("/capabilities", "what this server offers"),
     ("/health", "how it is"),
 )
@@ -80,6 +82,12 @@ def _introduction(request: web.Request, served: set[str]) -> str:
 def _linked(path: str) -> str:
     target = _LINKS.get(path, path)
     return escape(path) if target is None else f'<a href="{escape(target)}">{escape(path)}</a>'
+
+
+ROUTES: Final = (
+    Route("GET", "/", landing, "get_overview", "Show the endpoints", media=(*PAGE, "text/plain")),
+    Route("GET", "/favicon.ico", icon, "get_icon", "Answer browsers, which ask for an icon", media=(), status=204),
+)
 
 
 def _page(body: str) -> web.Response:

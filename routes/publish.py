@@ -1,7 +1,8 @@
 """`POST /events` and `/events/batch`: events of a caller's own."""
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
 
 import orjson
 from aiohttp import web
@@ -10,9 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from broadcaster.errors import InvalidEvent
 from broadcaster.event import Event, EventDraft
 from routes.access import caller_with
+from routes.api import Route
 from routes.bodies import (
     MAX_BATCH_BYTES,
     MAX_BODY_BYTES,
+    NoParameters,
     idempotency_key,
     json_response,
     no_parameters,
@@ -40,22 +43,41 @@ class PublishedBatch(BaseModel):
     events: Annotated[list[PublishedEvent], Field(min_length=1, max_length=500)]
 
 
+@dataclass(frozen=True, slots=True)
+class Published:
+    """An event was taken. `position`: after it in the log; a transient event has none. `replayed`: the stored answer of
+    an earlier call with the same idempotency key."""
+
+    id: str
+    position: str | None
+    replayed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedAll:
+    """A batch was taken. `ids` in the order sent; `position`: after the last event that is stored."""
+
+    ids: list[str]
+    position: str | None
+    replayed: bool
+
+
 async def publish(request: web.Request) -> web.Response:
-    """POST /events → 201 `{"id", "position", "replayed"}`; a transient event has no position."""
+    """POST /events → 201 Published."""
     caller = caller_with(request, "events:publish")
     no_parameters(request)
     event = await read_model(request, PublishedEvent, MAX_BODY_BYTES)
     ids, position, replayed = await _publish(request, caller, [event], prefix="")
-    return _created({"id": ids[0], "position": position, "replayed": replayed}, position)
+    return _created(Published(ids[0], position, replayed))
 
 
 async def publish_batch(request: web.Request) -> web.Response:
-    """POST /events/batch → 201 `{"ids", "position", "replayed"}`: all or nothing, with contiguous positions."""
+    """POST /events/batch → 201 PublishedAll: all or nothing, with contiguous positions."""
     caller = caller_with(request, "events:publish")
     no_parameters(request)
     batch = await read_model(request, PublishedBatch, MAX_BATCH_BYTES)
     ids, position, replayed = await _publish(request, caller, batch.events, prefix="/events/{}")
-    return _created({"ids": ids, "position": position, "replayed": replayed}, position)
+    return _created(PublishedAll(ids, position, replayed))
 
 
 async def _publish(
@@ -108,5 +130,22 @@ def _drafts(caller: Caller, events: Sequence[PublishedEvent], prefix: str) -> li
     return drafts
 
 
-def _created(answer: dict[str, Any], position: str | None) -> web.Response:
-    return json_response(answer, status=201, headers=None if position is None else {"TaskHub-Position": position})
+def _created(answer: Published | PublishedAll) -> web.Response:
+    stamp = None if answer.position is None else {"TaskHub-Position": answer.position}
+    return json_response(answer, status=201, headers=stamp)
+
+
+ROUTES: Final = (
+    Route(
+        "POST", "/events", publish, "publish_event", "Publish an event of your own",
+        scope="events:publish", query=NoParameters, body=PublishedEvent,
+        example={"type": "build.finished", "subject": "repo/main", "data": {"ok": True}},
+        answer=Published, status=201, takes=("Idempotency-Key",), sends=("TaskHub-Position",),
+    ),
+    Route(
+        "POST", "/events/batch", publish_batch, "publish_events", "Publish several events: all of them or none",
+        scope="events:publish", query=NoParameters, body=PublishedBatch,
+        example={"events": [{"type": "build.started", "data": {}}, {"type": "build.finished", "data": {}}]},
+        answer=PublishedAll, status=201, takes=("Idempotency-Key",), sends=("TaskHub-Position",),
+    ),
+)  # fmt: skip

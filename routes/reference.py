@@ -1,19 +1,18 @@
 """`/api/v1/users`, `/statuses` and the other reference data: listed as `{"items": […]}`, added, changed and removed."""
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Final
 from urllib.parse import quote
 
 from aiohttp import hdrs, web
 from pydantic import BaseModel, StringConstraints
 
-from routes.bodies import NoParameters, idempotency_key, json_response, query_model, read_model
+from routes.api import Handler, Route
+from routes.bodies import Items, NoParameters, idempotency_key, json_response, query_model, read_model
 from routes.keys import CALLER, TICKETS
 from taskhub.tickets.inputs import Name
-from taskhub.tickets.model import ReferenceKind
+from taskhub.tickets.model import CategoryDetail, Reference, ReferenceKind, ReferenceWritten, Status, User
 from taskhub.tickets.reference_inputs import CHANGE, NEW
-
-Handler = Callable[[web.Request], Awaitable[web.Response]]
 
 
 class UserParameters(BaseModel):
@@ -104,4 +103,81 @@ def remove(kind: ReferenceKind) -> Handler:
 
 
 def _items(items: Sequence[object]) -> web.Response:
-    return json_response({"items": items})
+    return json_response(Items(items))
+
+
+_SINGULAR: Final[dict[ReferenceKind, str]] = {
+    "users": "user",
+    "accounts": "account",
+    "categories": "category",
+    "category_details": "category_detail",
+    "statuses": "status",
+    "request_channels": "request_channel",
+    "response_categories": "response_category",
+}
+_EXAMPLES: Final[dict[ReferenceKind, dict[str, str]]] = {
+    "users": {"name": "Alice", "email": "alice@example.org"},
+    "category_details": {"name": "Printer", "category": "incident"},
+    "statuses": {"name": "On hold", "phase": "waiting"},
+}
+
+
+def _changing(kind: ReferenceKind) -> tuple[Route, ...]:
+    """What adds, changes and removes rows of a kind."""
+    path, name = f"/api/v1/{kind.replace('_', '-')}", _SINGULAR[kind]
+    words, one = name.replace("_", " "), f"{path}/{{id}}"
+    article = "an" if name[0] in "aeio" else "a"
+    key, position = ("Idempotency-Key",), ("TaskHub-Position",)
+    return (
+        Route(
+            "POST", path, create(kind), f"create_{name}", f"Add {article} {words}",
+            scope="reference:write", query=NoParameters, body=NEW[kind],
+            example=_EXAMPLES.get(kind, {"name": "Example"}), answer=ReferenceWritten, status=201,
+            takes=key, sends=("Location", *position), problems=("status_needed",) if kind == "statuses" else (),
+        ),
+        Route(
+            "PATCH", one, change(kind), f"update_{name}", f"Change {article} {words}: absent fields are kept",
+            scope="reference:write", query=NoParameters, body=CHANGE[kind], example={"active": False},
+            answer=ReferenceWritten, takes=key, sends=position, problems=("not_found", "in_use", "status_needed"),
+        ),
+        Route(
+            "DELETE", one, remove(kind), f"delete_{name}", f"Remove {article} {words} that nothing refers to",
+            scope="reference:write", query=NoParameters, media=(), status=204, takes=key, sends=position,
+            problems=("not_found", "in_use", "status_needed"),
+        ),
+    )  # fmt: skip
+
+
+ROUTES: Final = (
+    Route(
+        "GET", "/api/v1/users", users, "list_users", "List the users",
+        scope="tickets:read", query=UserParameters, answer=Items[User],
+    ),
+    Route(
+        "GET", "/api/v1/accounts", accounts, "list_accounts", "List the accounts",
+        scope="tickets:read", query=NoParameters, answer=Items[Reference],
+    ),
+    Route(
+        "GET", "/api/v1/categories", categories, "list_categories", "List the categories",
+        scope="tickets:read", query=NoParameters, answer=Items[Reference],
+    ),
+    Route(
+        "GET", "/api/v1/category-details", category_details, "list_category_details",
+        "List the details of a category, or of all",
+        scope="tickets:read", query=CategoryDetailParameters, answer=Items[CategoryDetail],
+    ),
+    Route(
+        "GET", "/api/v1/statuses", statuses, "list_statuses", "List the statuses in use",
+        scope="tickets:read", query=NoParameters, answer=Items[Status],
+    ),
+    Route(
+        "GET", "/api/v1/request-channels", request_channels, "list_request_channels", "List the request channels",
+        scope="tickets:read", query=NoParameters, answer=Items[Reference],
+    ),
+    Route(
+        "GET", "/api/v1/response-categories", response_categories, "list_response_categories",
+        "List the response categories",
+        scope="tickets:read", query=NoParameters, answer=Items[Reference],
+    ),
+    *(route for kind in NEW for route in _changing(kind)),
+)  # fmt: skip

@@ -20,6 +20,7 @@ from broadcaster.stream import Snapshot, Start, StreamRefused, StreamRequest
 from broadcaster.subscriber import Subscriber
 from routes import outlet
 from routes.access import caller_with, client_address
+from routes.api import Route
 from routes.bodies import parse_query
 from routes.errors import RETRY_AFTER_S, Fault, Problem, parameter_faults, refusal
 from routes.keys import BROADCASTER, SETTINGS, TICKETS
@@ -274,3 +275,15 @@ def _snapshot_url(selected: Filter) -> str:
             if name == "assignee" or None not in clause.exact:
                 parameters.append((_LIST_PARAMETERS[name], ",".join(values)))
     return f"/api/v1/tickets?{urlencode(parameters)}"
+
+
+ROUTES: Final = (
+    Route(
+        "GET", "/events/stream", stream, "watch_events", "Watch events as they happen",
+        detail="Server-Sent Events, or a line of JSON each with `Accept: application/x-ndjson`. HEAD answers the "
+        "headers alone, with the position of the log. Frames, positions and delivery are described in the README.",
+        scope="events:read", query=StreamParameters, filters=True, media=(outlet.SSE_TYPE, outlet.NDJSON_TYPE),
+        takes=("Last-Event-ID",), sends=("TaskHub-Stream", "TaskHub-Position"),
+        problems=("not_acceptable", "too_many_streams", "draining", "overloaded"),
+    ),
+)  # fmt: skip

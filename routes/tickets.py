@@ -7,12 +7,13 @@ from aiohttp import hdrs, web
 from multidict import istr
 from pydantic import BaseModel, Field
 
-from routes.bodies import NoParameters, idempotency_key, json_response, query_model, read_model
+from routes.api import Route
+from routes.bodies import Items, NoParameters, idempotency_key, json_response, query_model, read_model
 from routes.errors import Fault, Problem
 from routes.keys import CALLER, TICKETS
 from taskhub.remote import LEASE_HEADER
 from taskhub.tickets.inputs import AsOf, NewComment, NewTicket, TicketChange, TicketQuery
-from taskhub.tickets.model import Include, Written
+from taskhub.tickets.model import Comment, HistoryEntry, Include, TicketDetail, TicketPage, Written
 
 MAX_HISTORY: Final = 500
 _COMMENTS: Final[tuple[Include, ...]] = ("comments",)
@@ -81,7 +82,7 @@ async def list_comments(request: web.Request) -> web.Response:
     """GET /api/v1/tickets/{key}/comments → items, oldest first."""
     query_model(request, NoParameters)
     detail = await request.app[TICKETS].get_ticket(request[CALLER], request.match_info["key"], include=_COMMENTS)
-    return json_response({"items": detail.comments or []})
+    return json_response(Items(detail.comments or []))
 
 
 async def add_comment(request: web.Request) -> web.Response:
@@ -101,7 +102,7 @@ async def list_history(request: web.Request) -> web.Response:
     detail = await request.app[TICKETS].get_ticket(
         request[CALLER], request.match_info["key"], include=_HISTORY, history_limit=asked.limit
     )
-    return json_response({"items": detail.history or []})
+    return json_response(Items(detail.history or []))
 
 
 def expected_version(request: web.Request) -> int | None:
@@ -141,3 +142,46 @@ def lease_token(request: web.Request) -> int | None:
 def stamps(written: Written) -> dict[str, str]:
     """The version as ETag, and the position from which to listen on."""
     return {hdrs.ETAG: f'"{written.version}"', "TaskHub-Position": written.position}
+
+
+_WRITES: Final = ("Idempotency-Key",)
+_HELD: Final = ("Idempotency-Key", "TaskHub-Lease-Token")
+_STAMPS: Final = ("ETag", "TaskHub-Position")
+
+ROUTES: Final = (
+    Route(
+        "GET", "/api/v1/tickets", list_tickets, "list_tickets", "List tickets, a page at a time",
+        scope="tickets:read", query=TicketQuery, answer=TicketPage, sends=("TaskHub-Position",),
+    ),
+    Route(
+        "POST", "/api/v1/tickets", create_ticket, "create_ticket", "Create a ticket",
+        scope="tickets:write", query=NoParameters, body=NewTicket, example={"summary": "Printer is on fire"},
+        answer=Written, status=201, takes=_WRITES, sends=("Location", *_STAMPS),
+    ),
+    Route(
+        "GET", "/api/v1/tickets/{key}", get_ticket, "get_ticket", "Read a ticket, its version as ETag",
+        scope="tickets:read", query=DetailParameters, answer=TicketDetail, sends=("ETag",),
+        problems=("position_expired",),
+    ),
+    Route(
+        "PATCH", "/api/v1/tickets/{key}", update_ticket, "update_ticket",
+        "Change a ticket: absent fields are kept, null ones cleared",
+        scope="tickets:write", query=NoParameters, body=TicketChange,
+        example={"status": "in_progress", "comment": "On it"},
+        answer=Written, takes=(*_HELD, "If-Match"), sends=_STAMPS,
+    ),
+    Route(
+        "GET", "/api/v1/tickets/{key}/comments", list_comments, "list_comments", "List comments, oldest first",
+        scope="tickets:read", query=NoParameters, answer=Items[Comment],
+    ),
+    Route(
+        "POST", "/api/v1/tickets/{key}/comments", add_comment, "add_comment", "Add a comment",
+        scope="tickets:write", query=NoParameters, body=NewComment, example={"comment": "On it"},
+        answer=Written, status=201, takes=_HELD, sends=_STAMPS,
+    ),
+    Route(
+        "GET", "/api/v1/tickets/{key}/history", list_history, "list_history",
+        "List what happened to a ticket, newest first",
+        scope="tickets:read", query=HistoryParameters, answer=Items[HistoryEntry],
+    ),
+)  # fmt: skip

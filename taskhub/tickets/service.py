@@ -382,6 +382,16 @@ class TicketService:
         users = (await self._references(caller)).users
         return [user for user in users if role in (None, user.role)]
 
+    async def user_of(self, caller: Caller) -> User | None:
+        """The caller's own row among the users; None without one. Everybody may ask for that."""
+
+        def read(connection: Connection) -> User | None:
+            references = Reading(connection, caller.principal.workspace, self._cache).references
+            user_id = references.me(caller.principal)
+            return next((user for user in references.users if user.id == user_id), None)
+
+        return await self._database.read(read)
+
     async def accounts(self, caller: Caller) -> list[Reference]:
         return list((await self._references(caller)).accounts)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from routes.access import networks
+from routes.access import OPEN, networks
 from tests.routes.conftest import Hub, Start
 
 KEY = {"X-API-Key": "k-secret"}
@@ -29,7 +29,7 @@ async def test_the_key_opens_in_either_header(start: Start, headers: dict[str, s
         assert (await stream.frame()).event == "hello"
 
 
-@pytest.mark.parametrize("path", ["/", "/favicon.ico", "/healthz", "/readyz", "/health", "/version", "/capabilities"])
+@pytest.mark.parametrize("path", sorted(OPEN))
 async def test_what_tells_how_to_get_in_is_open(start: Start, path: str) -> None:
     hub = await start(api_key="k-secret")
 

@@ -1,0 +1,124 @@
+"""What a route is: one declaration, from which it is registered, described (openapi.py, docs.py) and tested.
+
+Each module of handlers has a tuple `ROUTES`; setup.py knows the modules. A route that is not declared does not exist.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from aiohttp import hdrs, web
+from pydantic import BaseModel
+
+from routes.access import OPEN, PROBES
+from routes.errors import CODES
+from taskhub.auth.principal import Scope
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+JSON: Final = ("application/json",)
+PAGE: Final = ("text/html",)
+
+_ALWAYS: Final = frozenset({"bad_path", "query_too_long", "headers_too_large", "internal_error"})
+_OF_HOSTS: Final = frozenset({"bad_host", "misdirected_request", "forbidden_origin", "proxied_request"})
+_OF_BODIES: Final = frozenset(
+    {
+        "bad_request",
+        "malformed_json",
+        "request_timeout",
+        "body_too_large",
+        "unsupported_media_type",
+        "invalid_input",
+    }
+)
+_OF_HEADERS: Final = {
+    "Idempotency-Key": frozenset({"bad_header", "idempotency_mismatch"}),
+    "If-Match": frozenset({"bad_header", "version_conflict"}),
+    "TaskHub-Lease-Token": frozenset({"bad_header", "lease_held", "lease_lost"}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One method of one path. Its family, the tag it is listed under, is the module of its handler."""
+
+    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
+    path: str
+    handler: Handler
+    name: str
+    """Verb and resource, such as `create_ticket`: the operationId, which generated clients call it by. Stable."""
+    summary: str
+    detail: str = ""
+    """What the summary does not say, in a few sentences."""
+    scope: Scope | None = None
+    """What the caller must be allowed; None: nothing beyond being let in."""
+    named: type[BaseModel] | None = None
+    """What the named parts of the path are checked against; None where each is just a text."""
+    query: type[BaseModel] | None = None
+    """Its parameters; NoParameters where any is refused, None where nobody looks."""
+    filters: bool = False
+    """Whether it takes the filters of events besides."""
+    body: type[BaseModel] | None = None
+    file: tuple[str, ...] = ()
+    """The media types of a body that is no JSON."""
+    body_optional: bool = False
+    """Whether the body may be left out."""
+    example: Any = None
+    """A body that works."""
+    answer: Any = None
+    """The type of what a success answers as JSON; None where that is no JSON."""
+    media: tuple[str, ...] = JSON
+    """The media types of a success; none for an answer without a body."""
+    status: int = 200
+    also: tuple[int, ...] = ()
+    """Further statuses of a success, or that answer the same. 202, 204 and 304 have no body."""
+    takes: tuple[str, ...] = ()
+    """Request headers that count, beyond those that count everywhere."""
+    sends: tuple[str, ...] = ()
+    """Headers of a success, beyond those of every answer."""
+    problems: tuple[str, ...] = ()
+    """Problem codes, beyond those that follow from the rest of the declaration."""
+    head: bool = True
+    """Whether a GET answers HEAD as well."""
+
+    @property
+    def family(self) -> str:
+        return self.handler.__module__.rpartition(".")[2]
+
+    @property
+    def authenticated(self) -> bool:
+        return self.path not in OPEN
+
+    @property
+    def codes(self) -> tuple[str, ...]:
+        """Every problem code that it may answer, in the order of CODES."""
+        found = {*_ALWAYS, *self.problems}
+        if self.path not in PROBES:
+            found |= _OF_HOSTS
+        if self.authenticated:
+            found |= {"unauthenticated", "bad_header"}  # the header: the name that a caller gives itself
+        if self.scope is not None:
+            found |= {"forbidden", "storage_busy"}
+        if self.query is not None or self.named is not None:
+            found.add("bad_parameter")
+        if self.body is not None or self.file:
+            found |= _OF_BODIES if self.body is not None else _OF_BODIES - {"malformed_json"}
+        for header in self.takes:
+            found |= _OF_HEADERS.get(header, frozenset())
+        if "{key}" in self.path:
+            found |= {"not_found", "deleted"}
+        return tuple(code for code in CODES if code in found)
+
+
+ROUTES: Final[web.AppKey[Sequence[Route]]] = web.AppKey("routes", Sequence[Route])
+"""What the application serves."""
+
+
+def register(app: web.Application, routes: Sequence[Route]) -> None:
+    """Serve these routes."""
+    app[ROUTES] = (*app.get(ROUTES, ()), *routes)
+    for route in routes:
+        if route.method == hdrs.METH_GET:
+            app.router.add_get(route.path, route.handler, allow_head=route.head)
+        else:
+            app.router.add_route(route.method, route.path, route.handler)
