@@ -48,17 +48,21 @@ Media = Literal["sse", "ndjson"]
 class StreamParameters(BaseModel):
     """The parameters of a stream that are not filters. Absent ones take the server's defaults."""
 
-    since: str | None = None
-    last_event_id: str | None = None
-    snapshot: bool = False
-    batch: Annotated[int, Field(ge=0, le=2000)] = 0
-    batch_max: Annotated[int, Field(ge=1, le=500)] = 100
-    coalesce: Literal["ticket"] | None = None
-    heartbeat: Annotated[float, Field(ge=5, le=60)] | None = None
-    names: bool = False
-    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] | None = None
-    timeout: Annotated[float, Field(gt=0, le=MAX_TIMEOUT_S)] | None = None
-    errors: Literal["stream", "status"] = "stream"
+    since: str | None = Field(None, description="where to begin: earliest, now, an event id, 15m, or an RFC 3339 time")
+    last_event_id: str | None = Field(None, description="the same as the header Last-Event-ID, which goes before it")
+    snapshot: bool = Field(False, description="first the matching tickets, then every change after them")
+    batch: int = Field(0, ge=0, le=2000, description="milliseconds for which events are collected into one frame")
+    batch_max: int = Field(100, ge=1, le=500, description="events in a frame")
+    coalesce: Literal["ticket"] | None = Field(None, description="of a batch only the newest event of each ticket")
+    heartbeat: Annotated[float, Field(ge=5, le=60)] | None = Field(None, description="seconds between signs of life")
+    names: bool = Field(False, description="SSE events are named after their types, not all `message`")
+    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] | None = Field(None, description="end after so many events")
+    timeout: Annotated[float, Field(gt=0, le=MAX_TIMEOUT_S)] | None = Field(
+        None, description="end after so many seconds"
+    )
+    errors: Literal["stream", "status"] = Field(
+        "stream", description="how to be told that there is no room: by a stream that is only a goodbye, or by a status"
+    )
 
 
 async def stream(request: web.Request) -> web.StreamResponse:

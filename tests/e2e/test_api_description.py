@@ -54,7 +54,7 @@ CHECKS: Final = [
     response_headers_conformance,
     response_schema_conformance,
 ]
-EXAMPLES: Final = 20
+EXAMPLES: Final = 12
 """Of each operation and mode, the same in every run: the whole takes some seconds."""
 # How long a request may ask to be kept waiting: a stream, or a poll for events that do not come.
 PATIENCE: Final = {"timeout": 0.05, "wait": 0}
