@@ -20,9 +20,9 @@ from routes.stream import read_filter
 class PollParameters(BaseModel):
     """The parameters of a poll that are not filters."""
 
-    after: str = "now"
+    after: str = Field("now", description="the position of the answer before; or earliest, now, 15m, an RFC 3339 time")
     limit: Annotated[int, Field(ge=1, le=500)] = 100
-    wait: Annotated[float, Field(ge=0, le=MAX_WAIT_S)] = 0
+    wait: float = Field(0, ge=0, le=MAX_WAIT_S, description="seconds to wait for an event when there is none")
 
 
 class CloudEvent(BaseModel):
