@@ -6,6 +6,7 @@ from pydantic import BaseModel, BeforeValidator, Field
 
 from taskhub.tickets.fields import FIELDS
 from taskhub.tickets.inputs import (
+    BoardQuery,
     ClaimNext,
     IdempotencyKey,
     Input,
@@ -51,14 +52,12 @@ def _columns(value: Any) -> Any:
 
 Names = Annotated[list[Name], BeforeValidator(_one_or_many, json_schema_input_type=str | list[str])]
 Labels = Annotated[list[Label], BeforeValidator(_one_or_many, json_schema_input_type=str | list[str])]
-Phases = Annotated[list[Phase], BeforeValidator(_one_or_many, json_schema_input_type=Phase | list[Phase])]
-Priorities = Annotated[list[Priority], BeforeValidator(_one_or_many, json_schema_input_type=Priority | list[Priority])]
+Phases = Annotated[list[Phase], BeforeValidator(_one_or_many)]
+Priorities = Annotated[list[Priority], BeforeValidator(_one_or_many)]
 Columns = Annotated[list[Column], BeforeValidator(_columns)]
 Parts = Annotated[list[Include], BeforeValidator(_one_or_many)]
 
-Repeatable = Annotated[
-    IdempotencyKey | None, Field(description="the same key with the same arguments takes effect once")
-]
+Repeatable = Annotated[IdempotencyKey | None, Field(description="makes it safe to repeat the call")]
 Expected = Annotated[
     int | None, Field(ge=1, description="version you read; the write fails if the ticket changed since")
 ]
@@ -127,6 +126,16 @@ class ClaimArguments(ClaimNext):
     label: Annotated[list[Label], BeforeValidator(_one_or_many)] | None = None
     priority: Annotated[list[Priority], BeforeValidator(_one_or_many)] | None = None
     idempotency_key: Repeatable = None
+
+
+class BoardArguments(BoardQuery):
+    # As of ClaimArguments.
+    person_in_charge: Annotated[list[Name], BeforeValidator(_one_or_many)] | None = None
+    account: Annotated[list[Name], BeforeValidator(_one_or_many)] | None = None
+    category: Annotated[list[Name], BeforeValidator(_one_or_many)] | None = None
+    label: Annotated[list[Label], BeforeValidator(_one_or_many)] | None = None
+    priority: Annotated[list[Priority], BeforeValidator(_one_or_many)] | None = None
+    limit: Annotated[int, Field(ge=1, le=100, description="tickets per status")] = 10
 
 
 class ReleaseArguments(Release):

@@ -16,10 +16,7 @@ from taskhub.tickets.model import BatchResult, ItemResult
 _OPTIONAL_TEXT: Final[dict[str, Any]] = {"anyOf": [{"type": "string"}, {"type": "null"}]}
 _MAX_TEXT: Final = 2_000
 
-BATCH: Final = result_schema(
-    {"batch_id": _OPTIONAL_TEXT, "applied": {"type": "boolean"}, "results": {"type": "array"}},
-    required=["batch_id", "applied", "results"],
-)
+BATCH: Final = result_schema({"batch_id": _OPTIONAL_TEXT, "applied": {"type": "boolean"}, "results": {"type": "array"}})
 # Not all the fields again: that would cost as much as update_ticket, in every conversation. They are checked anyway.
 _ITEMS: Final[dict[str, Any]] = {
     "type": "array",

@@ -1,12 +1,10 @@
 """The tool that shows the board: parse, call the ticket service, render."""
 
-from typing import Annotated, Any, Final
-
-from pydantic import Field
+from typing import Any, Final
 
 from taskhub.auth.principal import Caller
 from taskhub.mcp import render
-from taskhub.mcp.arguments import Column, Labels, Names, Priorities, body_of
+from taskhub.mcp.arguments import BoardArguments, Column, body_of
 from taskhub.mcp.registry import Tool, ToolResult
 from taskhub.mcp.schema import result_schema
 from taskhub.tickets.api import Tickets
@@ -20,18 +18,8 @@ BOARD: Final = result_schema(
         "columns": {"type": "array", "items": {"type": "object"}},
         "position": {"type": "string"},
         "truncated": {"type": "boolean"},
-    },
-    required=["columns", "position"],
+    }
 )
-
-
-class BoardArguments(BoardQuery):
-    person_in_charge: Names | None = Field(default=None, description="user ids or names, me, or none")
-    account: Names | None = None
-    category: Names | None = None
-    label: Labels | None = None
-    priority: Priorities | None = None
-    limit: Annotated[int, Field(ge=1, le=100, description="tickets per status")] = 10
 
 
 def board_tools(tickets: Tickets) -> list[Tool[Any]]:
@@ -52,8 +40,8 @@ def board_tools(tickets: Tickets) -> list[Tool[Any]]:
     return [
         Tool(
             name="get_board",
-            title="See the board",
-            description="An overview of all work: for each status its phase, how many tickets it has, and those "
+            title="Board",
+            description="For each status its phase, how many tickets it has, and those "
             "changed last. With as_of the board as it was then.",
             arguments=BoardArguments,
             output=BOARD,

@@ -16,8 +16,7 @@ EVENTS: Final = result_schema(
         "position": {"type": "string"},
         "more": {"type": "boolean"},
         "truncated": {"type": "boolean"},
-    },
-    required=["events", "position", "more"],
+    }
 )
 _MAX_DATA: Final = render.MAX_CHARACTERS - 2_000
 
@@ -47,9 +46,9 @@ def event_tools(tickets: Tickets) -> list[Tool[Any]]:
     return [
         Tool(
             name="get_events",
-            title="Read or await events",
+            title="Read events",
             description="What happened after a position, oldest first; with wait_seconds it answers as soon as "
-            "something happens. Answers the position to pass as after next time; other tools answer one to begin with.",
+            "something happens. Answers the position to pass as after next time.",
             arguments=EventQuery,
             output=EVENTS,
             scope="events:read",

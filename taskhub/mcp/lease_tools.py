@@ -16,14 +16,10 @@ _NUMBER: Final[dict[str, Any]] = {"type": "integer"}
 _NOT_FILTERS: Final = frozenset({"ticket_id", "lease_seconds", "idempotency_key"})
 
 # What every write answers is said in full by the tools that come first.
-CLAIMED: Final = result_schema(
-    {"key": _TEXT, "version": _NUMBER, "lease_token": _NUMBER, "lease_expires_at": _TEXT},
-    required=["key", "version", "lease_token", "lease_expires_at"],
-)
-RELEASED: Final = result_schema({"key": _TEXT, "version": _NUMBER}, required=["key", "version"])
+CLAIMED: Final = result_schema({"key": _TEXT, "version": _NUMBER, "lease_token": _NUMBER, "lease_expires_at": _TEXT})
+RELEASED: Final = result_schema({"key": _TEXT, "version": _NUMBER})
 REPORTED: Final = result_schema(
-    {"key": _TEXT, "version": _NUMBER, "comments": {"type": "array", "items": {"type": "object"}}},
-    required=["key", "version", "comments"],
+    {"key": _TEXT, "version": _NUMBER, "comments": {"type": "array", "items": {"type": "object"}}}
 )
 
 

@@ -14,10 +14,7 @@ from taskhub.tickets.errors import TicketError, TicketGone
 from taskhub.tickets.inputs import IdempotencyKey, Input, Key
 from taskhub.tickets.model import RelationName
 
-STORED: Final = result_schema(
-    {"key": {"type": "string"}, "version": {"type": "integer"}, "noop": {"type": "boolean"}},
-    required=["key", "version"],
-)
+STORED: Final = result_schema({"key": {"type": "string"}, "version": {"type": "integer"}, "noop": {"type": "boolean"}})
 Confirmed = Annotated[bool, Field(description="true once a person has said yes")]
 
 

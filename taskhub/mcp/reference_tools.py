@@ -86,8 +86,7 @@ def _tool(
     rows: str,
     run: Callable[[Caller, Any], Awaitable[ToolResult]],
 ) -> Tool[Any]:
-    row = {"type": "object", "properties": {"id": {"type": "string"}, "name": {"type": "string"}}}
-    output = result_schema({rows: {"type": "array", "items": row}, "truncated": {"type": "boolean"}}, required=[rows])
+    output = result_schema({rows: {"type": "array", "items": {"type": "object"}}})
     return Tool(
         name=name,
         title=title,

@@ -1,11 +1,14 @@
 """JSON Schemas as short as a model needs them: what each tool costs in every conversation it is offered in."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 from pydantic import BaseModel
 
+from taskhub.tickets.fields import FIELDS
+
 # Said by the type already, or of no use to whoever writes the arguments; the pydantic model still enforces them.
+_CLEARABLE: Final = frozenset(field.name for field in FIELDS if not field.required)
 _DROPPED: Final = ("title", "minLength", "maxLength", "pattern", "maxItems", "maxProperties")
 
 
@@ -13,20 +16,26 @@ def arguments_schema(model: type[BaseModel], *, nullable: bool = False) -> dict[
     """The input schema of a tool, what is required first. `nullable`: say where null is accepted, because there it
     means something (clear the field)."""
     schema = model.model_json_schema()
-    found: dict[str, Any] = _shorten(schema, schema.get("$defs", {}), nullable=nullable)
+    definitions = schema.get("$defs", {})
+    found: dict[str, Any] = _shorten({**schema, "properties": {}}, definitions, nullable=False)
+    found["properties"] = {
+        name: _shorten(node, definitions, nullable=nullable and name in _CLEARABLE)
+        for name, node in schema["properties"].items()
+    }
+    if nullable:
+        # The tool that clears fields is offered beside the one that sets them all, which says what they are.
+        for name in _CLEARABLE & found["properties"].keys():
+            found["properties"][name].pop("description", None)
     found.pop("description", None)
     required = found.get("required", [])
     found["properties"] = {name: found["properties"][name] for name in [*required, *found["properties"]]}
     return found
 
 
-def result_schema(properties: Mapping[str, Any], *, required: Sequence[str]) -> dict[str, Any]:
-    """The output schema of a tool: its result, or the error that any tool may answer instead (clients check both)."""
-    return {
-        "type": "object",
-        "properties": dict(properties),
-        "anyOf": [{"required": list(required)}, {"required": ["code"]}],
-    }
+def result_schema(properties: Mapping[str, Any]) -> dict[str, Any]:
+    """The output schema of a tool. Nothing is required: any tool may answer an error instead, and clients check that
+    against the same schema."""
+    return {"type": "object", "properties": dict(properties)}
 
 
 def _shorten(node: Any, definitions: Mapping[str, Any], *, nullable: bool) -> Any:
@@ -41,7 +50,9 @@ def _shorten(node: Any, definitions: Mapping[str, Any], *, nullable: bool) -> An
     for name, value in node.items():
         if name in _DROPPED and not isinstance(value, dict):
             continue
-        if name == "default" and (value is None or value == []):
+        if name == "default" and (value is None or value in ([], {})):
+            continue
+        if name == "minimum" and value in (0, 1):  # what nobody would go below
             continue
         if name == "const":
             found["enum"] = [value]

@@ -26,45 +26,18 @@ from taskhub.tickets.inputs import NewComment, NewTicket, TicketChange, TicketQu
 
 _TEXT: Final[dict[str, Any]] = {"type": "string"}
 _OPTIONAL_TEXT: Final[dict[str, Any]] = {"anyOf": [{"type": "string"}, {"type": "null"}]}
-_OBJECTS: Final[dict[str, Any]] = {"type": "array", "items": {"type": "object"}}
 
-WRITTEN: Final = result_schema(
-    {
-        "key": _TEXT,
-        "version": {"type": "integer"},
-        "event_id": _OPTIONAL_TEXT,
-        "position": _TEXT,
-        "noop": {"type": "boolean"},
-        "replayed": {"type": "boolean"},
-        "comment_id": _TEXT,
-    },
-    required=["key", "version", "event_id", "position"],
-)
+# Only what callers go on with: what else a result has explains itself when it is there.
+WRITTEN: Final = result_schema({"key": _TEXT, "version": {"type": "integer"}, "position": _TEXT})
 LISTED: Final = result_schema(
     {
-        "tickets": {"type": "array", "items": {"type": "object", "properties": {"key": _TEXT}, "required": ["key"]}},
+        "tickets": {"type": "array", "items": {"type": "object"}},
         "next_cursor": _OPTIONAL_TEXT,
         "position": _TEXT,
         "truncated": {"type": "boolean"},
-    },
-    required=["tickets", "next_cursor", "position"],
+    }
 )
-DETAIL: Final = result_schema(
-    {
-        "ticket": {
-            "type": "object",
-            "properties": {"key": _TEXT, "version": {"type": "integer"}},
-            "required": ["key", "version"],
-        },
-        "history": _OBJECTS,
-        "comments": _OBJECTS,
-        "relations": _OBJECTS,
-        "attachments": _OBJECTS,
-        "lease": {"type": "object"},
-        "truncated": {"type": "boolean"},
-    },
-    required=["ticket"],
-)
+DETAIL: Final = result_schema({"ticket": {"type": "object"}, "truncated": {"type": "boolean"}})
 
 
 def tool_registry(tickets: Tickets) -> ToolRegistry:
@@ -182,8 +155,8 @@ def ticket_tools(tickets: Tickets) -> list[Tool[Any]]:
         Tool(
             name="update_ticket",
             title="Change a ticket",
-            description="Change any fields of a ticket, in one step, with an optional comment. A field that is left "
-            "out stays as it is, null clears it. Answers the new version, or noop when everything was so already.",
+            description="Change any fields of a ticket (as of create_ticket) in one step, with an optional comment. "
+            "What is left out stays as it is, null clears it. Answers the new version, or noop.",
             arguments=UpdateArguments,
             output=WRITTEN,
             scope="tickets:write",

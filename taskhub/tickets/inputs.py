@@ -163,7 +163,7 @@ class TicketFilter(Input):
     unassigned: bool | None = None
     query: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)] | None = Field(
         default=None,
-        description='words or a "quoted phrase", each in a text, label or comment of the ticket; or its key',
+        description='words or a "quoted phrase" in texts, labels, comments; or a key',
     )
     updated_since: datetime | None = None
 
@@ -214,12 +214,12 @@ class EventQuery(Input):
     """Which events to read, and how long to wait for the first one."""
 
     after: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64)] = Field(
-        default="now", description="position of the answer before; or earliest, now, 15m, an RFC 3339 time"
+        default="now", description="position, earliest, now, 15m, or an RFC 3339 time"
     )
     filter: Annotated[dict[str, Annotated[str, StringConstraints(max_length=4096)]], Field(max_length=20)] = Field(
         default={},
-        description="narrows, as for the event stream: type, ticket, actor, origin, changed, status, phase, assignee, "
+        description="as of the event stream: type, ticket, actor, origin, changed, status, phase, assignee, "
         "requestor, account, category, channel, priority, label; commas OR, ! negates",
     )
     limit: Annotated[int, Field(ge=1, le=100)] = 20
-    wait_seconds: Annotated[float, Field(ge=0, le=MAX_WAIT_S, description="for the first event, if there is none")] = 0
+    wait_seconds: Annotated[float, Field(ge=0, le=MAX_WAIT_S, description="for the first one")] = 0

@@ -36,7 +36,7 @@ class Gate:
 
     @property
     def registry(self) -> ToolRegistry:
-        output = result_schema({"done": {"type": "boolean"}}, required=["done"])
+        output = result_schema({"done": {"type": "boolean"}})
         return ToolRegistry([Tool("wait", "Wait", "Wait.", Nothing, output, "tickets:read", "tickets", self.run)])
 
 

@@ -28,7 +28,7 @@ async def paint(caller: Caller, arguments: Arguments) -> ToolResult:
 def tool(
     name: str, *, run: Any = paint, scope: Scope = "tickets:read", toolset: str = "a", read_only: bool = True
 ) -> Tool[Any]:
-    output = result_schema({"painted": {"type": "string"}}, required=["painted"])
+    output = result_schema({"painted": {"type": "string"}})
     return Tool(name, name.title(), "Paint.", Arguments, output, scope, toolset, run, read_only=read_only)
 
 
