@@ -259,3 +259,17 @@ async def test_the_board_agrees_with_the_list(world: World) -> None:
         query = TicketQuery(status=[column.status.id], priority=["high"], limit=100)
         assert column.tickets == (await world.tickets.list_tickets(ALICE, query)).tickets
         assert column.count == len(column.tickets)
+
+
+async def test_a_ticket_that_was_deleted_is_there_before_and_after_but_not_between(world: World) -> None:
+    created = await world.create("one")
+    deleted = await world.tickets.delete_ticket(ALICE, "TH-1")
+    restored = await world.tickets.restore_ticket(ALICE, "TH-1")
+    await world.tickets.delete_ticket(ALICE, "TH-1")
+
+    shown = [keys(await board(world, as_of=point.event_id)) for point in (created, deleted, restored)]
+    assert shown == [{"received": ["TH-1"]}, {}, {"received": ["TH-1"]}]
+    assert keys(await board(world)) == {}
+    assert (await world.tickets.get_ticket(ALICE, "TH-1", as_of=created.event_id)).ticket.summary == "one"
+    with pytest.raises(TicketNotFound):
+        await world.tickets.get_ticket(ALICE, "TH-1", as_of=deleted.event_id)
