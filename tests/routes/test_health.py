@@ -87,7 +87,7 @@ async def test_a_server_in_front_of_another_tells_only_what_it_has(start: Start)
     answer, page = await hub.get("/capabilities"), await hub.get("/", headers={"Accept": "text/html"})
 
     assert "events" not in answer.json
-    assert answer.json["auth"]["scopes"] == ["tickets:read", "tickets:write"]
+    assert answer.json["auth"]["scopes"] == ["events:read", "tickets:read", "tickets:write"]
     assert b"/events/stream" not in page.body
     assert b"/mcp" in page.body
     assert (await hub.get("/events/stream")).code == "no_such_resource"
