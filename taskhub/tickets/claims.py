@@ -66,10 +66,14 @@ def claim(unit: TicketUnit, key: str, new: NewClaim, default_s: int) -> Claimed:
 
 def claim_next(unit: TicketUnit, asked: ClaimNext, default_s: int) -> Claimed:
     """Take the ready ticket that comes first: by priority, then by due date, then by number. Raises InvalidInput and
-    NothingReady."""
+    NothingReady.
+
+    Tickets of others are left to them, unless the filter says whose it should be."""
     # What has been left lying may come before everything that is ready now.
     expire_overdue(unit.by(system(unit.transaction.workspace)))
     given = asked.model_dump(exclude_unset=True, exclude={"lease_seconds"})
+    if asked.person_in_charge is None and asked.unassigned is None:
+        given["person_in_charge"] = ["me", "none"]  # what somebody else was given is not there to be taken
     query = resolve(TicketQuery(**given, ready=True), unit.references, unit.caller.principal, unit.prefix)
     connection = unit.transaction.connection
     row = connection.execute(next_ready(connection, unit.transaction.workspace, query, unit.references)).first()

@@ -169,7 +169,7 @@ class TicketFilter(Input):
 
 
 class ClaimNext(TicketFilter):
-    """Which of the tickets that are ready."""
+    """Which of the tickets that are ready; yours or nobody's, where it does not say whose."""
 
     lease_seconds: LeaseSeconds | None = Field(default=None, description="1800, or as configured, when absent")
 

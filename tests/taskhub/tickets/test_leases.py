@@ -239,6 +239,15 @@ async def test_the_next_one_passes_the_filter(world: World) -> None:
     assert await claim_next(world, unassigned=True, query="print") == "TH-1"
 
 
+async def test_the_next_one_is_not_what_somebody_else_was_given(world: World) -> None:
+    await world.add("users", "Alice")
+    await world.update("TH-1", person_in_charge="alice")
+
+    with pytest.raises(NothingReady):
+        await claim_next(world)
+    assert await claim_next(world, person_in_charge=["alice"]) == "TH-1"
+
+
 async def test_the_next_one_may_be_one_whose_holder_did_not_come_back(world: World) -> None:
     await claim(world, lease_seconds=60)
     world.tick(seconds=60)
