@@ -17,7 +17,8 @@ from routes.keys import DATABASE, TICKETS
 from taskhub.app import create_app
 from taskhub.auth.errors import Unauthenticated
 from taskhub.auth.principal import ALL_SCOPES, Caller, Principal
-from taskhub.remote import RemoteRefused, RemoteTickets, RemoteUnavailable
+from taskhub.remote import RemoteTickets
+from taskhub.remote_errors import RemoteRefused, RemoteUnavailable
 from taskhub.settings import Settings
 from taskhub.storage.database import Database
 from taskhub.storage.names import slug
