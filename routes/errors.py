@@ -42,6 +42,7 @@ from taskhub.tickets.errors import (
     LeaseLost,
     NotClaimable,
     NothingReady,
+    PositionGone,
     ReferenceNotFound,
     StatusNeeded,
     StorageBusy,
@@ -346,6 +347,8 @@ def _ticket_problem(error: TicketError, reading: bool, *, writing: bool) -> Prob
             return Problem("not_claimable", str(error), members=members)
         case Blocked():
             return Problem("blocked", str(error), members={**members, "key": error.key, "blockers": error.blockers})
+        case PositionGone():
+            return Problem("position_expired", str(error), members={**members, "position": error.position})
         case ReferenceNotFound():
             return Problem("not_found", str(error), members={**members, "kind": error.kind, "id": error.id[:80]})
         case InUse():

@@ -34,7 +34,7 @@ async def test_a_page_of_the_same_origin_needs_no_cors(hub: Hub) -> None:
     ("path", "method", "methods"),
     [
         ("/api/v1/tickets", "POST", {"GET", "HEAD", "OPTIONS", "POST"}),
-        ("/api/v1/tickets/TH-1", "PATCH", {"GET", "HEAD", "OPTIONS", "PATCH"}),
+        ("/api/v1/tickets/TH-1", "PATCH", {"DELETE", "GET", "HEAD", "OPTIONS", "PATCH"}),
         ("/events", "POST", {"OPTIONS", "POST"}),
         ("/events/stream", "GET", {"GET", "HEAD", "OPTIONS"}),
         ("/mcp", "POST", {"DELETE", "GET", "OPTIONS", "POST"}),
