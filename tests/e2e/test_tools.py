@@ -189,6 +189,12 @@ TESTED: Final = {
         "limit",
     },
     "get_events": {"after", "filter", "limit", "wait_seconds"},
+    "link_tickets": {"ticket_id", "relation", "other", "lease_token", "idempotency_key"},
+    "unlink_tickets": {"ticket_id", "relation", "other", "lease_token", "idempotency_key"},
+    "delete_ticket": {"ticket_id", "confirm", "expected_version", "lease_token", "idempotency_key"},
+    "restore_ticket": {"ticket_id", "confirm", "idempotency_key"},
+    "bulk_update_tickets": {"items", "atomic", "dry_run", "idempotency_key"},
+    "undo_batch": {"batch_id", "atomic", "idempotency_key"},
 }
 """Tool → the parameters whose effect the tests below show."""
 
@@ -486,3 +492,56 @@ async def test_a_ticket_is_claimed_worked_on_and_given_back(client: Client) -> N
     assert detail["ticket"]["progress"] == {"percent": 40, "note": "half"}
     assert detail["ticket"]["waiting_reason"] == "for parts"
     assert [comment["body"] for comment in detail["comments"]] == ["started", "for parts"]
+
+
+async def test_tickets_are_linked_deleted_and_had_back(client: Client) -> None:
+    first, second = [(await call(client, "create_ticket", summary=summary))["key"] for summary in ("First", "Second")]
+    token = (await call(client, "claim_ticket", ticket_id=first))["lease_token"]
+    stale = {"lease_token": token + 1}
+    link = {"ticket_id": first, "relation": "blocks", "other": second}
+    refused = [await call_failing(client, tool, **link, **stale) for tool in ("link_tickets", "unlink_tickets")]
+    linked = [await call(client, "link_tickets", **link, lease_token=token, idempotency_key="l") for _ in range(2)]
+    blocked = (await ticket_of(client, second))["blocked"]
+    freed = [await call(client, "unlink_tickets", **link, lease_token=token, idempotency_key="u") for _ in range(2)]
+    gone = {"ticket_id": first, "confirm": True}
+    asked = [await call_failing(client, "delete_ticket", ticket_id=first)]
+    refused.append(await call_failing(client, "delete_ticket", **gone, **stale))
+    conflict = await call_failing(client, "delete_ticket", **gone, lease_token=token, expected_version=1)
+    deleted = [await call(client, "delete_ticket", **gone, lease_token=token, idempotency_key="d") for _ in range(2)]
+    missing = await call_failing(client, "get_ticket_detail", ticket_id=first)
+    asked.append(await call_failing(client, "restore_ticket", ticket_id=first))
+    restored = [await call(client, "restore_ticket", **gone, idempotency_key="r") for _ in range(2)]
+
+    assert {answer["code"] for answer in refused} == {"lease_lost"}
+    assert {answer["code"] for answer in asked} == {"confirmation_required"}
+    assert (conflict["code"], missing["code"]) == ("version_conflict", "deleted")
+    for answers in (linked, freed, deleted, restored):
+        assert [answer.get("replayed", False) for answer in answers] == [False, True]
+    assert (blocked, (await ticket_of(client, second))["blocked"]) == (True, False)
+    assert (await ticket_of(client, first))["summary"] == "First"
+
+
+async def test_many_tickets_change_together_and_back(client: Client) -> None:
+    keys = [(await call(client, "create_ticket", summary=f"One of three {n}"))["key"] for n in range(3)]
+    urgent = [{"ticket_id": key, "priority": "urgent"} for key in keys]
+    tried = await call(client, "bulk_update_tickets", items=urgent, dry_run=True)
+    spoiled = [*urgent[:2], {"ticket_id": keys[2], "status": "no such status"}]
+    failed = await call_failing(client, "bulk_update_tickets", items=spoiled)
+    untouched = [(await ticket_of(client, key))["priority"] for key in keys]
+    made = [
+        await call(client, "bulk_update_tickets", items=spoiled, atomic=False, idempotency_key="b") for _ in range(2)
+    ]
+    changed = [(await ticket_of(client, key))["priority"] for key in keys]
+    await call(client, "update_ticket", ticket_id=keys[0], priority="low")
+    conflict = await call_failing(client, "undo_batch", batch_id=made[0]["batch_id"])
+    undone = [
+        await call(client, "undo_batch", batch_id=made[0]["batch_id"], atomic=False, idempotency_key="x")
+        for _ in range(2)
+    ]
+
+    assert (tried["applied"], failed["code"], conflict["code"]) == (False, "batch_failed", "undo_conflict")
+    assert untouched == ["none"] * 3
+    assert changed == ["urgent", "urgent", "none"]
+    assert [(await ticket_of(client, key))["priority"] for key in keys] == ["low", "none", "none"]
+    for answers in (made, undone):
+        assert [answer.get("replayed", False) for answer in answers] == [False, True]
