@@ -179,6 +179,10 @@ class PostgresServer:
         _execute(self.url, f"CREATE DATABASE {name}{copied}")
         return self.url_of(name)
 
+    def drop_database(self, url: str) -> None:
+        """Remove a database, whoever is connected: each takes several megabytes."""
+        _execute(self.url, f"DROP DATABASE {url.rpartition('/')[2]} WITH (FORCE)")
+
     def _end(self, by: signal.Signals) -> None:
         process, self._process = self._process, None
         if process is None:
