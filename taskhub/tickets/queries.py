@@ -6,7 +6,7 @@ from datetime import date
 from typing import Any, Final
 
 import orjson
-from sqlalchemy import ColumnElement, Connection, Select, and_, case, exists, not_, or_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, exists, not_, or_, select, tuple_
 
 from taskhub.auth.principal import Principal
 from taskhub.storage.names import normalise, slug
@@ -115,26 +115,42 @@ def resolve(query: TicketQuery, references: References, principal: Principal, ke
     return resolved
 
 
-def list_statement(
+def list_rows(
     connection: Connection,
     workspace: str,
     query: ResolvedQuery,
     references: References,
     cursor: Cursor | None,
     limit: int,
-) -> Select[*tuple[Any, ...]]:
+) -> list[Row[*tuple[Any, ...]]]:
     """The rows after `cursor`, one more than `limit` so that the caller sees whether there is a next page."""
     conditions = conditions_of(connection, workspace, query, references)
-    if cursor is not None:
-        conditions.append(_after(query, cursor))
     column = _SORT_COLUMNS[query.sort_by]
     order: list[ColumnElement[Any]]
     order = [column.desc(), _T.no.desc()] if query.descending else [column.asc(), _T.no.asc()]
-    if query.sort_by == "due":
-        order.insert(0, _T.due.is_(None))  # tickets without a date come last in either direction
     if query.first:
         order.insert(0, _is_first(query).desc())
-    return select_records().where(*conditions).order_by(*order).limit(limit + 1)
+    found: list[Row[*tuple[Any, ...]]] = []
+    for part in _parts(query, cursor):
+        missing = limit + 1 - len(found)
+        found += connection.execute(select_records().where(*conditions, *part).order_by(*order).limit(missing))
+        if len(found) > limit:
+            break
+    return found
+
+
+def _parts(query: ResolvedQuery, cursor: Cursor | None) -> list[list[ColumnElement[bool]]]:
+    """The conditions of what is left after `cursor`, of one part after the other.
+
+    Tickets without a date come last in either direction. No index has them in that order, but it has each part.
+    """
+    after = [] if cursor is None else [_after(query, cursor)]
+    if query.sort_by != "due":
+        return [after]
+    undated: list[ColumnElement[bool]] = [_T.due.is_(None)]
+    if cursor is not None and cursor.value is None:
+        return [undated + after]
+    return [[_T.due.is_not(None), *after], undated]
 
 
 def next_ready(
@@ -158,12 +174,11 @@ def cursor_after(query: ResolvedQuery, last: TicketRecord) -> Cursor:
 def _after(query: ResolvedQuery, cursor: Cursor) -> ColumnElement[bool]:
     column = _SORT_COLUMNS[query.sort_by]
     if cursor.value is None:
-        return and_(column.is_(None), _T.no < cursor.no if query.descending else _T.no > cursor.no)
+        return _T.no < cursor.no if query.descending else _T.no > cursor.no
     if query.first:  # the order is the default one, which descends
         return tuple_(_is_first(query), column, _T.no) < tuple_(int(cursor.no in query.first), cursor.value, cursor.no)
     place, last = tuple_(column, _T.no), tuple_(cursor.value, cursor.no)
-    beyond = place < last if query.descending else place > last
-    return or_(beyond, column.is_(None)) if query.sort_by == "due" else beyond
+    return place < last if query.descending else place > last
 
 
 def _is_first(query: ResolvedQuery) -> ColumnElement[int]:

@@ -29,7 +29,7 @@ from taskhub.tickets.model import (
     TicketState,
 )
 from taskhub.tickets.past import Past, seq_of
-from taskhub.tickets.queries import conditions_of, cursor_after, list_statement, resolve
+from taskhub.tickets.queries import conditions_of, cursor_after, list_rows, resolve
 from taskhub.tickets.record import TicketRecord, record_of, select_records
 from taskhub.tickets.reference import ReferenceCache
 from taskhub.tickets.views import compact, filterable, full, lease_state
@@ -51,8 +51,8 @@ class Reading:
         """One page of a list. Raises InvalidInput."""
         resolved = resolve(query, self.references, principal, self.state.key_prefix)
         cursor = None if query.cursor is None else cursors.decode(query.cursor, resolved.identity)
-        statement = list_statement(self.connection, self.workspace, resolved, self.references, cursor, query.limit)
-        records = [record_of(row) for row in self.connection.execute(statement)]
+        rows = list_rows(self.connection, self.workspace, resolved, self.references, cursor, query.limit)
+        records = [record_of(row) for row in rows]
         more, records = len(records) > query.limit, records[: query.limit]
         next_cursor = cursors.encode(cursor_after(resolved, records[-1]), resolved.identity) if more else None
         return TicketPage([self._compact(record) for record in records], next_cursor, self.state.position)

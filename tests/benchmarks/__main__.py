@@ -30,9 +30,10 @@ from tests.benchmarks.programs import built
 from tests.benchmarks.relay import RELAY
 from tests.benchmarks.scenario import Column, Outcome, Scenario
 from tests.benchmarks.targets import judged
+from tests.benchmarks.tickets import HUNDRED_THOUSAND, TOOLS
 
 SCENARIOS: Final[Sequence[Scenario]] = (
-    *FANOUT, FILTERS, SLOW, HALF, BUSY, COMMIT, RELAY, BURST, STORM, SOAK,
+    *FANOUT, FILTERS, SLOW, HALF, BUSY, COMMIT, RELAY, BURST, STORM, SOAK, TOOLS, HUNDRED_THOUSAND,
 )  # fmt: skip
 
 EXACT: Final = "In every run, every subscriber got every event once and in order."

@@ -5,6 +5,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -137,8 +138,7 @@ class Prober:
         self.stop()
 
     def quantile_ms(self, request: int, share: float) -> float:
-        values = sorted(self.latencies[request])
-        return 1000 * values[min(len(values) - 1, int(share * len(values)))] if values else 0.0
+        return quantile_ms(self.latencies[request], share)
 
     def _run(self) -> None:
         os.sched_setaffinity(0, {CLIENT_CORE})  # which, like the next, is about this thread alone
@@ -164,6 +164,12 @@ class Prober:
                 self.latencies[kind].append(time.monotonic() - due)
                 number += 1
                 due += self.every_s
+
+
+def quantile_ms(latencies: Iterable[float], share: float) -> float:
+    """Of latencies in seconds; 0.0 of none."""
+    values = sorted(latencies)
+    return 1000 * values[min(len(values) - 1, int(share * len(values)))] if values else 0.0
 
 
 def get(path: str) -> bytes:

@@ -133,17 +133,21 @@ class TaskHub(Peer):
         port = unused_port()
         with contextlib.ExitStack() as stack:
             directory = self._data_dir or stack.enter_context(tempfile.TemporaryDirectory(prefix="taskhub-bench-"))
-            environment = {
-                **{name: value for name, value in os.environ.items() if not name.startswith(("TASKHUB_", "MCP_"))},
-                "TASKHUB_DATA_DIR": str(directory),
-                "TASKHUB_API_KEY": API_KEY,
-                "TASKHUB_LOG_LEVEL": "warning",
-                "TASKHUB_SSE_MAX_STREAMS": "0",  # the default would refuse what comes beyond 10 000
-                **self._settings,
-            }
             command = [sys.executable, "-m", "taskhub", "serve", "--no-reload", "--port", str(port)]
+            environment = self.environment(Path(directory))
             server = Server(command, port, environment=environment, cwd=ROOT, core=self._core, ready=says_ready)
             yield stack.enter_context(server)
+
+    def environment(self, directory: Path) -> dict[str, str]:
+        """What the server, and every other command on its data, is started with."""
+        return {
+            **{name: value for name, value in os.environ.items() if not name.startswith(("TASKHUB_", "MCP_"))},
+            "TASKHUB_DATA_DIR": str(directory),
+            "TASKHUB_API_KEY": API_KEY,
+            "TASKHUB_LOG_LEVEL": "warning",
+            "TASKHUB_SSE_MAX_STREAMS": "0",  # the default would refuse what comes beyond 10 000
+            **self._settings,
+        }
 
 
 def accepts(port: int) -> bool:
