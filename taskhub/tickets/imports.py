@@ -2,9 +2,10 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Final, Literal, Protocol, TypeVar
 
 from sqlalchemy import select
@@ -13,7 +14,7 @@ from taskhub.storage.group import MAX_COMMANDS
 from taskhub.storage.schema import tickets
 from taskhub.tickets import writes
 from taskhub.tickets.errors import InputProblem, InvalidInput, TicketError
-from taskhub.tickets.export import BadLine, ImportRow
+from taskhub.tickets.import_rows import BadLine, ImportRow
 from taskhub.tickets.inputs import NewTicket, TicketChange
 from taskhub.tickets.keys import key_of
 from taskhub.tickets.unit import TicketUnit
@@ -24,8 +25,9 @@ Outcome = Literal["created", "updated", "unchanged"]
 
 MAX_NAMED: Final = 100
 """Bad lines that an answer names."""
-MAX_STRICT: Final = 5000
+MAX_STRICT: Final = 500
 """Rows of one unit of work: nobody else writes meanwhile."""
+_PAGE: Final = 4 * MAX_COMMANDS
 
 _T: Final = tickets.c
 
@@ -90,7 +92,7 @@ def take_all(unit: TicketUnit, rows: Sequence[tuple[int, ImportRow]]) -> Counter
     bad: list[BadLine] = []
     for line, row in rows:
         try:
-            with unit.transaction.part():
+            with unit.part():
                 outcomes[take(unit, row)] += 1
         except TicketError as error:
             bad.append(BadLine(line, str(error)))
@@ -111,25 +113,40 @@ async def import_rows(run: RunUnit, rows: Iterable[tuple[int, ImportRow | BadLin
     Raises InvalidInput, ImportRefused and StorageBusy.
     """
     importing = _Importing(run)
-    for number, row in rows:
-        if isinstance(row, BadLine):
-            importing.refuse(row)
-            continue
-        importing.group.append((number, row))
-        if strict and len(importing.group) > MAX_STRICT:
-            raise InvalidInput([InputProblem("", f"a strict import takes at most {MAX_STRICT} rows at once")])
-        if not strict and len(importing.group) == MAX_COMMANDS:
-            await importing.take_group()
+    rows = iter(rows)
+    while page := await _on_a_thread(partial(_next_page, rows)):
+        for number, row in page:
+            if isinstance(row, BadLine):
+                importing.refuse(row)
+                continue
+            importing.group.append((number, row))
+            if strict and len(importing.group) > MAX_STRICT:
+                raise InvalidInput([InputProblem("", f"a strict import takes at most {MAX_STRICT} rows at once")])
+            if not strict and len(importing.group) == MAX_COMMANDS:
+                await importing.take_group()
     if not strict:
         await importing.take_group()
     elif importing.failed:
-        raise ImportRefused(importing.failed, importing.bad)
+        raise ImportRefused(importing.failed, importing.named)
     else:
         importing.outcomes = await run(partial(take_all, rows=importing.group))
     outcomes = importing.outcomes
-    return Imported(
-        outcomes["created"], outcomes["updated"], outcomes["unchanged"], importing.failed, importing.bad[:MAX_NAMED]
-    )
+    return Imported(outcomes["created"], outcomes["updated"], outcomes["unchanged"], importing.failed, importing.named)
+
+
+def _next_page(rows: Iterator[tuple[int, ImportRow | BadLine]]) -> list[tuple[int, ImportRow | BadLine]]:
+    return list(islice(rows, _PAGE))
+
+
+async def _on_a_thread(work: Callable[[], T]) -> T:
+    """Reading and checking rows takes longer than others may wait. Cancelled only when the thread is done with the
+    file."""
+    task = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(task)
+    finally:
+        if not task.done():
+            await asyncio.wait([task])
 
 
 class _Importing:
@@ -139,13 +156,20 @@ class _Importing:
         self._run = run
         self.group: list[tuple[int, ImportRow]] = []
         self.outcomes: Counter[Outcome] = Counter()
-        self.bad: list[BadLine] = []
+        self._bad: list[BadLine] = []
         self.failed = 0
 
     def refuse(self, bad: BadLine) -> None:
         self.failed += 1
-        # Only the first by their lines are named; a line that could not be read is known before the rows above it.
-        self.bad = sorted([*self.bad, bad], key=lambda found: found.line)[:MAX_NAMED]
+        # A line that could not be read is known before rows above it: there may be others to come before this one.
+        self._bad.append(bad)
+        if len(self._bad) == 2 * MAX_NAMED:
+            self._bad = self.named
+
+    @property
+    def named(self) -> list[BadLine]:
+        """The first of the bad lines."""
+        return sorted(self._bad, key=lambda found: found.line)[:MAX_NAMED]
 
     async def take_group(self) -> None:
         """Take the rows that wait, together but each by itself. Raises StorageBusy."""

@@ -22,7 +22,8 @@ from taskhub.tickets import batches, claims, links, references, removal, writes
 from taskhub.tickets.board import board
 from taskhub.tickets.cursor import CursorCodec
 from taskhub.tickets.errors import InputProblem, InvalidInput
-from taskhub.tickets.export import Format, read_rows
+from taskhub.tickets.export import Format
+from taskhub.tickets.import_rows import read_rows
 from taskhub.tickets.imports import Imported, import_rows
 from taskhub.tickets.inputs import (
     BoardQuery,

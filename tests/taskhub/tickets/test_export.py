@@ -1,5 +1,6 @@
 """Tickets as files, and files as tickets."""
 
+import asyncio
 import csv
 import io
 from datetime import date
@@ -10,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskhub.auth.errors import Forbidden
+from taskhub.auth.principal import ALL_SCOPES, Caller, Principal
 from taskhub.tickets.errors import InvalidInput
-from taskhub.tickets.export import BadLine, Format, ImportRow, header, line, read_rows
-from taskhub.tickets.imports import Imported, ImportRefused
+from taskhub.tickets.export import Format, header, line
+from taskhub.tickets.import_rows import MAX_LINE, BadLine, ImportRow, read_rows
+from taskhub.tickets.imports import MAX_STRICT, Imported, ImportRefused
 from taskhub.tickets.inputs import ExportQuery
 from taskhub.tickets.model import Ref, Ticket
 from tests.taskhub.world import ALICE, World, caller
@@ -133,6 +136,51 @@ async def test_a_strict_import_takes_all_or_nothing(world: World) -> None:
     assert world.heard == []
 
     assert await imported(world, rows.replace('"x"', '"received"'), "jsonl", strict=True) == Imported(2, 0, 0, 0, [])
+
+
+async def test_a_strict_import_that_takes_nothing_forgets_the_callers_that_it_added(world: World) -> None:
+    nobody_yet = Caller(Principal("user:newcomer", "default", ALL_SCOPES, authenticated=False), "rest_api")
+    file = io.BytesIO(b"key,external_ticket_id,summary,person_in_charge,status\n,E-1,a,me,nonsense\n,E-2,b,me,\n")
+
+    with pytest.raises(ImportRefused) as refused:
+        await world.tickets.import_file(nobody_yet, file, "csv", strict=True)
+
+    assert [bad.line for bad in refused.value.errors] == [2]
+
+
+async def test_a_strict_import_is_as_small_as_others_can_wait_for(world: World) -> None:
+    lines = "".join(f',E-{n},"{n}"\n' for n in range(MAX_STRICT + 1))
+
+    with pytest.raises(InvalidInput, match=f"at most {MAX_STRICT} rows"):
+        await imported(world, f"key,external_ticket_id,summary\n{lines}", strict=True)
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+async def test_a_line_that_is_too_long_is_named_and_the_others_are_taken(world: World, form: Format) -> None:
+    head = {"csv": "external_ticket_id,summary\n", "jsonl": ""}[form]
+    good = {"csv": "E-{0},{0}\n", "jsonl": '{{"external_ticket_id":"E-{0}","summary":"{0}"}}\n'}[form]
+
+    done = await imported(world, head + good.format(1) + "x" * (3 * MAX_LINE) + "\n" + good.format(2), form)
+
+    line = 3 if form == "csv" else 2
+    assert done == Imported(2, 0, 0, 1, [BadLine(line, f"has more than {MAX_LINE} characters")])
+
+
+async def test_others_are_served_while_a_file_is_read(world: World) -> None:
+    ticks = 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            await asyncio.sleep(0)
+            ticks += 1
+
+    ticking = asyncio.create_task(tick())
+    done = await imported(world, "{}\n" * 5000, "jsonl")
+    ticking.cancel()
+
+    assert done.failed == 5000
+    assert ticks > 20
 
 
 async def test_a_file_of_another_form_is_refused_before_anything_is_taken(world: World) -> None:

@@ -19,3 +19,7 @@ def upgrade() -> None:
         sqlite_where=_PRESENT,
         postgresql_where=_PRESENT,
     )
+
+
+def downgrade() -> None:
+    op.drop_index("ix_tickets_due", "tickets")
