@@ -62,7 +62,7 @@ def url(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 async def database(url: str) -> AsyncIterator[Database]:
-    database = Database(url)
+    database = Database(url, busy_timeout_s=60)  # a test that is about something else must not fail on a busy machine
     await database.open()
     yield database
     await database.close()
