@@ -7,11 +7,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from aiohttp import hdrs, web
+from aiohttp import HttpVersion11, hdrs, web
+from multidict import istr
 from pydantic import BaseModel
 
-from routes.access import OPEN, PROBES
-from routes.errors import CODES
+from routes.access import MCP_PATHS, OPEN, PROBES
+from routes.errors import CODES, Fault, Problem, problem_response
 from taskhub.auth.principal import Scope
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -19,7 +20,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 JSON: Final = ("application/json",)
 PAGE: Final = ("text/html",)
 
-_ALWAYS: Final = frozenset({"bad_path", "query_too_long", "headers_too_large", "internal_error"})
+_ALWAYS: Final = frozenset({"bad_path", "query_too_long", "expectation_failed", "headers_too_large", "internal_error"})
 _OF_HOSTS: Final = frozenset({"bad_host", "misdirected_request", "forbidden_origin", "proxied_request"})
 _OF_BODIES: Final = frozenset(
     {
@@ -110,6 +111,9 @@ class Route:
         return tuple(code for code in CODES if code in found)
 
 
+CONDITIONS: Final = tuple(_OF_HEADERS)
+"""Request headers that say when a write may happen, or how often: a write that cannot heed one is refused."""
+
 ROUTES: Final[web.AppKey[Sequence[Route]]] = web.AppKey("routes", Sequence[Route])
 """What the application serves."""
 
@@ -119,6 +123,32 @@ def register(app: web.Application, routes: Sequence[Route]) -> None:
     app[ROUTES] = (*app.get(ROUTES, ()), *routes)
     for route in routes:
         if route.method == hdrs.METH_GET:
-            app.router.add_get(route.path, route.handler, allow_head=route.head)
+            app.router.add_get(route.path, route.handler, allow_head=route.head, expect_handler=_expect)
         else:
-            app.router.add_route(route.method, route.path, route.handler)
+            handler = route.handler if route.path in MCP_PATHS else _heeding(route)
+            app.router.add_route(route.method, route.path, handler, expect_handler=_expect)
+
+
+def _heeding(route: Route) -> Handler:
+    """The handler, for requests without conditions that it would pass over."""
+    unheeded = tuple(istr(name) for name in CONDITIONS if name not in route.takes)
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        for name in unheeded:
+            if name in request.headers:
+                reason = "has no effect on this request, which is not made for that reason: leave it out"
+                raise Problem.of("bad_header", [Fault(reason, header=str(name))])
+        return await route.handler(request)
+
+    return handle
+
+
+async def _expect(request: web.Request) -> web.StreamResponse | None:
+    """Answer an Expect header (RFC 9110, 10.1.1), which comes before all else that looks at a request."""
+    if request.version < HttpVersion11:
+        return None
+    if request.headers[hdrs.EXPECT].lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # the answer itself has not begun
+        return None
+    return problem_response(Problem("expectation_failed", "Expect must be 100-continue, or be left out"), request)

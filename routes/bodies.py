@@ -172,8 +172,9 @@ def parse_query(
             instead = suggested_name(name, [*names, *also])
             faults.append(Fault("there is no such parameter", parameter=name[:80], did_you_mean=instead))
         elif _is_list(names[name].annotation):
-            values.setdefault(name, []).extend(part for part in text.split(",") if part)
-            if not text:
+            parts = [part for part in text.split(",") if part.strip()]
+            values.setdefault(name, []).extend(parts)
+            if not parts:
                 faults.append(Fault("is empty", parameter=name))
         elif name in values:
             faults.append(Fault("is there more than once", parameter=name))

@@ -8,6 +8,7 @@ Every error that leaves TaskHub over HTTP has this shape, whoever raised it, aio
      "request_id": "5b1f…"}
 """
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -94,6 +95,7 @@ CODES: Final[Mapping[str, tuple[int, str]]] = {
     "body_too_large": (413, "The body is too large"),
     "query_too_long": (414, "The query is too long"),
     "unsupported_media_type": (415, "The body has an unsupported media type"),
+    "expectation_failed": (417, "The Expect header cannot be met"),
     "misdirected_request": (421, "This server does not answer for that host"),
     "invalid_input": (422, "The body is not valid"),
     "idempotency_mismatch": (422, "The idempotency key was used with another request"),
@@ -111,6 +113,7 @@ _HTTP_CODES: Final = {
     413: "body_too_large",
     414: "query_too_long",
     415: "unsupported_media_type",
+    417: "expectation_failed",
     431: "headers_too_large",
 }
 _FILTER_VALUES: Final[Mapping[str, Sequence[str]]] = {"origin": ORIGINS, "changed": CHANGE_FIELDS}
@@ -190,10 +193,15 @@ class Problem(Exception):
 
 def problem_response(problem: Problem, request: web.BaseRequest) -> web.Response:
     """The problem as application/problem+json."""
+    document = problem.document(request.get(REQUEST_ID))
+    try:
+        body = orjson.dumps(document, default=str)
+    except TypeError:  # what is no UTF-8 comes as halves of surrogate pairs, and a problem may name it
+        body = json.dumps(document, default=str, ensure_ascii=False).encode("utf-8", "replace")
     return web.Response(
         status=problem.status,
         headers={"Content-Type": "application/problem+json", "Cache-Control": "no-store", **problem.headers},
-        body=orjson.dumps(problem.document(request.get(REQUEST_ID)), default=str),
+        body=body,
     )
 
 

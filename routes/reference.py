@@ -116,7 +116,7 @@ _SINGULAR: Final[dict[ReferenceKind, str]] = {
     "response_categories": "response_category",
 }
 _EXAMPLES: Final[dict[ReferenceKind, dict[str, str]]] = {
-    "users": {"name": "Alice", "email": "alice@example.org"},
+    "users": {"name": "Carol", "email": "carol@example.org"},
     "category_details": {"name": "Printer", "category": "incident"},
     "statuses": {"name": "On hold", "phase": "waiting"},
 }

@@ -15,7 +15,7 @@ from taskhub.tickets.inputs import IdempotencyKey, Input, Key
 from taskhub.tickets.model import RelationName
 
 STORED: Final = result_schema({"key": {"type": "string"}, "version": {"type": "integer"}, "noop": {"type": "boolean"}})
-Confirmed = Annotated[bool, Field(description="true once a person has said yes")]
+Confirmed = Annotated[bool, Field(strict=True, description="true once a person has said yes")]
 
 
 class LinkArguments(Input):

@@ -199,6 +199,8 @@ class _Asked:
     def _plain(self, field: Field, given: Any, values: dict[str, Any]) -> None:
         if isinstance(given, str) and unstorable(given):
             self.problem(field.name, "must not contain NUL or half of a surrogate pair")
+        elif field.one_line and has_control(given):
+            self.problem(field.name, "must be one line, without control characters")
         elif isinstance(given, datetime):
             try:
                 values[field.column] = to_text(given)

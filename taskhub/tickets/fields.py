@@ -14,21 +14,23 @@ PRIORITIES: Final[tuple[Priority, ...]] = ("none", "low", "medium", "high", "urg
 @dataclass(frozen=True, slots=True)
 class Field:
     """`name` as in inputs and Ticket, `event` as in `changes`, compact rows and filters, `column` as in the table and
-    in TicketRecord. `kind`: the reference data whose id it holds. `required`: it cannot be cleared."""
+    in TicketRecord. `kind`: the reference data whose id it holds. `required`: it cannot be cleared.
+    `one_line`: it is shown in one, and has no control characters."""
 
     name: str
     event: str
     column: str
     kind: ReferenceKind | None = None
     required: bool = False
+    one_line: bool = False
 
 
-def _plain(name: str, *, event: str | None = None, required: bool = False) -> Field:
-    return Field(name, event or name, event or name, required=required)
+def _plain(name: str, *, event: str | None = None, required: bool = False, one_line: bool = False) -> Field:
+    return Field(name, event or name, event or name, required=required, one_line=one_line)
 
 
 FIELDS: Final = (
-    _plain("summary", required=True),
+    _plain("summary", required=True, one_line=True),
     _plain("description"),
     Field("status", "status", "status_id", "statuses", required=True),
     _plain("priority"),
@@ -45,7 +47,7 @@ FIELDS: Final = (
     Field("response_category", "response_category", "response_category_id", "response_categories"),
     _plain("response_details"),
     _plain("has_defect"),
-    _plain("external_ticket_id"),
+    _plain("external_ticket_id", one_line=True),
     _plain("remarks"),
     Field("parent", "parent", "parent_no"),
     _plain("waiting_reason"),

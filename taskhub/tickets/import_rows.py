@@ -8,27 +8,30 @@ import csv
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import Any, BinaryIO, Final, TextIO
+from typing import Annotated, Any, BinaryIO, Final, TextIO
 
 import orjson
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from taskhub.tickets.errors import InputProblem, InvalidInput
 from taskhub.tickets.export import Format, is_formula
 from taskhub.tickets.fields import FIELDS, suggested_name
 from taskhub.tickets.inputs import Input, Key, Summary, TicketFields
 from taskhub.tickets.model import Ticket
+from taskhub.tickets.text import unstorable
 
 MAX_LINE: Final = 1024 * 1024
 """Characters of a line, which has room for every text of a ticket."""
-_ACCEPTED: Final = ("key", *(field.name for field in FIELDS))
+_ACCEPTED: Final = ("key", "version", *(field.name for field in FIELDS))
 _IGNORED: Final = frozenset(field.name for field in fields(Ticket)) - set(_ACCEPTED)
 
 
 class ImportRow(TicketFields, Input):
-    """One row of a file. A field that is left out stays as it is."""
+    """One row of a file. A field that is left out stays as it is. `version`: the one that its ticket, known by `key`,
+    must still have to be changed."""
 
     key: Key | None = None
+    version: Annotated[int, Field(ge=1)] | None = None
     summary: Summary | None = None
 
 
@@ -90,6 +93,11 @@ def _csv_rows(text: TextIO) -> Iterator[tuple[int, dict[str, Any] | BadLine]]:
         try:
             cells = next(reader, None)
         except csv.Error as error:
+            if "field limit" in str(error):
+                # The rest of the file is one cell, or looks so: where it ends, nobody knows.
+                reason = "a quote that is opened here is not closed; nothing from here on was taken"
+                yield number, BadLine(number, reason)
+                return
             yield number, BadLine(number, f"is no CSV: {error}")
             continue
         while too_long:
@@ -112,6 +120,8 @@ def _value(name: str, cell: str) -> Any:
 
 
 def _check_columns(names: list[str]) -> None:
+    if any(unstorable(name) for name in names):
+        raise InvalidInput([InputProblem("", "the file is not UTF-8: save it as UTF-8, or as CSV UTF-8")])
     problems = [
         InputProblem(f"/{name[:80]}", "is no column of tickets", _ACCEPTED, suggested_name(name, _ACCEPTED))
         for name in names

@@ -13,7 +13,7 @@ from sqlalchemy import select
 from taskhub.storage.group import MAX_COMMANDS
 from taskhub.storage.schema import tickets
 from taskhub.tickets import writes
-from taskhub.tickets.errors import InputProblem, InvalidInput, TicketError
+from taskhub.tickets.errors import InputProblem, InvalidInput, TicketError, VersionConflict
 from taskhub.tickets.import_rows import BadLine, ImportRow
 from taskhub.tickets.inputs import NewTicket, TicketChange
 from taskhub.tickets.keys import key_of
@@ -57,13 +57,21 @@ class ImportRefused(TicketError):
 def take(unit: TicketUnit, row: ImportRow) -> Outcome:
     """Bring one row in. Raises what creating and updating a ticket raise."""
     key = _key(unit, row)
-    given = row.model_dump(exclude_unset=True, exclude={"key"})
+    given = row.model_dump(exclude_unset=True, exclude={"key", "version"})
     if key is None:
         if row.summary is None:
             raise InvalidInput([InputProblem("/summary", "is required for a ticket that is not there yet")])
         writes.create(unit, NewTicket(**given))
         return "created"
-    return "unchanged" if writes.update(unit, key, TicketChange(**given), None).noop else "updated"
+    change = TicketChange(**given)
+    # In a file from elsewhere the version is another ticket's, as its key is.
+    expected = row.version if row.key is not None and row.key.upper() == key else None
+    try:
+        return "unchanged" if writes.update(unit, key, change, expected).noop else "updated"
+    except VersionConflict:
+        if writes.update(unit, key, change, None).noop:  # imported before
+            return "unchanged"
+        raise
 
 
 def _key(unit: TicketUnit, row: ImportRow) -> str | None:

@@ -20,6 +20,10 @@ def _without_comma(label: str) -> str:
     return label
 
 
+def _or_null(text: str | None) -> str | None:
+    return text or None
+
+
 LongText = Annotated[str, StringConstraints(max_length=65_536)]
 Summary = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
@@ -30,6 +34,12 @@ Key = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_
 IdempotencyKey = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[\x21-\x7e]+$")]
 
 
+# An empty one is none: two tickets that have none are not the same ticket of another system.
+ExternalId = Annotated[
+    Annotated[str, StringConstraints(strip_whitespace=True, max_length=200)] | None, AfterValidator(_or_null)
+]
+
+
 class Input(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -38,7 +48,7 @@ class NewAttachment(Input):
     """A link to a file; only http and https addresses."""
 
     file_name: Annotated[str, StringConstraints(min_length=1, max_length=255)]
-    url: Annotated[str, StringConstraints(max_length=2048, pattern=r"^https?://[^\s]+$")]
+    url: Annotated[str, StringConstraints(max_length=2048, pattern=r"^https?://[^\s\x00-\x1f\x7f]+$")]
 
 
 class TicketFields(Input):
@@ -60,7 +70,7 @@ class TicketFields(Input):
     response_category: Name | None = None
     response_details: LongText | None = None
     has_defect: bool | None = None
-    external_ticket_id: Annotated[str, StringConstraints(max_length=200)] | None = None
+    external_ticket_id: ExternalId = None
     remarks: LongText | None = None
     parent: Key | None = Field(default=None, description="key of the parent ticket")
     waiting_reason: Annotated[str, StringConstraints(max_length=1000)] | None = Field(

@@ -1,7 +1,9 @@
 """The one map from errors to problems."""
 
+import re
 from typing import Any
 
+import orjson
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
@@ -15,6 +17,7 @@ from broadcaster.errors import (
     PositionExpired,
 )
 from broadcaster.stream import StreamRefused
+from routes.api import CONDITIONS, ROUTES
 from routes.errors import CODES, Problem, problem_of
 from routes.keys import TICKETS
 from taskhub.auth.errors import Forbidden, Unauthenticated
@@ -192,3 +195,34 @@ async def test_an_expectation_nobody_can_meet_is_refused(hub: Hub) -> None:
     status, _, _ = await hub.raw(b"GET /version HTTP/1.1\r\nHost: localhost\r\nExpect: a-miracle\r\n\r\n")
 
     assert status == 417
+
+
+@pytest.mark.parametrize("header", CONDITIONS)
+async def test_a_condition_that_a_write_cannot_heed_keeps_it_from_being_made(hub: Hub, header: str) -> None:
+    unheeding = [
+        route for route in hub.app[ROUTES] if route.method != "GET" and not route.path.startswith(("/mcp", "/message"))
+        and header not in route.takes
+    ]  # fmt: skip
+    before = (await hub.get("/api/v1/events?after=now")).json["position"]
+
+    for route in unheeding:
+        path = re.sub(r"{.*?}", "1", route.path)
+        answer = await hub.request(route.method, path, json={"summary": "1"}, headers={header: '"1"'})
+        assert (route.path, answer.status, answer.code) == (route.path, 400, "bad_header")
+        assert header in answer.named
+
+    assert unheeding
+    assert (await hub.get("/api/v1/events?after=now")).json["position"] == before
+
+
+async def test_what_is_no_utf_8_is_named_without_it(hub: Hub) -> None:
+    status, _, body = await hub.raw(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nExpect: \xff\r\n\r\n")
+
+    assert (status, orjson.loads(body)["code"]) == (417, "expectation_failed")
+
+    answer = await hub.request(
+        "POST", "/api/v1/import", data=b"external_ticket_id,\xff\n", headers={"Content-Type": "text/csv"}
+    )
+
+    assert answer.code == "invalid_input"
+    assert "UTF-8" in answer.body.decode()

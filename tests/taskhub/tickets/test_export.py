@@ -183,6 +183,45 @@ async def test_others_are_served_while_a_file_is_read(world: World) -> None:
     assert ticks > 20
 
 
+async def test_what_has_changed_since_the_export_is_not_overwritten(filled: World) -> None:
+    text = (await exported(filled, "csv")).replace("全文検索".encode(), b"mine")
+    await filled.update("TH-1", remarks="theirs")
+
+    refused = await imported(filled, text)
+    await filled.update("TH-1", summary="mine")
+    again = await imported(filled, text.replace(b"theirs", b""))
+
+    assert (refused.updated, refused.unchanged, [bad.line for bad in refused.errors]) == (0, 2, [2])
+    assert "version" in refused.errors[0].reason
+    assert (again.failed, again.unchanged) == (0, 3)
+
+
+async def test_an_empty_id_of_another_system_is_none(world: World) -> None:
+    for n in (1, 2):
+        await world.create(f"{n}", external_ticket_id=" ")
+    rows = "".join(f'{{"key":"TH-{n}","external_ticket_id":"","summary":"new {n}"}}\n' for n in (1, 2))
+
+    done = await imported(world, rows, "jsonl")
+
+    assert done == Imported(0, 2, 0, 0, [])
+    assert [(await world.ticket(f"TH-{n}")).summary for n in (1, 2)] == ["new 1", "new 2"]
+    assert (await world.ticket("TH-1")).external_ticket_id is None
+
+
+async def test_a_quote_that_is_not_closed_ends_the_import_and_says_so(world: World) -> None:
+    rows = "".join(f"E-{n},{n}\n" for n in range(30_000))
+
+    done = await imported(world, f'external_ticket_id,summary\nE,before\nF,"oops\n{rows}')
+
+    reason = "a quote that is opened here is not closed; nothing from here on was taken"
+    assert done == Imported(1, 0, 0, 1, [BadLine(3, reason)])
+
+
+async def test_a_file_that_is_no_utf_8_is_refused_with_a_word_about_that(world: World) -> None:
+    with pytest.raises(InvalidInput, match="not UTF-8"):
+        await imported(world, "external_ticket_id,summary\nE-1,a\n".encode("utf-16"))
+
+
 async def test_a_file_of_another_form_is_refused_before_anything_is_taken(world: World) -> None:
     for text, reason in [
         ("external_ticket_id,sumary\nA,a\n", "summary"), ("summary\nx\n", "external_ticket_id or key"),
