@@ -85,8 +85,8 @@ def lease_tools(tickets: Tickets) -> list[Tool[Any]]:
         Tool(
             name="report_progress",
             title="Report progress",
-            description="Say every few minutes how far your work is. Renews the lease, and answers the comments that "
-            "others have made since your claim or last report: heed them.",
+            description="Say every few minutes how far your work is. Renews the lease, and answers the comments made "
+            "since your claim or last report without your lease_token: heed them.",
             arguments=ProgressArguments,
             output=REPORTED,
             scope="tickets:write",

@@ -241,6 +241,7 @@ comments: Final = Table(
     Column("body", Text, nullable=False),
     Column("created_at", Text, nullable=False),
     Column("edited_at", Text),
+    Column("lease_token", BigInteger, comment="the one that it was written with; null when with none"),
     PrimaryKeyConstraint("workspace_id", "seq"),
     _of_ticket(),
     Index(None, "workspace_id", "ticket_no", "seq"),

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, or_, select
 
 from taskhub.auth.principal import Caller, Principal
 from taskhub.storage.schema import comments, ticket_relations
@@ -239,13 +239,16 @@ def _open_blockers(unit: TicketUnit, no: int) -> list[str]:
 
 
 def _untold(unit: TicketUnit, no: int, lease: LeaseRecord) -> list[Comment]:
-    """Comments that others have made since the holder was last told of any, oldest first."""
+    """Comments that were made without the token since the holder was last told of any, oldest first.
+
+    Not those of other actors: agents that share a key are one actor, and the holder is the lease.
+    """
     c = comments.c
     statement = (
         select(comments)
         .where(
             c.workspace_id == unit.transaction.workspace, c.ticket_no == no, c.seq > lease.told_seq,
-            c.author != unit.caller.principal.actor,
+            or_(c.lease_token.is_(None), c.lease_token != lease.token),
         )
         .order_by(c.seq)
         .limit(MAX_TOLD)

@@ -222,7 +222,8 @@ class Claimed(Written):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reported(Written):
-    """What a progress report did. `comments`: what others have said since the claim, or since the report before."""
+    """What a progress report did. `comments`: what was said since the claim, or since the report before, by whoever did
+    not show the token of this lease."""
 
     lease_expires_at: str | None
     comments: list[Comment]

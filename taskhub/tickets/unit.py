@@ -67,6 +67,8 @@ class TicketUnit:
         self.batch_id = batch_id
         self._renewed: set[int] = set()
         """Tickets whose leases were renewed, and of which no event has told it yet."""
+        self._tokens: dict[int, int] = {}
+        """The tokens of the live leases with which the caller came, by the tickets' numbers."""
         self.references = self._current_references()
 
     def by(self, caller: Caller) -> "TicketUnit":
@@ -133,12 +135,12 @@ class TicketUnit:
     @contextmanager
     def part(self) -> Iterator[None]:
         """A part of the unit: when it raises, it is undone alone, and the unit may go on."""
-        kept = self.references, self._renewed.copy()
+        kept = self.references, self._renewed.copy(), self._tokens.copy()
         try:
             with self.transaction.part():
                 yield
         except Exception:
-            self.references, self._renewed = kept
+            self.references, self._renewed, self._tokens = kept
             raise
 
     def save(
@@ -168,12 +170,15 @@ class TicketUnit:
         return self.written(after, event, comment_id)
 
     def renew_lease(self, no: int, before: LeaseRecord, seconds: int | None = None) -> LeaseRecord:
-        """Let the ticket's lease run its full time, or another one, from now on. That is no new version; the next event
-        about the ticket tells it, or else one that is not stored."""
+        """Let the ticket's lease, whose token the caller has shown, run its full time, or another one, from now on.
+
+        That is no new version; the next event about the ticket tells it, or else one that is not stored.
+        """
         after = before if seconds is None else replace(before, seconds=seconds)
         after = after.renewed(self.transaction.now)
         store_lease(self.transaction, no, before, after)
         self._renewed.add(no)
+        self._tokens[no] = before.token
         return after
 
     def update_blocked(self, numbers: Collection[int]) -> None:
@@ -211,7 +216,7 @@ class TicketUnit:
         row = {
             "workspace_id": transaction.workspace, "seq": transaction.next_seq, "ticket_no": no,
             "author": self.caller.principal.actor, "kind": kind, "body": body,
-            "created_at": transaction.time,
+            "created_at": transaction.time, "lease_token": self._tokens.get(no),
         }  # fmt: skip
         transaction.execute(_INSERT_COMMENT, row)
         add_texts(transaction, no, [body], transaction.next_seq)

@@ -621,13 +621,14 @@ async def test_a_report_that_says_the_same_changes_nothing(world: World) -> None
 
 
 async def test_a_report_is_answered_with_what_others_have_said_since_the_last_one(world: World) -> None:
-    async def say(who: Any, text: str) -> None:
-        await world.tickets.add_comment(who, "TH-1", NewComment(comment=text))
+    async def say(who: Any, text: str, token: int | None = None) -> None:
+        await world.tickets.add_comment(who, "TH-1", NewComment(comment=text), lease_token=token)
 
     await say(ALICE, "before the claim")
     token = (await claim(world)).lease_token
     await say(ALICE, "one")
-    await say(BOT, "my own")
+    await say(BOT, "my own", token)
+    await change(world, token, remarks="y", comment="my own too")
     await world.update("TH-1", by=BOB, remarks="x", comment="two")
     first = await report(world, token, 10)
     await say(BOB, "three")
@@ -640,6 +641,30 @@ async def test_a_report_is_answered_with_what_others_have_said_since_the_last_on
     ]
     assert [comment.body for comment in second.comments] == ["three"]
     assert third.comments == []
+
+
+async def test_a_holder_is_told_what_another_says_in_the_same_name(world: World) -> None:
+    """Agents that share an API key are one actor."""
+    token = (await claim(world, by=ALICE)).lease_token
+    await world.tickets.add_comment(ALICE, "TH-1", NewComment(comment="mine"), lease_token=token)
+    await world.tickets.add_comment(ALICE, "TH-1", NewComment(comment="stop, it is the toner"))
+    await world.update("TH-1", by=ALICE, remarks="x", comment="and the drum")
+    asked = ProgressReport(percent=10)
+    reported = await world.tickets.report_progress(ALICE, "TH-1", asked, lease_token=token)
+
+    assert [comment.body for comment in reported.comments] == ["stop, it is the toner", "and the drum"]
+
+
+async def test_a_holder_is_told_what_was_said_under_a_lease_before_its_own(world: World) -> None:
+    first = (await claim(world)).lease_token
+    second = (await claim(world, by=ALICE, take_over=True)).lease_token
+    await world.tickets.add_comment(ALICE, "TH-1", NewComment(comment="mine"), lease_token=second)
+    with pytest.raises(LeaseLost):
+        await world.tickets.add_comment(BOT, "TH-1", NewComment(comment="not mine"), lease_token=first)
+    await world.tickets.add_comment(BOT, "TH-1", NewComment(comment="I was not done"))
+    reported = await world.tickets.report_progress(ALICE, "TH-1", ProgressReport(percent=1), lease_token=second)
+
+    assert [comment.body for comment in reported.comments] == ["I was not done"]
 
 
 async def test_no_comment_is_lost_when_there_are_too_many_for_one_answer(world: World) -> None:
