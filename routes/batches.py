@@ -27,9 +27,7 @@ async def undo(request: web.Request) -> web.Response:
     key = idempotency_key(request)
     asked = await read_model(request, UndoBatch) if request.can_read_body else UndoBatch()
     return _answer(
-        await request.app[TICKETS].undo_batch(
-            request[CALLER], request.match_info["id"], atomic=asked.atomic, idempotency_key=key
-        )
+        await request.app[TICKETS].undo_batch(request[CALLER], request.match_info["id"], asked, idempotency_key=key)
     )
 
 
@@ -56,7 +54,8 @@ ROUTES: Final = (
     ),
     Route(
         "POST", "/api/v1/batches/{id}/undo", undo, "undo_batch", "Take a batch back",
-        scope="tickets:write", query=NoParameters, body=UndoBatch, body_optional=True, example={"atomic": False},
+        scope="tickets:write", query=NoParameters, body=UndoBatch, body_optional=True,
+        example={"atomic": False, "lease_tokens": {"TH-1": 3}},
         answer=BatchResult, takes=("Idempotency-Key",), sends=("TaskHub-Position",),
         problems=("no_such_batch", "already_undone", "undo_conflict", "batch_failed"),
     ),

@@ -324,10 +324,10 @@ class RemoteTickets:
         return await self._write(caller, "POST", "/tickets/bulk", asked, idempotency_key, kind=_BATCH_RESULT)
 
     async def undo_batch(
-        self, caller: Caller, batch_id: str, *, atomic: bool = True, idempotency_key: str | None = None
+        self, caller: Caller, batch_id: str, asked: UndoBatch, *, idempotency_key: str | None = None
     ) -> BatchResult:
         path = f"/batches/{_batch_segment(batch_id)}/undo"
-        return await self._write(caller, "POST", path, UndoBatch(atomic=atomic), idempotency_key, kind=_BATCH_RESULT)
+        return await self._write(caller, "POST", path, asked, idempotency_key, kind=_BATCH_RESULT)
 
     async def batch(self, caller: Caller, batch_id: str) -> Batch:
         return await self._read(caller, f"/batches/{_batch_segment(batch_id)}", _BATCH)

@@ -116,6 +116,9 @@ class HistoryArguments(NewComment):
     idempotency_key: Repeatable = None
 
 
+# What the writes above take too is described there alone: the list of tools is read in every conversation.
+
+
 class ClaimArguments(ClaimNext):
     # One value is accepted here as well, but not told of: the schema of the list says what that means, and is long.
     ticket_id: Key | None = Field(default=None, description="this one; no filters then")
@@ -125,7 +128,7 @@ class ClaimArguments(ClaimNext):
     category: Annotated[list[Name], BeforeValidator(_one_or_many)] | None = None
     label: Annotated[list[Label], BeforeValidator(_one_or_many)] | None = None
     priority: Annotated[list[Priority], BeforeValidator(_one_or_many)] | None = None
-    idempotency_key: Repeatable = None
+    idempotency_key: IdempotencyKey | None = None
 
 
 class BoardArguments(BoardQuery):
@@ -141,13 +144,13 @@ class BoardArguments(BoardQuery):
 class ReleaseArguments(Release):
     ticket_id: TicketKey
     lease_token: Annotated[int, Field(ge=1)]
-    idempotency_key: Repeatable = None
+    idempotency_key: IdempotencyKey | None = None
 
 
 class ProgressArguments(ProgressReport):
     ticket_id: TicketKey
     lease_token: Token = None
-    idempotency_key: Repeatable = None
+    idempotency_key: IdempotencyKey | None = None
 
 
 class UsersArguments(Input):

@@ -10,7 +10,7 @@ from taskhub.mcp.arguments import body_of
 from taskhub.mcp.registry import Tool, ToolResult
 from taskhub.mcp.schema import result_schema
 from taskhub.tickets.api import Tickets
-from taskhub.tickets.inputs import BulkItem, BulkUpdate, IdempotencyKey, Input
+from taskhub.tickets.inputs import BulkItem, BulkUpdate, IdempotencyKey, Input, UndoBatch
 from taskhub.tickets.model import BatchResult, ItemResult
 
 _OPTIONAL_TEXT: Final[dict[str, Any]] = {"anyOf": [{"type": "string"}, {"type": "null"}]}
@@ -32,7 +32,7 @@ class BulkArguments(Input):
     idempotency_key: IdempotencyKey | None = None
 
 
-class UndoArguments(Input):
+class UndoArguments(UndoBatch):
     batch_id: str
     atomic: bool = Field(default=True, description="false: undo the tickets that nobody changed since")
     idempotency_key: IdempotencyKey | None = None
@@ -47,7 +47,10 @@ def batch_tools(tickets: Tickets) -> list[Tool[Any]]:
 
     async def undo_batch(caller: Caller, arguments: UndoArguments) -> ToolResult:
         result = await tickets.undo_batch(
-            caller, arguments.batch_id, atomic=arguments.atomic, idempotency_key=arguments.idempotency_key
+            caller,
+            arguments.batch_id,
+            body_of(arguments, UndoBatch),
+            idempotency_key=arguments.idempotency_key,
         )
         return _rendered(result, "taken back")
 

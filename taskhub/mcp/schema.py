@@ -52,6 +52,8 @@ def _shorten(node: Any, definitions: Mapping[str, Any], *, nullable: bool) -> An
             continue
         if name == "default" and (value is None or value in ([], {})):
             continue
+        if name == "propertyNames":  # every object of JSON has texts for names
+            continue
         if name == "minimum" and value in (0, 1):  # what nobody would go below
             continue
         if name == "const":

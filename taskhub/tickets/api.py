@@ -18,6 +18,7 @@ from taskhub.tickets.inputs import (
     Renewal,
     TicketChange,
     TicketQuery,
+    UndoBatch,
 )
 from taskhub.tickets.model import (
     Batch,
@@ -180,7 +181,7 @@ class Tickets(Protocol):
     ) -> BatchResult: ...
 
     async def undo_batch(
-        self, caller: Caller, batch_id: str, *, atomic: bool = True, idempotency_key: str | None = None
+        self, caller: Caller, batch_id: str, asked: UndoBatch, *, idempotency_key: str | None = None
     ) -> BatchResult: ...
 
     async def batch(self, caller: Caller, batch_id: str) -> Batch: ...

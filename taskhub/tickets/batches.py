@@ -1,7 +1,7 @@
 """Changes of many tickets that are made together, and taken back together."""
 
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
@@ -20,7 +20,7 @@ from taskhub.tickets.errors import (
     TicketError,
     UndoConflict,
 )
-from taskhub.tickets.inputs import BulkItem, BulkUpdate
+from taskhub.tickets.inputs import BulkItem, BulkUpdate, UndoBatch
 from taskhub.tickets.keys import key_of, number_of
 from taskhub.tickets.model import Batch, BatchChange, BatchResult, ItemError, ItemResult, Written
 from taskhub.tickets.reads import Reading
@@ -69,19 +69,21 @@ def bulk(unit: TicketUnit, asked: BulkUpdate, batch_id: str) -> BatchResult:
     return run.finish()
 
 
-def undo(unit: TicketUnit, undone: str, batch_id: str, *, atomic: bool) -> BatchResult:
+def undo(unit: TicketUnit, undone: str, batch_id: str, asked: UndoBatch) -> BatchResult:
     """Take back what a batch changed, the last change first, as a batch of its own.
 
-    Raises BatchNotFound, AlreadyUndone, and UndoConflict when none could be undone or, if `atomic`, not all.
+    Raises BatchNotFound, AlreadyUndone, InvalidInput for the token of a ticket that the batch did not change, and
+    UndoConflict when none could be undone or, if `atomic`, not all.
     """
     row = _found(unit.transaction.connection.execute(_FIND, _is_it(unit, undone)).first(), undone)
     if row.undone_by is not None:
         raise AlreadyUndone(undone, row.undone_by)
     pasts = undoing.pasts(unit, _events(unit, row), row.last_seq)
-    run = _Run(unit, batch_id, [past.key for past in pasts], atomic=atomic, undoes=undone)
+    tokens = _tokens(unit, asked.lease_tokens, {past.no for past in pasts})
+    run = _Run(unit, batch_id, [past.key for past in pasts], atomic=asked.atomic, undoes=undone)
     for past in pasts:
-        run.part(past.key, partial(undoing.undo, unit, undone, past))
-    if run.conflicts and (atomic or len(run.conflicts) == len(pasts)):
+        run.part(past.key, partial(undoing.undo, unit, undone, past, tokens.get(past.no)))
+    if run.conflicts and (asked.atomic or len(run.conflicts) == len(pasts)):
         raise UndoConflict(undone, [each for conflict in run.conflicts for each in conflict.conflicts])
     result = run.finish()
     if result.batch_id is not None:
@@ -207,6 +209,19 @@ def _each_once(unit: TicketUnit, items: Sequence[BulkItem]) -> list[str]:
     if problems:
         raise InvalidInput(problems)
     return keys
+
+
+def _tokens(unit: TicketUnit, given: Mapping[str, int], changed: Collection[int]) -> dict[int, int]:
+    """Lease tokens by the numbers of their tickets. Raises InvalidInput for a ticket that is not among `changed`."""
+    found = {key: number_of(unit.prefix, key) for key in given}
+    problems = [
+        InputProblem("/lease_tokens", f"the batch changed no ticket {key}")
+        for key, no in found.items()
+        if no not in changed
+    ]
+    if problems:
+        raise InvalidInput(problems)
+    return {no: given[key] for key, no in found.items() if no is not None}
 
 
 def _events(unit: TicketUnit, row: Row[Any]) -> Sequence[Row[Any]]:

@@ -109,7 +109,12 @@ class BulkUpdate(Input):
 
 
 class UndoBatch(Input):
+    """How to take a batch back: all of its tickets, or with `atomic` false those for which that can be done."""
+
     atomic: bool = True
+    lease_tokens: Annotated[dict[Key, Annotated[int, Field(ge=1)]], Field(max_length=50)] = Field(
+        default={}, description="of the tickets that you hold, by key"
+    )
 
 
 class NewRelation(Input):

@@ -41,6 +41,7 @@ from taskhub.tickets.inputs import (
     Renewal,
     TicketChange,
     TicketQuery,
+    UndoBatch,
 )
 from taskhub.tickets.model import (
     Batch,
@@ -356,14 +357,14 @@ class TicketService:
             return dry_run.result
 
     async def undo_batch(
-        self, caller: Caller, batch_id: str, *, atomic: bool = True, idempotency_key: str | None = None
+        self, caller: Caller, batch_id: str, asked: UndoBatch, *, idempotency_key: str | None = None
     ) -> BatchResult:
-        """Take back what a batch changed. Raises BatchNotFound, AlreadyUndone, UndoConflict, IdempotencyMismatch,
-        Forbidden and StorageBusy."""
+        """Take back what a batch changed. Raises BatchNotFound, AlreadyUndone, UndoConflict, InvalidInput,
+        IdempotencyMismatch, Forbidden and StorageBusy."""
         new_id = batches.new_batch_id()
         return await self._write(
-            caller, "undo_batch", idempotency_key, (batch_id.encode(), str(atomic).encode()),
-            lambda unit: batches.undo(unit, batch_id, new_id, atomic=atomic), _BATCH_RESULT, batch_id=new_id,
+            caller, "undo_batch", idempotency_key, (batch_id.encode(), _bytes(asked)),
+            lambda unit: batches.undo(unit, batch_id, new_id, asked), _BATCH_RESULT, batch_id=new_id,
         )  # fmt: skip
 
     async def batch(self, caller: Caller, batch_id: str) -> Batch:

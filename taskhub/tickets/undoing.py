@@ -8,8 +8,9 @@ import orjson
 from sqlalchemy import Row, bindparam, select
 
 from taskhub.storage.schema import events
+from taskhub.tickets import leases
 from taskhub.tickets.changes import changes_between, type_of_change
-from taskhub.tickets.errors import Conflict, InvalidInput, UndoConflict
+from taskhub.tickets.errors import Conflict, InvalidInput, LeaseHeld, LeaseLost, UndoConflict
 from taskhub.tickets.fields import FIELDS, Field
 from taskhub.tickets.keys import key_of, number_of
 from taskhub.tickets.model import Written
@@ -71,17 +72,21 @@ def pasts(unit: TicketUnit, made: Iterable[Row[Any]], last_seq: int) -> list[Pas
     ]
 
 
-def undo(unit: TicketUnit, batch_id: str, past: Past) -> Written:
+def undo(unit: TicketUnit, batch_id: str, past: Past, lease_token: int | None) -> Written:
     """Give a ticket the values that it had before the batch. Raises UndoConflict."""
     before = unit.records([past.no])[past.no]
     after = replace(before, **{field.column: value for field, value in _values(unit, past)})
     conflicts = _since(unit, past, before) or _unsound(unit, past, before, after)
     if conflicts:
         raise UndoConflict(batch_id, conflicts)
-    if after == before:
-        return unit.unchanged(before)
-    after = unit.next_version(after)
     changes = changes_between(before, after, unit.situation())
+    try:
+        before = leases.check(unit, before, lease_token, changes)
+    except (LeaseHeld, LeaseLost) as refused:
+        raise UndoConflict(batch_id, [_not_the_holder(past, before, refused)]) from None
+    if not changes:
+        return unit.unchanged(before)
+    after = unit.next_version(replace(after, lease=before.lease))
     return unit.save(before, after, type_of_change(before, after), changes)
 
 
@@ -97,13 +102,9 @@ def _stored(unit: TicketUnit, field: Field, value: Any) -> Any:
 
 
 def _since(unit: TicketUnit, past: Past, before: TicketRecord) -> list[Conflict]:
-    """What has become of the ticket since: it is deleted, somebody else holds it, or a field was changed again."""
+    """What has become of the ticket since: it is deleted, or a field was changed again."""
     if before.deleted_at is not None:
         return [_conflict(past, "deleted", f"{past.key} was deleted")]
-    lease = before.lease
-    if lease is not None and lease.is_live(unit.transaction.now) and lease.holder != unit.caller.principal.actor:
-        reason = f"{past.key} is claimed by {lease.holder} until {lease.expires_at}"
-        return [Conflict(past.key, "lease", lease.holder, lease.acquired_at, reason)]
     # What has its former value again needs no undoing, whoever gave it back.
     return [
         _conflict(past, field.event, f"{field.event} of {past.key} was changed")
@@ -133,6 +134,12 @@ def _unsound(unit: TicketUnit, past: Past, before: TicketRecord, after: TicketRe
             reason = f"{parent}, the former parent of {past.key}, is below it now"
             conflicts.append(Conflict(past.key, "parent", None, None, reason))
     return conflicts
+
+
+def _not_the_holder(past: Past, before: TicketRecord, refused: LeaseHeld | LeaseLost) -> Conflict:
+    if refused.holder is None or before.lease is None:
+        return Conflict(past.key, "lease", None, None, str(refused))
+    return Conflict(past.key, "lease", refused.holder, before.lease.acquired_at, str(refused))
 
 
 def _conflict(past: Past, field: str, what: str) -> Conflict:

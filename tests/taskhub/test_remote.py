@@ -57,6 +57,7 @@ from taskhub.tickets.inputs import (
     Renewal,
     TicketChange,
     TicketQuery,
+    UndoBatch,
 )
 from taskhub.tickets.model import Include
 from taskhub.tickets.service import TicketService
@@ -469,7 +470,8 @@ async def test_tickets_are_changed_together_there_and_changed_back(elsewhere: El
     made = await remote.update_tickets(ALICE, partly)
     batch_id = made.batch_id or ""
     looked_at = await remote.batch(ALICE, batch_id)
-    undone = await remote.undo_batch(ALICE, batch_id)
+    token = (await remote.claim_ticket(ALICE, "TH-1", NewClaim())).lease_token
+    undone = await remote.undo_batch(ALICE, batch_id, UndoBatch(lease_tokens={"TH-1": token}))
 
     assert (tried.applied, tried.results[0].changes) == (False, {"remarks": ["x", None]})
     assert (made.applied, made.replayed, [item.ok for item in made.results]) == (True, False, [True, False])
@@ -492,13 +494,13 @@ async def test_errors_of_batches_come_back_as_what_they_were(elsewhere: Elsewher
     itself = await both(elsewhere, remote, lambda tickets: tickets.link_tickets(ALICE, "TH-2", "related", "TH-2"))
     gone = await both(elsewhere, remote, lambda tickets: tickets.get_ticket(ALICE, "TH-3"))
     failed = await both(elsewhere, remote, lambda tickets: tickets.update_tickets(ALICE, failing))
-    changed = await both(elsewhere, remote, lambda tickets: tickets.undo_batch(ALICE, made))
-    missing = await both(elsewhere, remote, lambda tickets: tickets.undo_batch(ALICE, "b-aaaaaaaaaaaa"))
+    changed = await both(elsewhere, remote, lambda tickets: tickets.undo_batch(ALICE, made, UndoBatch()))
+    missing = await both(elsewhere, remote, lambda tickets: tickets.undo_batch(ALICE, "b-aaaaaaaaaaaa", UndoBatch()))
     nonsense = await both(elsewhere, remote, lambda tickets: tickets.batch(ALICE, "../tickets"))
     await remote.update_ticket(BOB, "TH-1", TicketChange(priority="none"))
     other = (await remote.update_tickets(ALICE, asked)).batch_id or ""
-    undone = await remote.undo_batch(ALICE, other)
-    again = await both(elsewhere, remote, lambda tickets: tickets.undo_batch(ALICE, other))
+    undone = await remote.undo_batch(ALICE, other, UndoBatch())
+    again = await both(elsewhere, remote, lambda tickets: tickets.undo_batch(ALICE, other, UndoBatch()))
 
     assert isinstance(cycle, TicketCycle)
     assert cycle.path == ["TH-2", "TH-1", "TH-2"]

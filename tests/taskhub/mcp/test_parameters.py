@@ -504,6 +504,19 @@ async def a_batch_is_undone(tools: Tools) -> None:
     assert [(await tools.ticket(key))["priority"] for key in ("TH-1", "TH-2")] == ["low", "none"]
 
 
+@proves("undo_batch", "lease_tokens")
+async def a_batch_is_undone_beneath_a_claim(tools: Tools) -> None:
+    key = await tools.create()
+    batch = await tools("bulk_update_tickets", items=[{"ticket_id": key, "actual_effort_hours": 2}])
+    token = (await tools("claim_ticket", ticket_id=key))["lease_token"]
+
+    refused = await tools.error("undo_batch", batch_id=batch["batch_id"])
+    await tools("undo_batch", batch_id=batch["batch_id"], lease_tokens={key: token})
+
+    assert [(each["ticket"], each["field"]) for each in refused["conflicts"]] == [(key, "lease")]
+    assert (await tools.ticket(key))["actual_effort_hours"] is None
+
+
 def _linking_token_case(tool: str, arguments: dict[str, Any]) -> None:
     @proves(tool, "lease_token")
     async def held(tools: Tools) -> None:

@@ -22,7 +22,7 @@ from taskhub.tickets.errors import (
     InvalidInput,
     UndoConflict,
 )
-from taskhub.tickets.inputs import BulkUpdate
+from taskhub.tickets.inputs import BulkUpdate, UndoBatch
 from taskhub.tickets.model import BatchResult
 from taskhub.tickets.record import TicketRecord, record_of, select_records
 from tests.taskhub.leasing import hold
@@ -49,9 +49,9 @@ async def bulk(world: World, *items: dict[str, Any], key: str | None = None, **h
     return await world.tickets.update_tickets(ALICE, asked, idempotency_key=key)
 
 
-async def undo(world: World, batch_id: str | None, *, atomic: bool = True, key: str | None = None) -> BatchResult:
+async def undo(world: World, batch_id: str | None, *, key: str | None = None, **how: Any) -> BatchResult:
     assert batch_id is not None
-    return await world.tickets.undo_batch(ALICE, batch_id, atomic=atomic, idempotency_key=key)
+    return await world.tickets.undo_batch(ALICE, batch_id, UndoBatch(**how), idempotency_key=key)
 
 
 async def everything(database: Database) -> dict[str, Sequence[Row[Any]]]:
@@ -405,23 +405,77 @@ async def test_a_deleted_ticket_is_a_conflict_until_it_is_restored(world: World)
     assert (await world.ticket("TH-3")).priority == "low"
 
 
-@pytest.mark.parametrize(
-    ("holder", "minutes", "undone"), [("agent:bot", 30, False), ("user:alice", 30, True), ("agent:bot", 0, True)]
-)
-async def test_a_ticket_that_somebody_else_holds_is_a_conflict(
-    world: World, holder: str, minutes: int, undone: bool
+@pytest.mark.parametrize("holder", ["agent:bot", "user:alice"])
+async def test_a_ticket_that_somebody_holds_is_a_conflict_for_whom_does_not_show_its_token(
+    world: World, holder: str
 ) -> None:
+    """Under one API key the holder is the same actor as who undoes the batch."""
+    made = await bulk(world, *({"ticket_id": f"TH-{no}", "actual_effort_hours": 2} for no in (1, 2, 3)))
+    tokens = {f"TH-{no}": await hold(world, no, holder) for no in (2, 3)}
+    world.heard.clear()
+
+    with pytest.raises(UndoConflict, match=f"TH-3 is claimed by {holder} until") as held:
+        await undo(world, made.batch_id, lease_tokens={"th-2": tokens["TH-2"]})
+    with pytest.raises(UndoConflict, match="counts no more") as lost:
+        await undo(world, made.batch_id, lease_tokens={**tokens, "TH-3": 9})
+    assert world.heard == []
+    undone = await undo(world, made.batch_id, lease_tokens=tokens)
+
+    for refused in (held, lost):
+        assert [(each.ticket, each.field, each.actor) for each in refused.value.conflicts] == [
+            ("TH-3", "lease", holder)
+        ]
+    assert outcome(undone) == {"TH-3": 3, "TH-2": 3, "TH-1": 3}
+    assert [await hours(world, key) for key in ("TH-1", "TH-2", "TH-3")] == [None, None, None]
+
+
+async def test_without_atomic_the_tickets_that_others_hold_are_left_as_they_are(world: World) -> None:
+    made = await bulk(world, *({"ticket_id": f"TH-{no}", "actual_effort_hours": 2} for no in (1, 3)))
+    await hold(world, 3, "user:alice")
+
+    undone = await undo(world, made.batch_id, atomic=False)
+
+    assert outcome(undone) == {"TH-3": "undo_conflict", "TH-1": 3}
+    assert [await hours(world, key) for key in ("TH-1", "TH-3")] == [None, 2]
+
+
+async def test_what_everybody_may_change_of_a_held_ticket_is_undone_by_everybody(world: World) -> None:
     made = await bulk(world, {"ticket_id": "TH-3", "priority": "high"})
-    await hold(world, 3, holder, minutes=minutes)
+    await hold(world, 3, "agent:bot")
+    await undo(world, made.batch_id)
 
-    if undone:
-        await undo(world, made.batch_id)
-    else:
-        with pytest.raises(UndoConflict, match="TH-3 is claimed by agent:bot until") as refused:
-            await undo(world, made.batch_id)
-        assert [(each.field, each.actor) for each in refused.value.conflicts] == [("lease", "agent:bot")]
+    assert (await world.ticket("TH-3")).priority == "low"
 
-    assert (await world.ticket("TH-3")).priority == ("low" if undone else "high")
+
+async def test_a_lease_that_has_run_out_holds_no_undo_up(world: World) -> None:
+    made = await bulk(world, {"ticket_id": "TH-3", "actual_effort_hours": 2})
+    await hold(world, 3, "agent:bot", minutes=0)
+    await undo(world, made.batch_id)
+
+    assert await hours(world, "TH-3") is None
+
+
+async def test_a_token_in_an_undo_renews_its_lease(world: World) -> None:
+    made = await bulk(world, {"ticket_id": "TH-3", "priority": "high"})
+    token = await hold(world, 3, "agent:bot", minutes=1)
+    world.tick(seconds=59)
+    await undo(world, made.batch_id, lease_tokens={"TH-3": token})
+    world.tick(minutes=29)
+
+    assert (await world.ticket("TH-3")).lease is not None
+    assert await world.tickets.expire_leases() == 0
+
+
+async def test_a_token_of_a_ticket_that_the_batch_did_not_change_is_refused(world: World) -> None:
+    made = await bulk(world, {"ticket_id": "TH-3", "priority": "high"})
+    with pytest.raises(InvalidInput, match="lease_tokens: the batch changed no ticket TH-1"):
+        await undo(world, made.batch_id, lease_tokens={"TH-1": 1, "TH-3": 1})
+
+    assert (await world.ticket("TH-3")).priority == "high"
+
+
+async def hours(world: World, key: str) -> float | None:
+    return (await world.ticket(key)).actual_effort_hours
 
 
 async def test_a_detail_of_the_category_that_came_with_the_batch_is_a_conflict(world: World) -> None:

@@ -38,6 +38,7 @@ from taskhub.tickets.inputs import (
     Release,
     TicketChange,
     TicketQuery,
+    UndoBatch,
 )
 from tests.taskhub.world import World
 
@@ -227,7 +228,7 @@ class Work(RuleBasedStateMachine):
     @rule(actor=actors, which=st.integers(0, 9), atomic=st.booleans())
     def undo(self, actor: str, which: int, atomic: bool) -> None:
         batch = self.batches[which % len(self.batches)]
-        result = self.attempt(self.service.undo_batch(self.by(actor), batch, atomic=atomic))
+        result = self.attempt(self.service.undo_batch(self.by(actor), batch, UndoBatch(atomic=atomic)))
         if result is not None and result.batch_id is not None:
             self.batches.append(result.batch_id)
 
@@ -243,7 +244,7 @@ class Work(RuleBasedStateMachine):
             return
         if any(row["lease_holder"] for row in before.values()):
             return  # a lease that ended is not taken up again
-        self.wait(self.service.undo_batch(self.by(actor), done.batch_id))
+        self.wait(self.service.undo_batch(self.by(actor), done.batch_id, UndoBatch()))
         after = self.rows()
         for row in (*before.values(), *after.values()):
             del row["version"], row["updated_at"]
