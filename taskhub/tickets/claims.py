@@ -118,7 +118,8 @@ def report(unit: TicketUnit, key: str, asked: ProgressReport, lease_token: int |
         lease = replace(lease, told_seq=told_seq)
         store_lease(unit.transaction, before.no, before.lease, lease)
         before = replace(before, lease=lease)
-    after = replace(before, progress_percent=asked.percent, progress_note=asked.note or None)
+    note = (asked.note or None) if "note" in asked.model_fields_set else before.progress_note
+    after = replace(before, progress_percent=asked.percent, progress_note=note)
     if after == before:
         written = unit.unchanged(before)
     else:

@@ -151,7 +151,7 @@ class Renewal(Input):
 class ProgressReport(Input):
     percent: Annotated[int, Field(ge=0, le=100)]
     note: Annotated[str, StringConstraints(strip_whitespace=True, max_length=1000)] | None = Field(
-        default=None, description="what was done, what comes next"
+        default=None, description="what was done, what comes next; kept when absent"
     )
 
 

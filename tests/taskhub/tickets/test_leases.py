@@ -60,8 +60,8 @@ async def release(world: World, token: int | None, by: Any = BOT, **options: Any
     return await world.tickets.release_ticket(by, "TH-1", Release(**options), lease_token=token)
 
 
-async def report(world: World, token: int | None, percent: int = 50, note: str | None = None) -> Reported:
-    asked = ProgressReport(percent=percent, note=note)
+async def report(world: World, token: int | None, percent: int = 50, **note: str | None) -> Reported:
+    asked = ProgressReport(percent=percent, **note)
     return await world.tickets.report_progress(BOT, "TH-1", asked, lease_token=token)
 
 
@@ -598,23 +598,36 @@ async def test_a_lease_that_has_run_out_guards_nothing_even_before_it_is_swept(w
 
 async def test_progress_is_an_event_with_what_was_before(world: World) -> None:
     token = (await claim(world)).lease_token
-    await report(world, token, 40, "driver found")
-    await report(world, token, 60)
+    await report(world, token, 40, note="driver found")
+    await report(world, token, 60, note="driver mended")
 
     assert world.heard[-1].type == "ticket.progress"
     assert world.heard[-1].changes == {
-        "progress": [{"percent": 40, "note": "driver found"}, {"percent": 60, "note": None}]
+        "progress": [{"percent": 40, "note": "driver found"}, {"percent": 60, "note": "driver mended"}]
     }
     progress = (await world.ticket("TH-1")).progress
     assert progress is not None
-    assert (progress.percent, progress.note) == (60, None)
+    assert (progress.percent, progress.note) == (60, "driver mended")
+
+
+@pytest.mark.parametrize(("sent", "kept"), [({}, "driver found"), ({"note": None}, None), ({"note": " "}, None)])
+async def test_a_note_that_is_left_out_is_kept_and_null_clears_it(
+    world: World, sent: dict[str, str | None], kept: str | None
+) -> None:
+    token = (await claim(world)).lease_token
+    await report(world, token, 40, note="driver found")
+    await report(world, token, 60, **sent)
+
+    progress = (await world.ticket("TH-1")).progress
+    assert progress is not None
+    assert (progress.percent, progress.note) == (60, kept)
 
 
 async def test_a_report_that_says_the_same_changes_nothing(world: World) -> None:
     token = (await claim(world)).lease_token
-    first = await report(world, token, 40, "driver found")
+    first = await report(world, token, 40, note="driver found")
     world.tick(seconds=5)
-    again = await report(world, token, 40, " driver found ")
+    again = await report(world, token, 40, note=" driver found ")
 
     assert (again.noop, again.version, again.event_id) == (True, first.version, None)
     assert again.lease_expires_at == after(world, 1800)
@@ -684,7 +697,7 @@ async def test_progress_of_a_ticket_that_nobody_holds_takes_no_token_but_of_anot
     with pytest.raises(LeaseHeld, match="progress"):
         await report(world, None, 20)
     with pytest.raises(InvalidInput, match="note"):
-        await report(world, 1, 20, "a\x00b")
+        await report(world, 1, 20, note="a\x00b")
 
 
 # What is shown
