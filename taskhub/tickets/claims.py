@@ -1,6 +1,6 @@
 """Taking tickets, working on them and giving them back: what changes a lease."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -17,7 +17,6 @@ from taskhub.tickets.errors import (
     InputProblem,
     InvalidInput,
     LeaseHeld,
-    LeaseLost,
     NotClaimable,
     NothingReady,
     TakeOverRefused,
@@ -75,6 +74,7 @@ def claim_next(unit: TicketUnit, asked: ClaimNext, default_s: int) -> Claimed:
     if asked.person_in_charge is None and asked.unassigned is None:
         given["person_in_charge"] = ["me", "none"]  # what somebody else was given is not there to be taken
     query = resolve(TicketQuery(**given, ready=True), unit.references, unit.caller.principal, unit.prefix)
+    _check_to_do(unit, query.statuses or ())
     connection = unit.transaction.connection
     row = connection.execute(next_ready(connection, unit.transaction.workspace, query, unit.references)).first()
     if row is None:
@@ -83,7 +83,8 @@ def claim_next(unit: TicketUnit, asked: ClaimNext, default_s: int) -> Claimed:
 
 
 def release(unit: TicketUnit, key: str, asked: Release, lease_token: int | None) -> Written:
-    """Give a ticket back. Raises TicketNotFound, TicketGone, LeaseHeld, LeaseLost and InvalidInput."""
+    """Give a ticket back. Raises TicketNotFound, TicketGone, LeaseHeld, LeaseLost, and InvalidInput, also without a
+    token where nobody holds it."""
     before, lease = _held(unit, key, lease_token)
     check_texts([("/note", asked.note)])
     status_id = _status_after(unit, before, asked)
@@ -97,7 +98,7 @@ def release(unit: TicketUnit, key: str, asked: Release, lease_token: int | None)
 
 
 def renew(unit: TicketUnit, key: str, asked: Renewal, lease_token: int | None) -> Claimed:
-    """Let a lease run its full time from now on. Raises TicketNotFound, TicketGone, LeaseHeld and LeaseLost."""
+    """Let a lease run its full time from now on. Raises what `release` raises."""
     record, lease = _held(unit, key, lease_token)
     if asked.lease_seconds is not None:
         lease = unit.renew_lease(record.no, lease, asked.lease_seconds)
@@ -204,8 +205,23 @@ def _held(unit: TicketUnit, key: str, lease_token: int | None) -> tuple[TicketRe
     """A ticket that the caller holds, and its renewed lease."""
     record = leases.check(unit, unit.ticket(key), lease_token, ("lease",))
     if lease_token is None or record.lease is None:
-        raise LeaseLost(key_of(unit.prefix, record.no), None)
+        reason = (
+            f"is required, and nobody holds {key_of(unit.prefix, record.no)} now: claim it, then send the lease_token "
+            "of the answer, as the header TaskHub-Lease-Token or as an argument"
+        )
+        raise InvalidInput([InputProblem("/lease_token", reason)])
     return record, record.lease
+
+
+def _check_to_do(unit: TicketUnit, status_ids: Iterable[str | None]) -> None:
+    """Raise InvalidInput when a ticket in one of these statuses would never be ready, however long one waits."""
+    references = unit.references
+    never = [references.status_by_id[each].name for each in status_ids if each and references.phase(each) != "todo"]
+    if never:
+        to_do = references.statuses_in(["todo"])
+        offered = [status.name for status in references.statuses if status.id in to_do]
+        reason = f"a ticket that is {never[0]} is never ready: claim it by its key"
+        raise InvalidInput([InputProblem("/status", reason, tuple(offered))])
 
 
 def _claimed(written: Written, lease: LeaseRecord) -> Claimed:

@@ -194,7 +194,7 @@ TESTED: Final = {
     "delete_ticket": {"ticket_id", "confirm", "expected_version", "lease_token", "idempotency_key"},
     "restore_ticket": {"ticket_id", "confirm", "idempotency_key"},
     "bulk_update_tickets": {"items", "atomic", "dry_run", "idempotency_key"},
-    "undo_batch": {"batch_id", "atomic", "idempotency_key"},
+    "undo_batch": {"batch_id", "atomic", "lease_tokens", "idempotency_key"},
 }
 """Tool → the parameters whose effect the tests below show."""
 

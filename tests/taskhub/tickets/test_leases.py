@@ -239,6 +239,18 @@ async def test_the_next_one_passes_the_filter(world: World) -> None:
     assert await claim_next(world, unassigned=True, query="print") == "TH-1"
 
 
+@pytest.mark.parametrize("status", [["waiting"], ["received", "verifying"], ["Completed"]])
+async def test_a_status_in_which_nothing_is_ready_is_no_filter_for_the_next_one(
+    world: World, status: list[str]
+) -> None:
+    await world.add("statuses", "Reopened", phase="todo", is_default=False)
+    with pytest.raises(InvalidInput, match="status: a ticket that is") as refused:
+        await claim_next(world, status=status)
+
+    assert refused.value.problems[0].allowed == ("Received", "Reopened")
+    assert await claim_next(world, status=["received", "reopened"]) == "TH-1"
+
+
 async def test_the_next_one_is_not_what_somebody_else_was_given(world: World) -> None:
     await world.add("users", "Alice")
     await world.update("TH-1", person_in_charge="alice")
@@ -438,8 +450,10 @@ async def test_a_renewal_may_change_how_long_the_lease_runs(world: World) -> Non
 
 
 async def test_renewing_and_releasing_take_the_token(world: World) -> None:
-    with pytest.raises(LeaseLost):
-        await release(world, None)
+    for attempt in (release(world, None), world.tickets.renew_lease(BOT, "TH-1", Renewal())):
+        with pytest.raises(InvalidInput, match="lease_token: is required, and nobody holds TH-1") as missing:
+            await attempt
+        assert "TaskHub-Lease-Token" in str(missing.value)
     await claim(world)
     for attempt in (release(world, None), world.tickets.renew_lease(BOT, "TH-1", Renewal())):
         with pytest.raises(LeaseHeld):
