@@ -70,6 +70,9 @@ def reported(answer: Reported) -> ToolResult:
         data["lease_expires_at"] = answer.lease_expires_at
         lines.append(f"The lease ends at {answer.lease_expires_at} unless renewed.")
     lines += [f"{comment.author} ({comment.kind}): {clip(comment.body, 300)}" for comment in answer.comments]
+    if answer.more:
+        data["more"] = True
+        lines.append("There are more comments: call report_progress again for the next ones.")
     text = "\n".join(lines)
     return ToolResult(fitted(data, MAX_CHARACTERS - len(text), hint), text)
 

@@ -112,10 +112,11 @@ def report(unit: TicketUnit, key: str, asked: ProgressReport, lease_token: int |
     check_texts([("/note", asked.note)])
     before = leases.check(unit, unit.ticket(key), lease_token, ("progress",))
     told: list[Comment] = []
+    more = False
     lease = before.lease
     if lease_token is not None and lease is not None:
-        told = _untold(unit, before.no, lease)
-        told_seq = int(told[-1].id) if len(told) == MAX_TOLD else unit.transaction.next_seq - 1
+        told, more = _untold(unit, before.no, lease)
+        told_seq = int(told[-1].id) if more else unit.transaction.next_seq - 1
         lease = replace(lease, told_seq=told_seq)
         store_lease(unit.transaction, before.no, before.lease, lease)
         before = replace(before, lease=lease)
@@ -130,7 +131,7 @@ def report(unit: TicketUnit, key: str, asked: ProgressReport, lease_token: int |
     expires_at = lease.expires_at if lease_token is not None and lease is not None else None
     return Reported(
         written.key, written.version, written.event_id, written.position, noop=written.noop,
-        lease_expires_at=expires_at, comments=told,
+        lease_expires_at=expires_at, comments=told, more=more,
     )  # fmt: skip
 
 
@@ -255,8 +256,9 @@ def _open_blockers(unit: TicketUnit, no: int) -> list[str]:
     return [key_of(unit.prefix, number) for number, record in sorted(found.items()) if unit.is_open(record)]
 
 
-def _untold(unit: TicketUnit, no: int, lease: LeaseRecord) -> list[Comment]:
-    """Comments that were made without the token since the holder was last told of any, oldest first.
+def _untold(unit: TicketUnit, no: int, lease: LeaseRecord) -> tuple[list[Comment], bool]:
+    """Comments that were made without the token since the holder was last told of any, oldest first, and whether there
+    are more than fit into one answer.
 
     Not those of other actors: agents that share a key are one actor, and the holder is the lease.
     """
@@ -268,6 +270,7 @@ def _untold(unit: TicketUnit, no: int, lease: LeaseRecord) -> list[Comment]:
             or_(c.lease_token.is_(None), c.lease_token != lease.token),
         )
         .order_by(c.seq)
-        .limit(MAX_TOLD)
+        .limit(MAX_TOLD + 1)
     )  # fmt: skip
-    return [comment_of_row(row) for row in unit.transaction.connection.execute(statement)]
+    found = [comment_of_row(row) for row in unit.transaction.connection.execute(statement)]
+    return found[:MAX_TOLD], len(found) > MAX_TOLD

@@ -223,10 +223,11 @@ class Claimed(Written):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reported(Written):
     """What a progress report did. `comments`: what was said since the claim, or since the report before, by whoever did
-    not show the token of this lease."""
+    not show the token of this lease. `more`: there are others, with which the next report is answered."""
 
     lease_expires_at: str | None
     comments: list[Comment]
+    more: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,3 +78,20 @@ async def test_a_report_stays_within_the_cap_however_much_was_said(tools: Tools,
     assert size_of(data) <= MAX_CHARACTERS
     assert data["truncated"] is True
     assert len(data["comments"]) == 20
+
+
+async def test_a_report_says_when_there_are_more_comments_than_it_tells(tools: Tools) -> None:
+    key = await tools.create()
+    token = (await tools("claim_ticket", ticket_id=key))["lease_token"]
+    for n in range(41):
+        await tools("add_ticket_history", ticket_id=key, comment=f"{n}")
+    given = {"ticket_id": key, "percent": 10, "lease_token": token}
+
+    text = await tools.text("report_progress", **given)
+    second = await tools("report_progress", **given)
+    third = await tools("report_progress", **given)
+
+    assert text.endswith("There are more comments: call report_progress again for the next ones.")
+    assert [comment["body"] for comment in second["comments"]] == [f"{n}" for n in range(20, 40)]
+    assert (second["more"], "more" in third) == (True, False)
+    assert [comment["body"] for comment in third["comments"]] == ["40"]

@@ -696,12 +696,14 @@ async def test_a_holder_is_told_what_was_said_under_a_lease_before_its_own(world
 
 async def test_no_comment_is_lost_when_there_are_too_many_for_one_answer(world: World) -> None:
     token = (await claim(world)).lease_token
-    for n in range(45):
+    for n in range(60):
         await world.tickets.add_comment(ALICE, "TH-1", NewComment(comment=f"{n}"))
-    told = [[comment.body for comment in (await report(world, token)).comments] for _ in range(4)]
+    reports = [await report(world, token) for _ in range(4)]
+    told = [[comment.body for comment in reported.comments] for reported in reports]
 
-    assert [len(some) for some in told] == [20, 20, 5, 0]
-    assert [body for some in told for body in some] == [f"{n}" for n in range(45)]
+    assert [len(some) for some in told] == [20, 20, 20, 0]
+    assert [reported.more for reported in reports] == [True, True, False, False]
+    assert [body for some in told for body in some] == [f"{n}" for n in range(60)]
 
 
 async def test_progress_of_a_ticket_that_nobody_holds_takes_no_token_but_of_another_does(world: World) -> None:
