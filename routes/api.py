@@ -79,6 +79,8 @@ class Route:
     """Headers of a success, beyond those of every answer."""
     problems: tuple[str, ...] = ()
     """Problem codes, beyond those that follow from the rest of the declaration."""
+    finds_deleted: bool = False
+    """Whether a ticket that was deleted is found like any other."""
     head: bool = True
     """Whether a GET answers HEAD as well."""
 
@@ -107,7 +109,7 @@ class Route:
         for header in self.takes:
             found |= _OF_HEADERS.get(header, frozenset())
         if "{key}" in self.path:
-            found |= {"not_found", "deleted"}
+            found |= {"not_found"} if self.finds_deleted else {"not_found", "deleted"}
         return tuple(code for code in CODES if code in found)
 
 

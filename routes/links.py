@@ -100,10 +100,12 @@ async def delete(request: web.Request) -> web.Response:
 
 
 async def restore(request: web.Request) -> web.Response:
-    """POST /api/v1/tickets/{key}/restore → Written."""
+    """POST /api/v1/tickets/{key}/restore → Written. With If-Match only that version is restored, else 412."""
     no_parameters(request)
-    key = idempotency_key(request)
-    written = await request.app[TICKETS].restore_ticket(request[CALLER], request.match_info["key"], idempotency_key=key)
+    expected, key = expected_version(request), idempotency_key(request)
+    written = await request.app[TICKETS].restore_ticket(
+        request[CALLER], request.match_info["key"], expected_version=expected, idempotency_key=key
+    )
     return json_response(written, headers=stamps(written))
 
 
@@ -137,7 +139,8 @@ ROUTES: Final = (
     ),
     Route(
         "POST", "/api/v1/tickets/{key}/restore", restore, "restore_ticket", "Bring a deleted ticket back",
-        scope="tickets:write", query=NoParameters, answer=Written, takes=("Idempotency-Key",), sends=_STAMPS,
+        scope="tickets:write", query=NoParameters, answer=Written, takes=("Idempotency-Key", "If-Match"), sends=_STAMPS,
+        finds_deleted=True,
     ),
     Route(
         "GET", "/api/v1/tickets/{key}/relations", list_relations, "list_relations", "List relations, as seen from here",

@@ -167,10 +167,9 @@ class RemoteTickets:
         lease_token: int | None = None,
         idempotency_key: str | None = None,
     ) -> Written:
-        condition = {} if expected_version is None else {"If-Match": f'"{expected_version}"'}
         return await self._write(
             caller, "PATCH", f"/tickets/{_segment(key)}", change, idempotency_key,
-            kind=_WRITTEN, headers=condition | _lease(lease_token),
+            kind=_WRITTEN, headers=_condition(expected_version) | _lease(lease_token),
         )  # fmt: skip
 
     async def add_comment(
@@ -302,7 +301,6 @@ class RemoteTickets:
         lease_token: int | None = None,
         idempotency_key: str | None = None,
     ) -> Written:
-        condition = {} if expected_version is None else {"If-Match": f'"{expected_version}"'}
         return await self._write(
             caller,
             "DELETE",
@@ -310,12 +308,15 @@ class RemoteTickets:
             None,
             idempotency_key,
             kind=_WRITTEN,
-            headers={**condition, **_lease(lease_token)},
+            headers=_condition(expected_version) | _lease(lease_token),
         )
 
-    async def restore_ticket(self, caller: Caller, key: str, *, idempotency_key: str | None = None) -> Written:
+    async def restore_ticket(
+        self, caller: Caller, key: str, *, expected_version: int | None = None, idempotency_key: str | None = None
+    ) -> Written:
+        path = f"/tickets/{_segment(key)}/restore"
         return await self._write(
-            caller, "POST", f"/tickets/{_segment(key)}/restore", None, idempotency_key, kind=_WRITTEN
+            caller, "POST", path, None, idempotency_key, kind=_WRITTEN, headers=_condition(expected_version)
         )
 
     async def update_tickets(
@@ -517,6 +518,10 @@ def _batch_segment(batch_id: str) -> str:
     if not _KEY.fullmatch(batch_id):
         raise BatchNotFound(batch_id)
     return batch_id
+
+
+def _condition(expected_version: int | None) -> dict[str, str]:
+    return {} if expected_version is None else {"If-Match": f'"{expected_version}"'}
 
 
 def _lease(token: int | None) -> dict[str, str]:

@@ -142,13 +142,13 @@ class BoardArguments(BoardQuery):
 
 
 class ReleaseArguments(Release):
-    ticket_id: TicketKey
+    ticket_id: Key
     lease_token: Annotated[int, Field(ge=1)]
     idempotency_key: IdempotencyKey | None = None
 
 
 class ProgressArguments(ProgressReport):
-    ticket_id: TicketKey
+    ticket_id: Key
     lease_token: Token = None
     idempotency_key: IdempotencyKey | None = None
 

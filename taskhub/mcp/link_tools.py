@@ -6,7 +6,7 @@ from pydantic import Field
 
 from taskhub.auth.principal import Caller
 from taskhub.mcp import render
-from taskhub.mcp.arguments import Expected, TicketKey
+from taskhub.mcp.arguments import Expected
 from taskhub.mcp.registry import Tool, ToolResult
 from taskhub.mcp.schema import result_schema
 from taskhub.tickets.api import Tickets
@@ -19,7 +19,7 @@ Confirmed = Annotated[bool, Field(strict=True, description="true once a person h
 
 
 class LinkArguments(Input):
-    ticket_id: TicketKey
+    ticket_id: Key
     relation: RelationName
     other: Key
     lease_token: int | None = None
@@ -27,7 +27,7 @@ class LinkArguments(Input):
 
 
 class DeleteArguments(Input):
-    ticket_id: TicketKey
+    ticket_id: Key
     confirm: Confirmed = False
     expected_version: Expected = None
     lease_token: int | None = None
@@ -35,8 +35,9 @@ class DeleteArguments(Input):
 
 
 class RestoreArguments(Input):
-    ticket_id: TicketKey
+    ticket_id: Key
     confirm: Confirmed = False
+    expected_version: Annotated[int | None, Field(ge=1)] = None
     idempotency_key: IdempotencyKey | None = None
 
 
@@ -99,7 +100,12 @@ def link_tools(tickets: Tickets) -> list[Tool[Any]]:
                     "it blocks waits for it again."
                 ) from None
             # It is there, so there is nothing to ask about: the answer says so.
-        answer = await tickets.restore_ticket(caller, arguments.ticket_id, idempotency_key=arguments.idempotency_key)
+        answer = await tickets.restore_ticket(
+            caller,
+            arguments.ticket_id,
+            expected_version=arguments.expected_version,
+            idempotency_key=arguments.idempotency_key,
+        )
         return render.written(answer, "was restored")
 
     return [

@@ -174,7 +174,9 @@ class Tickets(Protocol):
         idempotency_key: str | None = None,
     ) -> Written: ...
 
-    async def restore_ticket(self, caller: Caller, key: str, *, idempotency_key: str | None = None) -> Written: ...
+    async def restore_ticket(
+        self, caller: Caller, key: str, *, expected_version: int | None = None, idempotency_key: str | None = None
+    ) -> Written: ...
 
     async def update_tickets(
         self, caller: Caller, asked: BulkUpdate, *, idempotency_key: str | None = None

@@ -21,12 +21,16 @@ def delete(unit: TicketUnit, key: str, expected_version: int | None, lease_token
     return unit.save(before, after, "ticket.deleted", {"deleted": [False, True]})
 
 
-def restore(unit: TicketUnit, key: str) -> Written:
-    """Have a deleted ticket back as it was; only whether it is blocked is found out anew. Raises TicketNotFound."""
+def restore(unit: TicketUnit, key: str, expected_version: int | None) -> Written:
+    """Have a deleted ticket back as it was; only whether it is blocked is found out anew.
+
+    Raises TicketNotFound and VersionConflict.
+    """
     no = unit.number(key)
     before = unit.records({no}).get(no)
     if before is None:
         raise TicketNotFound(key)
+    check_version(unit, before, expected_version)
     if before.deleted_at is None:
         return unit.unchanged(before)
     after = replace(unit.next_version(before, deleted_at=None), blocked=unit.blocked([no])[no])

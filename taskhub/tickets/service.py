@@ -336,11 +336,14 @@ class TicketService:
             lambda unit: removal.delete(unit, key, expected_version, lease_token), _WRITTEN,
         )  # fmt: skip
 
-    async def restore_ticket(self, caller: Caller, key: str, *, idempotency_key: str | None = None) -> Written:
-        """Have a deleted ticket back. Raises what create_ticket raises, and TicketNotFound."""
+    async def restore_ticket(
+        self, caller: Caller, key: str, *, expected_version: int | None = None, idempotency_key: str | None = None
+    ) -> Written:
+        """Have a deleted ticket back. Raises what create_ticket raises, TicketNotFound and VersionConflict."""
         return await self._write(
-            caller, "restore_ticket", idempotency_key, _parts(key), lambda unit: removal.restore(unit, key), _WRITTEN
-        )
+            caller, "restore_ticket", idempotency_key, _parts(key, expected_version),
+            lambda unit: removal.restore(unit, key, expected_version), _WRITTEN,
+        )  # fmt: skip
 
     async def update_tickets(
         self, caller: Caller, asked: BulkUpdate, *, idempotency_key: str | None = None

@@ -111,7 +111,9 @@ async def test_a_ticket_is_deleted_and_restored(hub: Hub) -> None:
             "one",
         )
 
-    restored = await hub.post(f"{URL}/restore")
+    late = await hub.post(f"{URL}/restore", headers={"If-Match": '"1"'})
+    assert (late.status, late.code, late.json["current"]) == (412, "version_conflict", 2)
+    restored = await hub.post(f"{URL}/restore", headers={"If-Match": gone.headers["ETag"]})
 
     assert (restored.status, restored.json["version"], restored.headers["ETag"]) == (200, 3, '"3"')
     assert (await hub.get(URL)).status == 200

@@ -174,3 +174,10 @@ def test_what_the_document_says_is_text_on_the_page() -> None:
 
 async def test_the_overview_leads_to_the_description(hub: Hub) -> None:
     assert b'<a href="/docs">' in (await hub.get("/", headers={"Accept": "text/html"})).body
+
+
+def test_restoring_a_ticket_never_answers_that_it_was_deleted() -> None:
+    restoring = DOCUMENT["paths"]["/api/v1/tickets/{key}/restore"]["post"]
+
+    assert "410" not in restoring["responses"]
+    assert "410" in DOCUMENT["paths"]["/api/v1/tickets/{key}"]["delete"]["responses"]

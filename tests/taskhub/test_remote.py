@@ -452,7 +452,9 @@ async def test_tickets_are_linked_and_removed_there(elsewhere: Elsewhere, remote
     repeated = await remote.unlink_tickets(ALICE, "TH-1", "blocks", "TH-2", idempotency_key="k")
     detached = await remote.remove_attachment(ALICE, "TH-1", 1)
     deleted = await remote.delete_ticket(ALICE, "TH-1", expected_version=5)
-    restored = await remote.restore_ticket(ALICE, "TH-1")
+    stale = await both(elsewhere, remote, lambda it: it.restore_ticket(ALICE, "TH-1", expected_version=5))
+    assert isinstance(stale, VersionConflict)
+    restored = await remote.restore_ticket(ALICE, "TH-1", expected_version=6)
 
     written = (linked, again, attached, unlinked, detached, deleted, restored)
     assert [answer.version for answer in written] == [2, 2, 3, 4, 5, 6, 7]

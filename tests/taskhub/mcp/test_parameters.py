@@ -456,17 +456,19 @@ async def a_ticket_is_deleted(tools: Tools) -> None:
     assert await tools.keys() == ["TH-2"]
 
 
-@proves("restore_ticket", "ticket_id", "confirm", "idempotency_key")
+@proves("restore_ticket", "ticket_id", "confirm", "expected_version", "idempotency_key")
 async def a_ticket_is_restored(tools: Tools) -> None:
     await tools.create()
     await tools("delete_ticket", ticket_id="TH-1", confirm=True)
     given = {"ticket_id": "th-1", "confirm": True}
 
     unasked = await tools.error("restore_ticket", ticket_id="TH-1")
+    stale = await tools.error("restore_ticket", **given, expected_version=1)
     first = await tools("restore_ticket", **given, idempotency_key="k")
     second = await tools("restore_ticket", **given, idempotency_key="k")
 
     assert unasked["code"] == "confirmation_required"
+    assert (stale["code"], stale["current"]) == ("version_conflict", 2)
     assert second == {**first, "replayed": True}
     assert await tools.keys() == ["TH-1"]
 

@@ -456,6 +456,7 @@ async def test_a_lease_that_has_run_out_holds_no_undo_up(world: World) -> None:
 
 
 async def test_a_token_in_an_undo_renews_its_lease(world: World) -> None:
+    await world.update("TH-3", status="in_progress")
     made = await bulk(world, {"ticket_id": "TH-3", "priority": "high"})
     token = await hold(world, 3, "agent:bot", minutes=1)
     world.tick(seconds=59)

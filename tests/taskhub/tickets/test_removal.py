@@ -105,6 +105,20 @@ async def test_restoring_what_is_there_is_a_noop(world: World) -> None:
         await world.tickets.restore_ticket(ALICE, "TH-9")
 
 
+async def test_only_the_version_that_was_deleted_is_restored(world: World) -> None:
+    first = await world.tickets.delete_ticket(ALICE, "TH-1")
+    await world.tickets.restore_ticket(BOB, "TH-1", expected_version=first.version)
+    await world.tickets.delete_ticket(BOB, "TH-1")
+
+    with pytest.raises(VersionConflict) as conflict:
+        await world.tickets.restore_ticket(ALICE, "TH-1", expected_version=first.version)
+    assert (conflict.value.current, conflict.value.actors) == (4, ["user:bob"])
+    restored = await world.tickets.restore_ticket(ALICE, "TH-1", expected_version=4, idempotency_key="k")
+    again = await world.tickets.restore_ticket(ALICE, "TH-1", expected_version=4, idempotency_key="k")
+
+    assert (restored.version, again.version, again.replayed) == (5, 5, True)
+
+
 async def test_only_the_version_that_was_read_is_deleted(world: World) -> None:
     await world.update("TH-1", by=BOB, priority="high")
 
