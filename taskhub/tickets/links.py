@@ -8,6 +8,7 @@ from sqlalchemy import bindparam, delete, insert, or_, select
 
 from taskhub.storage.schema import attachments, ticket_relations
 from taskhub.tickets import leases
+from taskhub.tickets.cycles import BLOCKING
 from taskhub.tickets.errors import InputProblem, InvalidInput, TicketCycle
 from taskhub.tickets.inputs import NewAttachment
 from taskhub.tickets.keys import key_of
@@ -28,15 +29,6 @@ _R: Final = ticket_relations.c
 _A: Final = attachments.c
 _OF_TICKET: Final = select(_R.from_no, _R.kind, _R.to_no).where(
     _R.workspace_id == bindparam("workspace"), or_(_R.from_no == bindparam("no"), _R.to_no == bindparam("no"))
-)
-_BLOCKED_NEXT: Final = (
-    select(_R.from_no, _R.to_no)
-    .where(
-        _R.workspace_id == bindparam("workspace"),
-        _R.kind == "blocks",
-        _R.from_no.in_(bindparam("numbers", expanding=True)),
-    )
-    .order_by(_R.from_no, _R.to_no)
 )
 _INSERT: Final = insert(ticket_relations)
 _DELETE: Final = delete(ticket_relations).where(
@@ -154,21 +146,8 @@ def _check_acyclic(unit: TicketUnit, blocker: int, blocked: int) -> None:
 
     Deleted tickets count: restoring one must not close a circle.
     """
-    came_from = {blocked: blocker}
-    edge_of_search = [blocked]
-    while edge_of_search and blocker not in came_from:
-        parameters = {"workspace": unit.transaction.workspace, "numbers": edge_of_search}
-        edge_of_search = []
-        for row in unit.transaction.connection.execute(_BLOCKED_NEXT, parameters):
-            if row.to_no not in came_from:
-                came_from[row.to_no] = row.from_no
-                edge_of_search.append(row.to_no)
-    if blocker not in came_from:
-        return
-    path = [blocker]
-    while path[-1] != blocker or len(path) == 1:
-        path.append(came_from[path[-1]])
-    raise TicketCycle([key_of(unit.prefix, no) for no in reversed(path)])
+    if way := BLOCKING.way(unit, blocked, blocker):
+        raise TicketCycle([key_of(unit.prefix, no) for no in (blocker, *way)])
 
 
 def _save(

@@ -4,11 +4,12 @@ from dataclasses import replace
 from typing import Any
 
 import orjson
-from sqlalchemy import insert, select
+from sqlalchemy import insert
 
-from taskhub.storage.schema import attachments, events, ticket_relations, tickets
+from taskhub.storage.schema import attachments, events, ticket_relations
 from taskhub.tickets import leases
 from taskhub.tickets.changes import changes_between, comment_of, decide_change, decide_new, names_me
+from taskhub.tickets.cycles import PARENTS
 from taskhub.tickets.errors import InputProblem, InvalidInput, VersionConflict
 from taskhub.tickets.inputs import NewComment, NewTicket, TicketChange
 from taskhub.tickets.keys import key_of
@@ -112,16 +113,7 @@ def check_version(unit: TicketUnit, before: TicketRecord, expected: int | None) 
 
 def check_parent(unit: TicketUnit, no: int, parent_no: int) -> None:
     """Raise InvalidInput when the ticket would be among its own ancestors."""
-    workspace = unit.transaction.workspace
-    parent = select(tickets.c.no, tickets.c.parent_no).where(
-        tickets.c.workspace_id == workspace, tickets.c.no == parent_no
-    )
-    line = parent.cte("line", recursive=True)
-    above = select(tickets.c.no, tickets.c.parent_no).where(
-        tickets.c.workspace_id == workspace, tickets.c.no == line.c.parent_no
-    )
-    line = line.union(above)
-    if unit.transaction.connection.execute(select(line.c.no).where(line.c.no == no)).first() is not None:
+    if PARENTS.lead(unit, parent_no, no):
         key = key_of(unit.prefix, no)
         reason = "a ticket is not its own parent" if no == parent_no else f"{key} is an ancestor of that ticket"
         raise InvalidInput([InputProblem("/parent", reason)])

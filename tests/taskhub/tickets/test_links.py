@@ -5,7 +5,7 @@ from typing import Any, get_args
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import func, select
+from sqlalchemy import Connection, func, select
 
 from taskhub.storage.database import Database
 from taskhub.storage.schema import ticket_relations
@@ -154,6 +154,36 @@ async def test_a_circle_over_a_deleted_ticket_is_refused_since_it_can_be_restore
 
     with pytest.raises(TicketCycle):
         await link(world, "TH-3", "blocks", "TH-1")
+
+
+async def test_a_circle_is_found_in_one_statement_however_far_it_leads(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everybody else in the workspace waits for the search."""
+    for n in range(4, 11):
+        await world.create(f"{n}", parent=f"TH-{n - 1}")
+    for n in range(1, 10):
+        await link(world, f"TH-{n}", "blocks", f"TH-{n + 1}")
+        await link(world, f"TH-{n}", "blocks", f"TH-{min(n + 2, 10)}")
+    asked: list[str] = []
+    execute = Connection.execute
+
+    def counted(connection: Connection, statement: Any, *more: Any, **options: Any) -> Any:
+        asked.append(str(statement))
+        return execute(connection, statement, *more, **options)
+
+    monkeypatch.setattr(Connection, "execute", counted)
+    counts = []
+    for blocker in ("TH-2", "TH-10"):
+        asked.clear()
+        with pytest.raises(TicketCycle) as refused:
+            await link(world, blocker, "blocks", "TH-1")
+        counts.append(len(asked))
+    with pytest.raises(InvalidInput, match="TH-3 is an ancestor"):
+        await world.update("TH-3", parent="TH-10")
+
+    assert counts[0] == counts[1]
+    assert refused.value.path == ["TH-10", "TH-1", "TH-2", "TH-4", "TH-6", "TH-8", "TH-10"]
 
 
 async def test_other_relations_may_go_in_circles(world: World) -> None:
