@@ -76,7 +76,7 @@ def undo(unit: TicketUnit, batch_id: str, past: Past, lease_token: int | None) -
     """Give a ticket the values that it had before the batch. Raises UndoConflict."""
     before = unit.records([past.no])[past.no]
     after = replace(before, **{field.column: value for field, value in _values(unit, past)})
-    conflicts = _since(unit, past, before) or _unsound(unit, past, before, after)
+    conflicts = _since(unit, past, before) or _removed(unit, past) or _unsound(unit, past, before, after)
     if conflicts:
         raise UndoConflict(batch_id, conflicts)
     changes = changes_between(before, after, unit.situation())
@@ -113,6 +113,15 @@ def _since(unit: TicketUnit, past: Past, before: TicketRecord) -> list[Conflict]
     ]
 
 
+def _removed(unit: TicketUnit, past: Past) -> list[Conflict]:
+    """The former values that are there no more: reference data that nothing referred to may be removed."""
+    return [
+        Conflict(past.key, field.event, None, None, f"{value!r}, the former {field.event} of {past.key}, was removed")
+        for field, value in _values(unit, past)
+        if field.kind is not None and value is not None and value not in unit.references.entries[field.kind].by_id
+    ]
+
+
 def _unsound(unit: TicketUnit, past: Past, before: TicketRecord, after: TicketRecord) -> list[Conflict]:
     """What was changed since in other fields, or tickets, and does not go with the former values."""
     references = unit.references
@@ -121,6 +130,9 @@ def _unsound(unit: TicketUnit, past: Past, before: TicketRecord, after: TicketRe
         category = references.detail_by_id[after.category_detail_id].category.id
         if category != after.category_id:
             conflicts.append(_conflict(past, "category_detail", f"category_detail of {past.key} was changed"))
+    if references.phase(after.status_id) == "done" and after.completion_date is None:
+        reason = f"the former status of {past.key}, {after.status_id!r}, is one of done tickets now"
+        conflicts.append(Conflict(past.key, "status", None, None, reason))
     if references.phase(after.status_id) == "waiting" and not (after.waiting_reason or "").strip():
         conflicts.append(_conflict(past, "waiting_reason", f"waiting_reason of {past.key} was changed"))
     if after.parent_no is not None and after.parent_no != before.parent_no:

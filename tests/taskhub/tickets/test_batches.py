@@ -23,7 +23,7 @@ from taskhub.tickets.errors import (
     UndoConflict,
 )
 from taskhub.tickets.inputs import BulkUpdate, UndoBatch
-from taskhub.tickets.model import BatchResult
+from taskhub.tickets.model import BatchResult, ReferenceKind
 from taskhub.tickets.record import TicketRecord, record_of, select_records
 from tests.taskhub.leasing import hold
 from tests.taskhub.world import ALICE, World, caller, rows
@@ -502,6 +502,49 @@ async def test_a_parent_that_was_deleted_is_a_conflict(world: World) -> None:
     await world.tickets.delete_ticket(ALICE, "TH-1")
 
     with pytest.raises(UndoConflict, match="TH-1, the former parent of TH-2, was deleted"):
+        await undo(world, made.batch_id)
+
+
+REFERRING = (
+    ("accounts", "account"), ("users", "person_in_charge"), ("request_channels", "request_channel"),
+    ("response_categories", "response_category"), ("statuses", "status"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "field"), REFERRING)
+async def test_a_former_value_that_was_removed_is_a_conflict_of_its_ticket_alone(
+    world: World, kind: ReferenceKind, field: str
+) -> None:
+    more = {"phase": "todo", "is_default": False} if kind == "statuses" else {}
+    old, new = await world.add(kind, "Old", **more), await world.add(kind, "New", **more)
+    await world.update("TH-3", ALICE, **{field: old})
+    made = await bulk(world, {"ticket_id": "TH-3", field: new}, {"ticket_id": "TH-1", "priority": "high"})
+    await world.tickets.remove_reference(ALICE, kind, old)
+
+    with pytest.raises(UndoConflict, match=r"the former .* of TH-3, was removed"):
+        await undo(world, made.batch_id)
+    undone = await undo(world, made.batch_id, atomic=False)
+
+    assert outcome(undone) == {"TH-1": 3, "TH-3": "undo_conflict"}
+
+
+async def test_a_former_detail_that_was_removed_is_a_conflict(world: World) -> None:
+    detail = await world.add("category_details", "Old", category_id="incident")
+    await world.update("TH-3", category="incident", category_detail=detail)
+    made = await bulk(world, {"ticket_id": "TH-3", "category": "inquiry"})
+    await world.tickets.remove_reference(ALICE, "category_details", detail)
+
+    with pytest.raises(UndoConflict, match="was removed"):
+        await undo(world, made.batch_id)
+
+
+async def test_a_former_status_that_means_done_now_is_a_conflict(world: World) -> None:
+    status = await world.add("statuses", "Parked", phase="review", is_default=False)
+    await world.update("TH-3", status=status)
+    made = await bulk(world, {"ticket_id": "TH-3", "status": "in_progress"})
+    await world.change_reference("statuses", status, phase="done")
+
+    with pytest.raises(UndoConflict, match="one of done tickets now"):
         await undo(world, made.batch_id)
 
 
