@@ -30,34 +30,17 @@ from broadcaster.filters import CHANGE_FIELDS, ORIGINS, nearest
 from broadcaster.stream import StreamRefused
 from routes.keys import REQUEST_ID
 from taskhub.auth.errors import Forbidden, Unauthenticated
+from taskhub.fitting import bytes_of, fitted
 from taskhub.tickets.errors import (
-    AlreadyUndone,
-    BatchFailed,
-    BatchNotFound,
-    Blocked,
-    IdempotencyMismatch,
     InputProblem,
-    InUse,
     InvalidInput,
-    LeaseHeld,
-    LeaseLost,
-    NotClaimable,
-    NothingReady,
-    PositionGone,
-    ReferenceNotFound,
-    StatusNeeded,
     StorageBusy,
-    TakeOverRefused,
-    TicketCycle,
     TicketError,
-    TicketGone,
     TicketNotFound,
-    UndoConflict,
     VersionConflict,
     in_words,
 )
 from taskhub.tickets.fields import suggested_name
-from taskhub.tickets.imports import ImportRefused
 
 CODES: Final[Mapping[str, tuple[int, str]]] = {
     "bad_request": (400, "The request is malformed"),
@@ -119,6 +102,7 @@ _HTTP_CODES: Final = {
 _FILTER_VALUES: Final[Mapping[str, Sequence[str]]] = {"origin": ORIGINS, "changed": CHANGE_FIELDS}
 """The filters whose values are the same in every workspace, and can be listed."""
 RETRY_AFTER_S: Final = 2
+MAX_PROBLEM_BYTES: Final = 64 * 1024
 MAX_FAULTS: Final = 20
 """Of one body: who sends more of them has another problem than the twenty-first."""
 CHALLENGE: Final = 'Bearer realm="TaskHub"'
@@ -192,17 +176,24 @@ class Problem(Exception):
 
 
 def problem_response(problem: Problem, request: web.BaseRequest) -> web.Response:
-    """The problem as application/problem+json."""
-    document = problem.document(request.get(REQUEST_ID))
-    try:
-        body = orjson.dumps(document, default=str)
-    except TypeError:  # what is no UTF-8 comes as halves of surrogate pairs, and a problem may name it
-        body = json.dumps(document, default=str, ensure_ascii=False).encode("utf-8", "replace")
+    """The problem as application/problem+json, of at most MAX_PROBLEM_BYTES."""
+    document = _encodable(problem.document(request.get(REQUEST_ID)))
+    hint = "; ".join(filter(None, (document.get("hint"), "long values were cut here: GET what they belong to")))
     return web.Response(
         status=problem.status,
         headers={"Content-Type": "application/problem+json", "Cache-Control": "no-store", **problem.headers},
-        body=body,
+        body=orjson.dumps(fitted(document, MAX_PROBLEM_BYTES, hint, keep="first", size=bytes_of)),
     )
+
+
+def _encodable(document: dict[str, Any]) -> dict[str, Any]:
+    """What is no UTF-8 comes as halves of surrogate pairs, which a problem may name, and JSON has no word for."""
+    try:
+        orjson.dumps(document)
+    except TypeError:
+        text = json.dumps(document, default=str, ensure_ascii=False).encode("utf-8", "replace")
+        document = orjson.loads(text)
+    return document
 
 
 def problem_of(error: Exception, request: web.Request) -> Problem | None:
@@ -319,75 +310,23 @@ def _literals(expected: str) -> tuple[str, ...]:
 
 
 def _ticket_problem(error: TicketError, reading: bool, *, writing: bool) -> Problem:
-    members: dict[str, Any] = {"retryable": error.retryable}
-    if error.hint is not None:
-        members["hint"] = error.hint
+    """The sentence, the hint and the data that the error itself carries."""
+    detail, hint = error.told(writing=writing)
+    code = error.code if error.code in CODES else "bad_request"
+    faults: list[Fault] = []
+    headers: dict[str, str] = {}
     match error:
         case InvalidInput():
-            code = "bad_parameter" if reading else "invalid_input"
-            return Problem(code, str(error), [_input_fault(p, reading) for p in error.problems], members=members)
+            code = "bad_parameter" if reading else code
+            faults = [_input_fault(problem, reading) for problem in error.problems]
         case TicketNotFound():
             hint = "GET /api/v1/tickets lists the tickets with their keys; a key looks like TH-12"
-            return Problem("not_found", str(error), members={**members, "hint": hint, "key": error.key[:80]})
-        case TicketGone():
-            return Problem("deleted", str(error), members={**members, "key": error.key, "summary": error.summary})
         case VersionConflict():
-            members |= {
-                "key": error.key,
-                "expected": error.expected,
-                "current": error.current,
-                "changed": error.changed,
-                "actors": error.actors,
-            }
-            return Problem("version_conflict", str(error), headers={"ETag": f'"{error.current}"'}, members=members)
-        case LeaseHeld():
-            members |= {
-                "key": error.key,
-                "holder": error.holder,
-                "expires_at": error.expires_at,
-                "changing": error.changing,
-            }
-            return Problem("lease_held", str(error), members=members)
-        case LeaseLost():
-            return Problem("lease_lost", str(error), members={**members, "key": error.key, "holder": error.holder})
-        case NotClaimable():
-            members |= {"key": error.key, "ticket_status": error.status}
-            return Problem("not_claimable", str(error), members=members)
-        case Blocked():
-            return Problem("blocked", str(error), members={**members, "key": error.key, "blockers": error.blockers})
-        case PositionGone():
-            return Problem("position_expired", str(error), members={**members, "position": error.position})
-        case ReferenceNotFound():
-            return Problem("not_found", str(error), members={**members, "kind": error.kind, "id": error.id[:80]})
-        case InUse():
-            return Problem("in_use", str(error), members={**members, "id": error.id, "count": error.count})
-        case ImportRefused():
-            lines = [{"line": bad.line, "reason": bad.reason} for bad in error.errors]
-            return Problem("import_refused", str(error), members={**members, "failed": error.failed, "lines": lines})
-        case StatusNeeded():
-            return Problem("status_needed", str(error), members=members)
-        case NothingReady():
-            return Problem("nothing_ready", str(error), members=members)
-        case TakeOverRefused():
-            return Problem("take_over_refused", str(error), members={**members, "actor": error.actor})
-        case TicketCycle():
-            return Problem("cycle", str(error), members={**members, "path": error.path})
-        case BatchNotFound():
-            return Problem("no_such_batch", str(error), members={**members, "batch_id": error.batch_id[:80]})
-        case BatchFailed():
-            return Problem("batch_failed", str(error), members={**members, "result": error.result})
-        case AlreadyUndone():
-            members |= {"batch_id": error.batch_id, "undone_by": error.undone_by}
-            return Problem("already_undone", str(error), members=members)
-        case UndoConflict():
-            members |= {"batch_id": error.batch_id, "conflicts": error.conflicts}
-            return Problem("undo_conflict", str(error), members=members)
-        case IdempotencyMismatch():
-            return Problem("idempotency_mismatch", str(error), members=members)
+            headers["ETag"] = f'"{error.current}"'
         case StorageBusy():
-            detail, members["hint"] = error.for_write() if writing else (str(error), error.hint)
-            return Problem("storage_busy", detail, headers={"Retry-After": str(RETRY_AFTER_S)}, members=members)
-    return Problem("bad_request", str(error), members=members)
+            headers["Retry-After"] = str(RETRY_AFTER_S)
+    members = {"retryable": error.retryable} | ({} if hint is None else {"hint": hint}) | error.details()
+    return Problem(code, detail, faults, headers, members)
 
 
 def _input_fault(problem: InputProblem, reading: bool) -> Fault:

@@ -1,6 +1,7 @@
 """What the answers of a TaskHub elsewhere mean when they are no success: the errors that the local service raises."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -11,7 +12,6 @@ from taskhub.tickets.errors import (
     BatchFailed,
     BatchNotFound,
     Blocked,
-    Conflict,
     IdempotencyMismatch,
     InputProblem,
     InvalidInput,
@@ -20,6 +20,7 @@ from taskhub.tickets.errors import (
     NotClaimable,
     NothingReady,
     PositionGone,
+    ReferenceNotFound,
     StorageBusy,
     TakeOverRefused,
     TicketCycle,
@@ -29,11 +30,17 @@ from taskhub.tickets.errors import (
     UndoConflict,
     VersionConflict,
 )
-from taskhub.tickets.model import BatchResult
 
 Answer = TypeVar("Answer")
-_BATCH_RESULT: Final = TypeAdapter(BatchResult)
-_CONFLICTS: Final = TypeAdapter(list[Conflict])
+_KINDS: Final[tuple[type[TicketError], ...]] = (
+    AlreadyUndone, BatchFailed, BatchNotFound, Blocked, IdempotencyMismatch, LeaseHeld, LeaseLost, NotClaimable,
+    NothingReady, PositionGone, ReferenceNotFound, TakeOverRefused, TicketCycle, TicketGone, TicketNotFound,
+    UndoConflict, VersionConflict,
+)  # fmt: skip
+"""What an answer may stand for, by its code; of two with the same code the one whose data it has."""
+
+_LATER: Final = (408, 425, 429)
+"""What the same request may get past later, where the answer does not say."""
 
 
 class RemoteUnavailable(StorageBusy):
@@ -50,14 +57,18 @@ class RemoteUnavailable(StorageBusy):
 
 
 class RemoteRefused(TicketError):
-    """The server refused the request for a reason that no ticket error stands for."""
+    """The server refused the request for a reason that no ticket error stands for: with the code, the hint and the
+    word on repeating that its answer has, where that is a problem document."""
 
     code = "server_refused"
 
-    def __init__(self, base_url: str, status: int, detail: str) -> None:
+    def __init__(self, base_url: str, status: int, detail: str, problem: Mapping[str, Any]) -> None:
         super().__init__(f"{base_url} does not serve the request: {detail}")
         self.status = status
         self.hint = "check the address and the API key that this process was started with"
+        if code := problem.get("code"):
+            self.code, self.hint = str(code), problem.get("hint")
+            self.retryable = bool(problem.get("retryable", status in _LATER))
 
 
 def parsed(kind: TypeAdapter[Answer], answer: Any, base_url: str) -> Answer:
@@ -78,55 +89,17 @@ def error_of(base_url: str, status: int, answer: Any) -> TicketError | AuthError
     match problem.get("code"):
         case "unauthenticated":
             return Unauthenticated(f"{base_url}: {detail}")
-        case "forbidden":
-            return Forbidden(str(problem.get("scope", "that the action has")))
-        case "not_found":
-            return TicketNotFound(str(problem.get("key", "")))
-        case "deleted":
-            return TicketGone(str(problem.get("key", "")), str(problem.get("summary", "")))
-        case "version_conflict":
-            changed = problem.get("changed")
-            return VersionConflict(
-                str(problem.get("key", "")),
-                int(problem.get("expected") or 0),
-                int(problem.get("current") or 0),
-                changed if isinstance(changed, dict) else {},
-                [str(actor) for actor in problem.get("actors") or ()],
-            )
-        case "lease_held":
-            changing = [str(name) for name in problem.get("changing") or ()]
-            holder, expires_at = str(problem.get("holder", "")), str(problem.get("expires_at", ""))
-            return LeaseHeld(str(problem.get("key", "")), holder, expires_at, changing)
-        case "lease_lost":
-            present = problem.get("holder")
-            return LeaseLost(str(problem.get("key", "")), None if present is None else str(present))
-        case "not_claimable":
-            return NotClaimable(str(problem.get("key", "")), str(problem.get("ticket_status", "")))
-        case "blocked":
-            return Blocked(str(problem.get("key", "")), [str(key) for key in problem.get("blockers") or ()])
-        case "nothing_ready":
-            return NothingReady()
-        case "take_over_refused":
-            return TakeOverRefused(str(problem.get("actor", "")))
-        case "cycle":
-            return TicketCycle([str(key) for key in problem.get("path") or ("it", "that")])
-        case "no_such_batch":
-            return BatchNotFound(str(problem.get("batch_id", "")))
-        case "batch_failed":
-            return BatchFailed(parsed(_BATCH_RESULT, problem.get("result"), base_url))
-        case "already_undone":
-            return AlreadyUndone(str(problem.get("batch_id", "")), str(problem.get("undone_by", "")))
-        case "undo_conflict":
-            conflicts = parsed(_CONFLICTS, problem.get("conflicts"), base_url)
-            return UndoConflict(str(problem.get("batch_id", "")), conflicts)
-        case "position_expired":
-            return PositionGone(detail, str(problem.get("position", "now")))
-        case "idempotency_mismatch":
-            return IdempotencyMismatch()
+        case "forbidden" if "scope" in problem:
+            return Forbidden(str(problem["scope"]))
     faults = problem.get("errors")
     if status in (400, 422) and isinstance(faults, list) and faults:
         return InvalidInput([_input_problem(fault) for fault in faults if isinstance(fault, dict)])
-    return RemoteRefused(base_url, status, detail)
+    for kind in _KINDS:
+        if kind.code == problem.get("code"):
+            # Another version may tell of an error without all that makes it: then what it says is all there is.
+            with suppress(ValidationError, LookupError):
+                return kind.from_details(detail, problem)
+    return RemoteRefused(base_url, status, detail, problem)
 
 
 def _input_problem(fault: Mapping[str, Any]) -> InputProblem:

@@ -30,7 +30,7 @@ async def _import(settings: Settings, path: Path, *, strict: bool) -> int:
             async with open_database_tickets(settings) as tickets:
                 done = await tickets.import_file(caller, file, form, strict=strict)
     except ImportRefused as refused:
-        for bad in refused.errors:
+        for bad in refused.lines:
             print(f"{path}:{bad.line}: {bad.reason}", file=sys.stderr)
         print(f"taskhub: {refused}", file=sys.stderr)
         return 1

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Final
 from pydantic import Field, WithJsonSchema
 
 from taskhub.auth.principal import Caller
+from taskhub.fitting import MAX_CHARACTERS, clip, fitted
 from taskhub.mcp import render
 from taskhub.mcp.arguments import body_of
 from taskhub.mcp.registry import Tool, ToolResult
@@ -95,7 +96,7 @@ def _rendered(result: BatchResult, what: str) -> ToolResult:
     lines += [f"{item.key}: {item.error.message[:300]}" for item in failed if item.error is not None]
     if result.replayed:
         lines.append("This repeats the answer of the earlier call with the same idempotency key.")
-    text = render.clip("\n".join(lines), _MAX_TEXT)
+    text = clip("\n".join(lines), _MAX_TEXT)
     data: dict[str, Any] = {
         "batch_id": result.batch_id, "atomic": result.atomic, "dry_run": result.dry_run, "applied": result.applied,
         "results": [_row(item) for item in result.results], "position": result.position,
@@ -105,7 +106,7 @@ def _rendered(result: BatchResult, what: str) -> ToolResult:
     if result.replayed:
         data["replayed"] = True
     hint = "long texts or some results were left out: read the tickets"
-    return ToolResult(render.fitted(data, render.MAX_CHARACTERS - len(text), hint, keep="first"), text)
+    return ToolResult(fitted(data, MAX_CHARACTERS - len(text), hint, keep="first"), text)
 
 
 def _row(item: ItemResult) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from typing import Any, Final
 
 from taskhub.auth.principal import Caller
+from taskhub.fitting import MAX_CHARACTERS, size_of
 from taskhub.mcp import render
 from taskhub.mcp.arguments import BoardArguments, Column, body_of
 from taskhub.mcp.registry import Tool, ToolResult
@@ -29,7 +30,7 @@ def board_tools(tickets: Tickets) -> list[Tool[Any]]:
         result = _shown(board, arguments.limit)
         most = max((len(column.tickets) for column in board.columns), default=0)
         shown = most
-        while render.size_of(result.data) + len(result.text) > render.MAX_CHARACTERS - 300 and shown:
+        while size_of(result.data) + len(result.text) > MAX_CHARACTERS - 300 and shown:
             shown = shown * 3 // 4
             result = _shown(board, shown)
         if shown == most:

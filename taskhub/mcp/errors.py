@@ -5,7 +5,6 @@ in the log.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from typing import Any, Final, get_args
 
 from mcp_types import CallToolResult, TextContent
@@ -13,34 +12,31 @@ from pydantic import BaseModel, ValidationError
 
 from broadcaster.filters import nearest
 from taskhub.auth.errors import AuthError, Forbidden
+from taskhub.fitting import MAX_CHARACTERS, clip, fitted
 from taskhub.tickets.errors import (
-    AlreadyUndone,
     BatchFailed,
-    Blocked,
     InputProblem,
     InvalidInput,
-    LeaseHeld,
-    LeaseLost,
-    PositionGone,
-    StorageBusy,
-    TicketCycle,
     TicketError,
     TicketNotFound,
-    UndoConflict,
-    VersionConflict,
     in_words,
 )
 from taskhub.tickets.fields import suggested_name
+from taskhub.tickets.model import ItemResult
 
 MAX_ARGUMENTS: Final = 100
 MAX_PROBLEMS: Final = 20
 _ALLOWED_IN_TEXT: Final = 40
+_MAX_MESSAGE: Final = 4_000
 _MAX_ITEM: Final = 300
 """Characters of what is wrong with one of fifty items."""
+_THE_REST: Final = "long values were cut here: get_ticket_detail reads a ticket with its history"
 
 
 def failed(code: str, message: str, *, retryable: bool = False, hint: str | None = None, **data: Any) -> CallToolResult:
-    """An error result. `data` is added to the structured content; a list under `allowed` is named in the text too."""
+    """An error result within the cap. `data` is added to the structured content; a list under `allowed` is named in the
+    text too."""
+    message = clip(message, _MAX_MESSAGE)
     content: dict[str, Any] = {"code": code, "message": message, "retryable": retryable}
     if hint:
         content["hint"] = hint
@@ -48,54 +44,35 @@ def failed(code: str, message: str, *, retryable: bool = False, hint: str | None
     lines = [_sentence(message)]
     if allowed := data.get("allowed"):
         more = f" and {len(allowed) - _ALLOWED_IN_TEXT} more" if len(allowed) > _ALLOWED_IN_TEXT else ""
-        lines.append(f"Allowed: {', '.join(allowed[:_ALLOWED_IN_TEXT])}{more}.")
+        lines.append(clip(f"Allowed: {', '.join(allowed[:_ALLOWED_IN_TEXT])}{more}.", _MAX_MESSAGE))
     if hint:
         lines.append(f"Hint: {hint}.")
     lines.append(f"(code {code}, {'may work when repeated' if retryable else 'not retryable as it is'})")
-    return CallToolResult(content=[TextContent(text="\n".join(lines))], structured_content=content, is_error=True)
+    text = "\n".join(lines)
+    content = fitted(content, MAX_CHARACTERS - len(text), f"{hint}; {_THE_REST}" if hint else _THE_REST, keep="first")
+    return CallToolResult(content=[TextContent(text=text)], structured_content=content, is_error=True)
 
 
 def from_ticket_error(error: TicketError, *, writing: bool) -> CallToolResult:
     """The failure of a tool that only reads, or of one that was to change something."""
-    data: dict[str, Any] = {}
-    message, hint = str(error), error.hint
-    if isinstance(error, InvalidInput):
-        message = "\n".join(_sentence(_problem_text(problem)) for problem in error.problems)
-        data["problems"] = [_problem_data(problem) for problem in error.problems]
-        allowed = next((problem.allowed for problem in error.problems if problem.allowed), None)
-        if allowed:
-            data["allowed"] = list(allowed)
-    elif isinstance(error, VersionConflict):
-        data["current"] = error.current
-        data["changed"] = error.changed
-        data["actors"] = error.actors
-    elif isinstance(error, LeaseHeld):
-        data["holder"] = error.holder
-        data["expires_at"] = error.expires_at
-        data["changing"] = error.changing
-    elif isinstance(error, LeaseLost):
-        data["holder"] = error.holder
-    elif isinstance(error, Blocked):
-        data["blockers"] = error.blockers
-    elif isinstance(error, TicketCycle):
-        data["path"] = error.path
-    elif isinstance(error, BatchFailed):
-        data["results"] = [
-            {"key": item.key, "ok": item.ok}
-            | ({} if item.error is None else {"code": item.error.code, "message": item.error.message[:_MAX_ITEM]})
-            for item in error.result.results
-        ]
-    elif isinstance(error, AlreadyUndone):
-        data["undone_by"] = error.undone_by
-    elif isinstance(error, UndoConflict):
-        data["conflicts"] = [asdict(conflict) for conflict in error.conflicts]
-    elif isinstance(error, PositionGone):
-        data["position"] = error.position
-    elif isinstance(error, TicketNotFound):
-        hint = "get_ticket_list shows the keys; a key looks like TH-12"
-    elif isinstance(error, StorageBusy) and writing:
-        message, hint = error.for_write()
+    message, hint = error.told(writing=writing)
+    data = error.details()
+    match error:
+        case InvalidInput():
+            message = "\n".join(_sentence(_problem_text(problem)) for problem in error.problems)
+            data["problems"] = [_problem_data(problem) for problem in error.problems]
+            if allowed := next((problem.allowed for problem in error.problems if problem.allowed), None):
+                data["allowed"] = list(allowed)
+        case BatchFailed():
+            items = error.result.results
+            data = {"results": [{"key": item.key, "ok": item.ok, **_why(item)} for item in items]}
+        case TicketNotFound():
+            hint = "get_ticket_list shows the keys; a key looks like TH-12"
     return failed(error.code, message, retryable=error.retryable, hint=hint, **data)
+
+
+def _why(item: ItemResult) -> dict[str, str]:
+    return {} if item.error is None else {"code": item.error.code, "message": clip(item.error.message, _MAX_ITEM)}
 
 
 def from_auth_error(error: AuthError) -> CallToolResult:

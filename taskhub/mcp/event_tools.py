@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from taskhub.auth.principal import Caller
-from taskhub.mcp import render
+from taskhub.fitting import MAX_CHARACTERS, fitted, size_of
 from taskhub.mcp.registry import Tool, ToolResult
 from taskhub.mcp.schema import result_schema
 from taskhub.tickets.api import Tickets
@@ -18,7 +18,7 @@ EVENTS: Final = result_schema(
         "truncated": {"type": "boolean"},
     }
 )
-_MAX_DATA: Final = render.MAX_CHARACTERS - 2_000
+_MAX_DATA: Final = MAX_CHARACTERS - 2_000
 
 
 def event_tools(tickets: Tickets) -> list[Tool[Any]]:
@@ -28,9 +28,9 @@ def event_tools(tickets: Tickets) -> list[Tool[Any]]:
         size, position, more, truncated = 0, page.position, page.more, False
         for event in page.events:
             row = _row(event)
-            if render.size_of(row) > _MAX_DATA:
-                row, truncated = render.fitted(row, _MAX_DATA, "the event is longer: GET /api/v1/events has all"), True
-            size += render.size_of(row) + 1
+            if size_of(row) > _MAX_DATA:
+                row, truncated = fitted(row, _MAX_DATA, "the event is longer: GET /api/v1/events has all"), True
+            size += size_of(row) + 1
             if rows and size > _MAX_DATA:
                 # The rest is not lost, but the next page: its position is that of the last event shown.
                 position, more = _position_at(page.position, rows[-1]["id"]), True

@@ -5,15 +5,12 @@ from typing import Any, Final
 
 import orjson
 
+from taskhub.fitting import MAX_CHARACTERS, clip, cut, fitted
 from taskhub.mcp.arguments import DEFAULT_COLUMNS, Column
 from taskhub.mcp.registry import ToolResult
 from taskhub.tickets.model import Claimed, Reported, TicketDetail, TicketPage, TicketState, Written
 
-MAX_CHARACTERS: Final = 20_000
 _MAX_TEXT: Final = 4_000
-# A long text is cut to these lengths in turn until all fits, and a list to these numbers of entries, newest kept.
-_TEXT_STEPS: Final = (8_000, 4_000, 2_000, 1_000, 400, 200)
-_LIST_STEPS: Final = (100, 50, 20, 10, 5, 2)
 _SHORT: Final[Mapping[str, str]] = {"status": "name", "progress": "percent", "lease": "holder"}
 """What a compact row has of a column that is an object; of any other its id."""
 _ALL_COMMENTS: Final = 8_000
@@ -24,11 +21,6 @@ _REST: Final = "GET /api/v1"
 def plain(value: Any) -> Any:
     """A dataclass, or a list of them, as JSON values."""
     return orjson.loads(orjson.dumps(value))
-
-
-def size_of(data: Any) -> int:
-    """Characters of `data` as JSON."""
-    return len(orjson.dumps(data).decode())
 
 
 def written(answer: Written, what: str) -> ToolResult:
@@ -61,7 +53,7 @@ def reported(answer: Reported) -> ToolResult:
     """With something of every comment: none of them will be told again."""
     result = written(answer, "has its progress reported")
     length = _ALL_COMMENTS // max(1, len(answer.comments))
-    data = {**result.data, "comments": [_cut(plain(comment), length) for comment in answer.comments]}
+    data = {**result.data, "comments": [cut(plain(comment), length) for comment in answer.comments]}
     hint = f"long comments were cut: read {_REST}/tickets/{answer.key}/comments"
     if any(len(comment.body) > length for comment in answer.comments):
         data |= {"truncated": True, "hint": hint}
@@ -166,55 +158,3 @@ def items(name: str, rows: Sequence[Any], labels: Sequence[str], hint: str) -> T
     text = f"{more}: {', '.join(labels)}" if rows else f"{more}."
     text = clip(text, _MAX_TEXT)
     return ToolResult(fitted({name: plain(rows)}, MAX_CHARACTERS - len(text), hint, keep="first"), text)
-
-
-def fitted(data: dict[str, Any], limit: int, hint: str, *, keep: str = "newest") -> dict[str, Any]:
-    """`data` in at most `limit` characters: where it is longer, texts are cut and entries left out, and it says so.
-
-    `keep`: which entries of a list stay. History comes newest first and comments oldest first: `newest` knows by name.
-    """
-    if size_of(data) <= limit:
-        return data
-    noted = {"truncated": True, "hint": hint}
-    for length, entries in zip(_TEXT_STEPS, (*_LIST_STEPS,), strict=True):
-        shorter = {name: _shortened(name, value, length, entries, keep) for name, value in data.items()} | noted
-        if size_of(shorter) <= limit:
-            return _refilled(data, shorter, length, limit, keep)
-    return {name: [] if isinstance(value, list) else value for name, value in shorter.items()}
-
-
-def _shortened(name: str, value: Any, length: int, entries: int, keep: str) -> Any:
-    if isinstance(value, list):
-        value = value[-entries:] if keep == "newest" and name == "comments" else value[:entries]
-        return [_cut(item, length) for item in value]
-    return _cut(value, length)
-
-
-def _refilled(data: dict[str, Any], shorter: dict[str, Any], length: int, limit: int, keep: str) -> dict[str, Any]:
-    """As many more entries as there is room for, so that a list is not cut to the step below for one entry too many."""
-    for name, value in data.items():
-        if not isinstance(value, list) or len(value) == len(shorter[name]):
-            continue
-        least, most = len(shorter[name]), len(value)
-        while least < most:
-            middle = (least + most + 1) // 2
-            if size_of({**shorter, name: _shortened(name, value, length, middle, keep)}) <= limit:
-                least = middle
-            else:
-                most = middle - 1
-        shorter = {**shorter, name: _shortened(name, value, length, least, keep)}
-    return shorter
-
-
-def _cut(value: Any, length: int) -> Any:
-    if isinstance(value, str):
-        return clip(value, length)
-    if isinstance(value, list):
-        return [_cut(item, length) for item in value]
-    if isinstance(value, dict):
-        return {name: _cut(item, length) for name, item in value.items()}
-    return value
-
-
-def clip(text: str, length: int) -> str:
-    return text if len(text) <= length else f"{text[: length - 40]}… [{len(text) - length + 40} more characters]"

@@ -3,6 +3,7 @@
 from typing import Any, Final
 
 from taskhub.auth.principal import Caller
+from taskhub.fitting import MAX_CHARACTERS, size_of
 from taskhub.mcp import render
 from taskhub.mcp.arguments import (
     CreateArguments,
@@ -61,9 +62,9 @@ def ticket_tools(tickets: Tickets) -> list[Tool[Any]]:
         page = await tickets.list_tickets(caller, query)
         result = render.page(page, arguments.fields, arguments.format)
         asked = len(page.tickets)
-        while (size := _size(result)) > render.MAX_CHARACTERS and len(page.tickets) > 1:
+        while (size := _size(result)) > MAX_CHARACTERS and len(page.tickets) > 1:
             # Asked again for fewer, since only the service can make the cursor that goes on after the last one shown.
-            fewer = max(1, min(len(page.tickets) - 1, len(page.tickets) * (render.MAX_CHARACTERS - 500) // size))
+            fewer = max(1, min(len(page.tickets) - 1, len(page.tickets) * (MAX_CHARACTERS - 500) // size))
             page = await tickets.list_tickets(caller, query.model_copy(update={"limit": fewer}))
             result = render.page(page, arguments.fields, arguments.format)
         if len(page.tickets) == asked:
@@ -197,4 +198,4 @@ def ticket_tools(tickets: Tickets) -> list[Tool[Any]]:
 
 
 def _size(result: ToolResult) -> int:
-    return render.size_of(result.data) + len(result.text)
+    return size_of(result.data) + len(result.text)

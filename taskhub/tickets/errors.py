@@ -1,6 +1,6 @@
 """Errors of the ticket service, named by the condition.
 
-TicketError                 carries `code` (stable, documented), `hint` and `retryable`
+TicketError                 carries `code` (stable, documented), `hint`, `retryable`, and `details()`, its data
 ├── InvalidInput            one or more fields are wrong; `problems` names each            422 / 400
 ├── TicketNotFound          no such ticket in this workspace                               404
 ├── TicketGone              it was deleted                                                 410
@@ -26,7 +26,10 @@ TicketError                 carries `code` (stable, documented), `hint` and `ret
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Self
+
+from pydantic import validate_call
+from pydantic_core import to_jsonable_python
 
 from taskhub.tickets.model import BatchResult
 
@@ -34,6 +37,8 @@ MAX_LISTED: Final = 20
 """How many allowed values a sentence names; the data beside it names more."""
 MAX_CONFLICTS: Final = 5
 """How many reasons a sentence gives; the data beside it gives all."""
+_MAX_ECHO: Final = 80
+"""Characters of a name that was asked for and is not there."""
 
 
 def in_words(reason: str, did_you_mean: str | None = None, allowed: Sequence[str] = ()) -> str:
@@ -56,11 +61,32 @@ class InputProblem:
 
 
 class TicketError(Exception):
-    """Base of this tree. `str()` is one sentence that may be shown to a caller."""
+    """Base of this tree. `str()` is one sentence that may be shown to a caller.
 
-    code: ClassVar[str] = "ticket_error"
-    retryable: ClassVar[bool] = False
+    `data` names what every face tells beside the sentence: attributes, whose names are those of the constructor too.
+    """
+
+    code: str = "ticket_error"
+    retryable: bool = False
     hint: str | None = None
+    data: ClassVar[tuple[str, ...]] = ()
+
+    def details(self) -> dict[str, Any]:
+        """The data as JSON values, by name."""
+        values: dict[str, Any] = to_jsonable_python({name: getattr(self, name) for name in self.data})
+        return values
+
+    @classmethod
+    def from_details(cls, sentence: str, details: Mapping[str, Any]) -> Self:
+        """The error that was told as `sentence` and `details`. Raises pydantic.ValidationError for what is not that."""
+        error = cls.__new__(cls)
+        validate_call(cls.__init__)(error, **{name: details[name] for name in cls.data if name in details})
+        error.args = (sentence,)
+        return error
+
+    def told(self, *, writing: bool) -> tuple[str, str | None]:
+        """The sentence and the hint for a caller who wanted to change something, or only to read."""
+        return str(self), self.hint
 
 
 class InvalidInput(TicketError):
@@ -79,16 +105,18 @@ class InvalidInput(TicketError):
 
 class TicketNotFound(TicketError):
     code = "not_found"
+    data = ("key",)
 
     def __init__(self, key: str) -> None:
-        super().__init__(f"there is no ticket {key[:80]}")
-        self.key = key
+        self.key = key[:_MAX_ECHO]
+        super().__init__(f"there is no ticket {self.key}")
 
 
 class TicketGone(TicketError):
     """`summary`: of the deleted ticket, so that a person can be asked whether to restore it."""
 
     code = "deleted"
+    data = ("key", "summary")
 
     def __init__(self, key: str, summary: str = "") -> None:
         super().__init__(f"ticket {key} was deleted")
@@ -101,6 +129,7 @@ class VersionConflict(TicketError):
     """`changed`: field → [before, after] since `expected`; `actors` who did it."""
 
     code = "version_conflict"
+    data = ("key", "expected", "current", "changed", "actors")
 
     def __init__(
         self, key: str, expected: int, current: int, changed: Mapping[str, Sequence[Any]], actors: Sequence[str]
@@ -121,6 +150,7 @@ class LeaseHeld(TicketError):
     """`changing`: what only the holder may change now; empty where the ticket itself was wanted."""
 
     code = "lease_held"
+    data = ("key", "holder", "expires_at", "changing")
 
     def __init__(self, key: str, holder: str, expires_at: str, changing: Sequence[str] = ()) -> None:
         to_do = "delete it" if "deleted" in changing else f"change {', '.join(changing)}"
@@ -137,6 +167,7 @@ class LeaseLost(TicketError):
     """`holder`: who has the ticket now, if anybody."""
 
     code = "lease_lost"
+    data = ("key", "holder")
 
     def __init__(self, key: str, holder: str | None) -> None:
         now = "nobody holds it" if holder is None else f"it is claimed by {holder} under another one"
@@ -148,11 +179,12 @@ class LeaseLost(TicketError):
 
 class NotClaimable(TicketError):
     code = "not_claimable"
+    data = ("key", "ticket_status")
 
-    def __init__(self, key: str, status: str) -> None:
-        super().__init__(f"{key} is {status}: there is nothing left to claim")
+    def __init__(self, key: str, ticket_status: str) -> None:
+        super().__init__(f"{key} is {ticket_status}: there is nothing left to claim")
         self.key = key
-        self.status = status
+        self.ticket_status = ticket_status
         self.hint = "move it to another status first if there is work to be done on it"
 
 
@@ -160,6 +192,7 @@ class Blocked(TicketError):
     """`blockers`: the keys of the open tickets that block it."""
 
     code = "blocked"
+    data = ("key", "blockers")
 
     def __init__(self, key: str, blockers: Sequence[str]) -> None:
         named = ", ".join(blockers[:MAX_LISTED]) + (", …" if len(blockers) > MAX_LISTED else "")
@@ -180,6 +213,7 @@ class NothingReady(TicketError):
 
 class TakeOverRefused(TicketError):
     code = "take_over_refused"
+    data = ("actor",)
 
     def __init__(self, actor: str) -> None:
         super().__init__(f"only a person may take a ticket over from its holder, and {actor} is none")
@@ -191,6 +225,7 @@ class TicketCycle(TicketError):
     """`path`: keys, each blocking the next; it ends where it begins."""
 
     code = "cycle"
+    data = ("path",)
 
     def __init__(self, path: Sequence[str]) -> None:
         super().__init__(f"{path[0]} cannot block {path[1]}, which blocks it already: {' → '.join(path)}")
@@ -200,10 +235,11 @@ class TicketCycle(TicketError):
 
 class BatchNotFound(TicketError):
     code = "no_such_batch"
+    data = ("batch_id",)
 
     def __init__(self, batch_id: str) -> None:
-        super().__init__(f"there is no batch {batch_id[:80]}")
-        self.batch_id = batch_id
+        self.batch_id = batch_id[:_MAX_ECHO]
+        super().__init__(f"there is no batch {self.batch_id}")
         self.hint = "the answer to a bulk update names its batch_id, such as b-k7q2m4xaw3ud"
 
 
@@ -211,6 +247,7 @@ class BatchFailed(TicketError):
     """`result`: what became of each item, though nothing of it was stored."""
 
     code = "batch_failed"
+    data = ("result",)
 
     def __init__(self, result: BatchResult) -> None:
         failed = [f"{item.key}: {item.error.message}" for item in result.results if item.error is not None]
@@ -223,6 +260,7 @@ class BatchFailed(TicketError):
 
 class AlreadyUndone(TicketError):
     code = "already_undone"
+    data = ("batch_id", "undone_by")
 
     def __init__(self, batch_id: str, undone_by: str) -> None:
         super().__init__(f"batch {batch_id} was undone already, by {undone_by}")
@@ -244,6 +282,7 @@ class Conflict:
 
 class UndoConflict(TicketError):
     code = "undo_conflict"
+    data = ("batch_id", "conflicts")
 
     def __init__(self, batch_id: str, conflicts: Sequence[Conflict]) -> None:
         listed = "; ".join(conflict.reason for conflict in conflicts[:MAX_CONFLICTS])
@@ -256,11 +295,12 @@ class UndoConflict(TicketError):
 
 class ReferenceNotFound(TicketError):
     code = "not_found"
+    data = ("kind", "id")
 
     def __init__(self, kind: str, id: str) -> None:
-        super().__init__(f"there is no {id[:80]!r} among the {kind.replace('_', ' ')}")
         self.kind = kind
-        self.id = id
+        self.id = id[:_MAX_ECHO]
+        super().__init__(f"there is no {self.id!r} among the {kind.replace('_', ' ')}")
         self.hint = "rows are named by their ids here"
 
 
@@ -268,6 +308,7 @@ class InUse(TicketError):
     """`count` of what refers to the row."""
 
     code = "in_use"
+    data = ("id", "count")
 
     def __init__(self, kind: str, id: str, count: int, why: str, *, users: str = "tickets") -> None:
         one = users[:-1] if count == 1 else users
@@ -288,9 +329,10 @@ class PositionGone(TicketError):
     """Events after `requested` cannot be read (see broadcaster.errors.CannotContinue); `position` is where to go on."""
 
     code = "position_expired"
+    data = ("position",)
 
-    def __init__(self, message: str, position: str) -> None:
-        super().__init__(message)
+    def __init__(self, position: str, sentence: str = "events after this position cannot be read any more") -> None:
+        super().__init__(sentence)
         self.position = position
         self.hint = f"read the tickets again, then go on with after={position}"
 
@@ -306,7 +348,7 @@ class IdempotencyMismatch(TicketError):
 class StorageBusy(TicketError):
     """`uncertain`: the connection broke while committing, so the change may have been made.
 
-    It does not know whether anything was to be changed; who does asks `for_write`.
+    It does not know whether anything was to be changed; `told` does.
     """
 
     code = "storage_busy"
@@ -317,7 +359,8 @@ class StorageBusy(TicketError):
         self.uncertain = uncertain
         self.hint = "try again in a few seconds"
 
-    def for_write(self) -> tuple[str, str]:
-        """The sentence and the hint for a caller who wanted to change something."""
-        detail = str(self) if self.uncertain else f"{self}; nothing was changed"
-        return detail, f"{self.hint}, with the same idempotency key"
+    def told(self, *, writing: bool) -> tuple[str, str | None]:
+        if not writing:
+            return str(self), self.hint
+        sentence = str(self) if self.uncertain else f"{self}; nothing was changed"
+        return sentence, f"{self.hint}, with the same idempotency key"

@@ -47,11 +47,12 @@ class ImportRefused(TicketError):
     """A strict import found lines that it cannot take, so it took none."""
 
     code = "import_refused"
+    data = ("failed", "lines")
 
-    def __init__(self, failed: int, errors: list[BadLine]) -> None:
+    def __init__(self, failed: int, lines: list[BadLine]) -> None:
         super().__init__(f"{failed} line{'' if failed == 1 else 's'} cannot be taken, so nothing was")
         self.failed = failed
-        self.errors = errors
+        self.lines = lines
 
 
 def take(unit: TicketUnit, row: ImportRow) -> Outcome:

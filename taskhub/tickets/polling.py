@@ -33,7 +33,7 @@ class EventPolling:
         except InvalidStart as wrong:
             raise InvalidInput([InputProblem("/after", str(wrong))]) from None
         except CannotContinue as gone:
-            raise PositionGone(str(gone), gone.position) from gone
+            raise PositionGone(gone.position, str(gone)) from gone
         except LogUnavailable as error:
             raise StorageBusy(str(error) or "the event log cannot be read now") from error
         return EventPage([orjson.loads(event) for event in found.events], str(found.position), found.more)

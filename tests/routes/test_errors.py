@@ -67,7 +67,7 @@ CASES: list[tuple[Exception, int, str]] = [
     (ReferenceNotFound("accounts", "acme"), 404, "not_found"),
     (InUse("accounts", "acme", 3, "it stays"), 409, "in_use"),
     (StatusNeeded("the last one"), 409, "status_needed"),
-    (PositionGone("they are gone", "abc-1"), 410, "position_expired"),
+    (PositionGone("abc-1"), 410, "position_expired"),
     (TicketCycle(["TH-1", "TH-2", "TH-1"]), 409, "cycle"),
     (BatchNotFound("b-x"), 404, "no_such_batch"),
     (BatchFailed(FAILED), 409, "batch_failed"),

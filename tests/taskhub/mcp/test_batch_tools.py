@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from taskhub.mcp import render
+from taskhub.fitting import MAX_CHARACTERS, size_of
 from taskhub.tickets.service import TicketService
 from tests.taskhub.mcp.calling import Tools
 
@@ -66,7 +66,7 @@ async def test_fifty_failures_fit_into_an_answer(tools: Tools) -> None:
     error = await tools.error("bulk_update_tickets", items=items(*(f"TH-{n}" for n in range(1, 51)), status="x"))
 
     assert len(error["results"]) == 50
-    assert render.size_of(error) <= render.MAX_CHARACTERS
+    assert size_of(error) <= MAX_CHARACTERS
 
 
 async def test_fifty_long_changes_fit_into_an_answer(tools: Tools) -> None:
@@ -78,7 +78,7 @@ async def test_fifty_long_changes_fit_into_an_answer(tools: Tools) -> None:
     )
 
     assert made["truncated"] is True
-    assert render.size_of(made) <= render.MAX_CHARACTERS
+    assert size_of(made) <= MAX_CHARACTERS
 
 
 async def test_a_misspelt_field_of_an_item_is_answered_with_what_it_may_have(tools: Tools) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from taskhub.auth.principal import Caller, Principal
-from taskhub.mcp.render import MAX_CHARACTERS, size_of
+from taskhub.fitting import MAX_CHARACTERS, size_of
 from taskhub.tickets.inputs import NewComment
 from taskhub.tickets.service import TicketService
 from tests.taskhub.mcp.calling import Tools

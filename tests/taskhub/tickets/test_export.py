@@ -129,7 +129,7 @@ async def test_a_strict_import_takes_all_or_nothing(world: World) -> None:
     rows = '{"external_ticket_id": "A", "summary": "a"}\n{"external_ticket_id": "B", "summary": "b", "status": "x"}\n'
     with pytest.raises(ImportRefused) as refused:
         await imported(world, rows, "jsonl", strict=True)
-    assert [bad.line for bad in refused.value.errors] == [2]
+    assert [bad.line for bad in refused.value.lines] == [2]
     with pytest.raises(ImportRefused):
         await imported(world, rows.replace('"x"', '"received"') + "no json", "jsonl", strict=True)
     assert await world.keys() == []
