@@ -10,7 +10,6 @@ from typing import Any, Final, get_args
 from mcp_types import CallToolResult, TextContent
 from pydantic import BaseModel, ValidationError
 
-from broadcaster.filters import nearest
 from taskhub.auth.errors import AuthError, Forbidden
 from taskhub.fitting import MAX_CHARACTERS, clip, fitted
 from taskhub.tickets.errors import (
@@ -30,6 +29,7 @@ _ALLOWED_IN_TEXT: Final = 40
 _MAX_MESSAGE: Final = 4_000
 _MAX_ITEM: Final = 300
 """Characters of what is wrong with one of fifty items."""
+_MAX_ECHO: Final = 80
 _THE_REST: Final = "long values were cut here: get_ticket_detail reads a ticket with its history"
 
 
@@ -82,7 +82,7 @@ def from_auth_error(error: AuthError) -> CallToolResult:
 
 
 def invalid_arguments(error: ValidationError, model: type[BaseModel]) -> InvalidInput:
-    """What pydantic found wrong with a tool's arguments, in our own words, without the values themselves."""
+    """What pydantic found wrong with a tool's arguments, in our own words, with short values alone."""
     found = _once_per_place(error.errors())
     problems = [_from_pydantic(item, _names_at(model, item["loc"])) for item in found[:MAX_PROBLEMS]]
     if len(found) > MAX_PROBLEMS:
@@ -132,9 +132,10 @@ def _from_pydantic(item: Any, names: Sequence[str]) -> InputProblem:
             return InputProblem(pointer, "is not a parameter of this tool", tuple(names), suggested_name(name, names))
         case "literal_error":
             allowed = tuple(part.strip("'") for part in item["ctx"]["expected"].replace(" or ", ", ").split(", "))
-            return InputProblem(
-                pointer, "is not one of the allowed values", allowed, nearest(str(item["input"]), allowed)
-            )
+            given = item["input"]
+            named = f"{given[:_MAX_ECHO]!r} is" if isinstance(given, str) else "is"
+            near = suggested_name(given, allowed) if isinstance(given, str) else None
+            return InputProblem(pointer, f"{named} not one of the allowed values", allowed, near)
         case _:
             reason = item["msg"].removeprefix("Value error, ").removeprefix("Input ")
             return InputProblem(pointer, reason[:1].lower() + reason[1:])

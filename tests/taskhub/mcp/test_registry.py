@@ -93,7 +93,7 @@ async def test_each_wrong_argument_gets_its_sentence() -> None:
     assert data["problems"] == [
         {
             "parameter": "colour",
-            "reason": "is not one of the allowed values",
+            "reason": "'rad' is not one of the allowed values",
             "allowed": ["red", "green"],
             "did_you_mean": "red",
         },
@@ -105,7 +105,7 @@ async def test_each_wrong_argument_gets_its_sentence() -> None:
             "did_you_mean": "colour",
         },
     ]
-    assert "colour: is not one of the allowed values; did you mean red?" in text_of(result)
+    assert "colour: 'rad' is not one of the allowed values; did you mean red?" in text_of(result)
     assert "colur: is not a parameter of this tool; did you mean colour?" in text_of(result)
 
 

@@ -375,3 +375,12 @@ async def test_what_is_wrong_with_a_request_for_events_is_named(tools: Tools) ->
     assert "Received" in str(value)
     assert (ahead["code"], ahead["position"]) == ("position_expired", f"{epoch}-1")
     assert key == "TH-1"
+
+
+async def test_a_column_by_another_trackers_name_is_answered_with_ours(tools: Tools) -> None:
+    error = await tools.error("get_ticket_list", fields=["key", "status", "title"])
+
+    (problem,) = error["problems"]
+    assert (problem["parameter"], problem["did_you_mean"]) == ("fields/2", "summary")
+    assert "'title' is not one of the allowed values; did you mean summary?" in error["message"]
+    assert {"key", "summary", "assignee"} <= set(error["allowed"])
