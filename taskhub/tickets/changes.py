@@ -1,5 +1,6 @@
 """The rules of a ticket, without I/O: what a request makes of it, what changed, and what is wrong with the request."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import Any, Final
@@ -104,6 +105,18 @@ def changes_between(before: TicketRecord, after: TicketRecord, situation: Situat
             if phases[0] != phases[1]:
                 changes["phase"] = list(phases)
     return changes
+
+
+def values_of(record: TicketRecord, names: Collection[str], situation: Situation) -> dict[str, Any]:
+    """Those of the fields `names` that a record has, as events tell their values."""
+    values = {field.event: getattr(record, field.column) for field in FIELDS if field.event in names}
+    if values.get("parent") is not None:
+        values["parent"] = key_of(situation.key_prefix, values["parent"])
+    if "labels" in values:
+        values["labels"] = list(values["labels"])
+    if "phase" in names:
+        values["phase"] = situation.references.phase(record.status_id)
+    return values
 
 
 def type_of_change(before: TicketRecord, after: TicketRecord) -> str:

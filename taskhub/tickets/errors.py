@@ -126,17 +126,27 @@ class TicketGone(TicketError):
 
 
 class VersionConflict(TicketError):
-    """`changed`: field → [before, after] since `expected`; `actors` who did it."""
+    """`changed`: field → [before, after] since `expected`; `actors` who did it. `more`: both are not all."""
 
     code = "version_conflict"
     data = ("key", "expected", "current", "changed", "actors")
 
     def __init__(
-        self, key: str, expected: int, current: int, changed: Mapping[str, Sequence[Any]], actors: Sequence[str]
+        self,
+        key: str,
+        expected: int,
+        current: int,
+        changed: Mapping[str, Sequence[Any]],
+        actors: Sequence[str],
+        *,
+        more: bool = False,
     ) -> None:
-        by = f" by {', '.join(actors)}" if actors else ""
-        what = f" ({', '.join(changed)}{by})" if changed else ""
-        why = f"it changed since you read it{what}" if expected < current else "it has had no such version yet"
+        by = f"by {', '.join(actors)}" if actors else ""
+        what = ", ".join(changed) or ("there and back" if actors and not more else "")
+        told = " ".join(filter(None, (what, by))) + (", and more" if more else "")
+        why = f"it changed since you read it{f' ({told})' if told else ''}"
+        if expected > current:
+            why = "it has had no such version yet"
         super().__init__(f"{key} is at version {current}, not {expected}: {why}")
         self.key = key
         self.expected = expected

@@ -1,14 +1,14 @@
 """Creating tickets, changing their fields, and commenting on them."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from sqlalchemy import insert
 
 from taskhub.storage.schema import attachments, events, ticket_relations
 from taskhub.tickets import leases
-from taskhub.tickets.changes import changes_between, comment_of, decide_change, decide_new, names_me
+from taskhub.tickets.changes import changes_between, comment_of, decide_change, decide_new, names_me, values_of
 from taskhub.tickets.cycles import PARENTS
 from taskhub.tickets.errors import InputProblem, InvalidInput, VersionConflict
 from taskhub.tickets.inputs import NewComment, NewTicket, TicketChange
@@ -17,6 +17,9 @@ from taskhub.tickets.model import CommentKind, Written
 from taskhub.tickets.reads import events_of_ticket, existing
 from taskhub.tickets.record import TicketRecord, insert_record
 from taskhub.tickets.unit import Related, TicketUnit, check_texts
+
+_MAX_TOLD: Final = 20
+"""Events that a conflict tells of. Each may hold several long texts, and they are read while nobody else can write."""
 
 
 def create(unit: TicketUnit, new: NewTicket) -> Written:
@@ -90,7 +93,8 @@ def comment(unit: TicketUnit, key: str, new: NewComment, lease_token: int | None
 
 
 def check_version(unit: TicketUnit, before: TicketRecord, expected: int | None) -> None:
-    """Raise VersionConflict, which says what changed since `expected` and who changed it, from the log."""
+    """Raise VersionConflict, which says what changed since `expected` and who changed it, from the log: what
+    the first events after it changed, with the value of now."""
     if expected is None or expected == before.version:
         return
     key = key_of(unit.prefix, before.no)
@@ -100,15 +104,21 @@ def check_version(unit: TicketUnit, before: TicketRecord, expected: int | None) 
         events_of_ticket(unit.transaction.workspace, key)
         .where(events.c.ticket_version > expected, events.c.type != "ticket.commented")
         .order_by(events.c.seq)
+        .limit(_MAX_TOLD)
     )
-    changed: dict[str, list[Any]] = {}
+    first: dict[str, Any] = {}
+    last: dict[str, Any] = {}
     actors: dict[str, None] = {}
+    version = expected
     for row in unit.transaction.connection.execute(statement):
         actors[row.actor] = None
+        version = row.ticket_version
         for name, (old, new) in (orjson.loads(row.data).get("changes") or {}).items():
-            changed[name] = [changed[name][0] if name in changed else old, new]
-    changed = {name: pair for name, pair in changed.items() if pair[0] != pair[1]}
-    raise VersionConflict(key, expected, before.version, changed, list(actors))
+            first.setdefault(name, old)
+            last[name] = new
+    last |= values_of(before, last, unit.situation())
+    changed = {name: [old, last[name]] for name, old in first.items() if old != last[name]}
+    raise VersionConflict(key, expected, before.version, changed, list(actors), more=version < before.version)
 
 
 def check_parent(unit: TicketUnit, no: int, parent_no: int) -> None:

@@ -238,6 +238,31 @@ async def test_a_conflict_says_what_changed_and_who_changed_it(world: World) -> 
     assert written.version == 4
 
 
+async def test_a_conflict_about_what_is_as_it_was_says_who_was_there(world: World) -> None:
+    await world.update("TH-1", by=BOB, priority="high", labels=["b"])
+    await world.update("TH-1", by=BOB, priority=None, labels=["a"])
+
+    with pytest.raises(VersionConflict, match=r"since you read it \(there and back by user:bob\)") as conflict:
+        await world.tickets.update_ticket(ALICE, "TH-1", TicketChange(summary="mine"), expected_version=1)
+    assert (conflict.value.changed, conflict.value.actors) == ({}, ["user:bob"])
+
+
+async def test_a_conflict_after_many_changes_reads_the_first_and_tells_the_value_of_now(world: World) -> None:
+    await world.update("TH-1", by=BOB, remarks="0", status="in_progress")
+    for number in range(1, 25):
+        await world.update("TH-1", remarks=str(number), status="verifying" if number == 24 else "in_progress")
+
+    with pytest.raises(
+        VersionConflict, match=r"\(status, phase, remarks by user:bob, user:alice, and more\)"
+    ) as conflict:
+        await world.tickets.update_ticket(ALICE, "TH-1", TicketChange(summary="mine"), expected_version=1)
+    assert conflict.value.changed == {
+        "remarks": [None, "24"],
+        "status": ["received", "verifying"],
+        "phase": ["todo", "review"],
+    }
+
+
 async def test_of_many_writers_that_expect_the_same_version_one_wins(world: World) -> None:
     outcomes = await asyncio.gather(
         *(
