@@ -143,6 +143,11 @@ def _follow_status(
         return
     phase: Phase = status.phase
     if phase == "done" and phase_before != "done" and values.get("completion_date") is None:
+        if "completion_date" in values and not asked.is_new:
+            reason = (
+                f"cannot be cleared while the ticket becomes {status.name}: name the date, or leave it out for today"
+            )
+            asked.problem("completion_date", reason)
         values["completion_date"] = asked.situation.now[:10]
     elif phase != "done" and phase_before == "done" and "completion_date" not in values:
         values["completion_date"] = None
@@ -243,10 +248,17 @@ class _Asked:
         """A detail belongs to the ticket's category; where there is none yet, the detail brings its own."""
         references = self.situation.references
         category = values.get("category_id", self._before.category_id if self._before else None)
+        if not self.is_new and "category_id" in values and category is None:
+            self.problem(
+                "category_detail", "cannot be set while the category is cleared: name its category, or leave that out"
+            )
+            return
         wanted = normalise(given)
         spelled = [d for d in references.category_details if wanted in (normalise(d.id), normalise(d.name))]
         usable = [d for d in spelled if d.active or (self._before and d.id == self._before.category_detail_id)]
-        matching = [d for d in usable if category in (None, d.category.id)]
+        # An id means its row alone, wherever a name is spelled like it: as of Entries.find.
+        exact = [d for d in usable if d.id == given]
+        matching = [d for d in exact or usable if category in (None, d.category.id)]
         if len(matching) == 1:
             values["category_detail_id"] = matching[0].id
             if category is None:

@@ -336,3 +336,39 @@ async def test_changing_needs_its_scope(world: World) -> None:
         await world.update("TH-1", by=reader, summary="x")
     with pytest.raises(Forbidden):
         await world.tickets.add_comment(reader, "TH-1", NewComment(comment="x"))
+
+
+async def test_an_id_of_a_category_detail_means_its_row_alone(world: World) -> None:
+    await world.add("category_details", "Other", id="other", category_id="incident")
+    await world.add("category_details", "Other", id="other_2", category_id="inquiry")
+
+    with pytest.raises(InvalidInput, match="'other' is not a detail of the category Inquiry"):
+        await world.update("TH-1", category="inquiry", category_detail="other")
+    await world.update("TH-1", category="inquiry", category_detail="Other")
+    by_name = (await world.ticket("TH-1")).category_detail
+    await world.update("TH-1", category=None)
+    await world.update("TH-1", category_detail="other")
+    by_id = await world.ticket("TH-1")
+
+    assert by_name == Ref("other_2", "Other")
+    assert (by_id.category, by_id.category_detail) == (Ref("incident", "Incident"), Ref("other", "Other"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        (
+            {"category": None, "category_detail": "Billing"},
+            "category_detail: cannot be set while the category is cleared",
+        ),
+        (
+            {"status": "completed", "completion_date": None},
+            "completion_date: cannot be cleared while the ticket becomes",
+        ),
+    ],
+)
+async def test_a_change_that_contradicts_itself_is_refused(world: World, fields: dict[str, Any], reason: str) -> None:
+    with pytest.raises(InvalidInput, match=reason):
+        await world.update("TH-1", **fields)
+
+    assert (await world.ticket("TH-1")).version == 1
