@@ -5,13 +5,16 @@ import sqlite3
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 from sqlalchemy import Connection, Engine
 
 from taskhub.tickets.errors import StorageBusy
 
 T = TypeVar("T")
+
+MAX_WAITING: Final = 2_000
+"""Units that wait for a thread. More would not get one before their callers' patience ends."""
 
 Transacted: TypeAlias = Callable[[Connection, Callable[[Connection], T]], T]
 """Runs a unit in a transaction on the connection and returns what it returns."""
@@ -31,10 +34,13 @@ class Threads:
         self._idle.set()
 
     async def run(self, transaction: Transacted[T], unit: Callable[[Connection], T]) -> T:
-        """Run `unit` in `transaction` on a thread. Raises what they raise, and StorageBusy when none is free in time.
+        """Run `unit` in `transaction` on a thread. Raises what they raise, and StorageBusy when none is free in time or
+        too many wait for one.
 
-        A caller that is cancelled does not cancel its unit.
+        A caller that is cancelled does not end its unit, but one that has not begun by then never does.
         """
+        if self.busy >= self._size + MAX_WAITING:
+            raise StorageBusy("too many reads and writes wait for the database")
         loop = asyncio.get_running_loop()
         # Of its own and not the one that asyncio would make: on a busy loop, each step between the two is a turn.
         ended: asyncio.Future[Future[T]] = loop.create_future()
@@ -46,6 +52,9 @@ class Threads:
         giving_up = loop.call_later(self._patience_s, outcome.cancel) if waits else None
         try:
             await ended
+        except asyncio.CancelledError:
+            outcome.cancel()
+            raise
         finally:
             if giving_up is not None:
                 giving_up.cancel()
