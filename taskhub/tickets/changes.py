@@ -144,10 +144,8 @@ def _follow_status(
     phase: Phase = status.phase
     if phase == "done" and phase_before != "done" and values.get("completion_date") is None:
         if "completion_date" in values and not asked.is_new:
-            reason = (
-                f"cannot be cleared while the ticket becomes {status.name}: name the date, or leave it out for today"
-            )
-            asked.problem("completion_date", reason)
+            cleared = f"cannot be cleared while the ticket becomes {status.name}: name it, or leave it out for today"
+            asked.problem("completion_date", cleared)
         values["completion_date"] = asked.situation.now[:10]
     elif phase != "done" and phase_before == "done" and "completion_date" not in values:
         values["completion_date"] = None

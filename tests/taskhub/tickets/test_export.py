@@ -145,7 +145,7 @@ async def test_a_strict_import_that_takes_nothing_forgets_the_callers_that_it_ad
     with pytest.raises(ImportRefused) as refused:
         await world.tickets.import_file(nobody_yet, file, "csv", strict=True)
 
-    assert [bad.line for bad in refused.value.errors] == [2]
+    assert [bad.line for bad in refused.value.lines] == [2]
 
 
 async def test_a_strict_import_is_as_small_as_others_can_wait_for(world: World) -> None:
