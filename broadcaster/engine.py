@@ -9,6 +9,7 @@ import contextvars
 import logging
 import random
 import secrets
+import sys
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
@@ -474,10 +475,10 @@ class Broadcaster:
         """What `statistics` says of the relay, without looking at every stream."""
         return self._relay.statistics().state
 
-    def statistics(self) -> BroadcastStatistics:
-        """Everything of this instance, streams one by one."""
+    def statistics(self, *, streams: int = sys.maxsize) -> BroadcastStatistics:
+        """Everything of this instance, and up to so many streams one by one."""
         return report(
-            self._subscribers.values(), self._channels, self.counters, self._relay.statistics(), self._clock()
+            self._subscribers.values(), self._channels, self.counters, self._relay.statistics(), self._clock(), streams
         )
 
     def _timestamp(self) -> str:

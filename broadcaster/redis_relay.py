@@ -27,6 +27,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from broadcaster.relay import Announcement, RelayListener, RelayState, RelayStatistics
 from broadcaster.relay_message import InvalidMessage, decode_message, encode_messages
+from broadcaster.relayed_control import CarrierAway
 
 _MIN_BACKOFF_S: Final = 0.1
 _MAX_BACKOFF_S: Final = 5.0
@@ -35,6 +36,8 @@ _MESSAGES_PER_TURN: Final = 256
 _SEEN_TRANSIENT: Final = 8192
 _FLUSH_S: Final = 2.0
 _TRANSIENT_PATIENCE_S: Final = 5.0
+# Messages that others send by this connection (see `send`), waiting at most. They never wait for long.
+_MAX_LETTERS: Final = 64
 _SENTINEL_SCHEMES: Final = ("redis+sentinel", "rediss+sentinel")
 _SENTINEL_PORT: Final = 26379
 
@@ -48,8 +51,8 @@ class RedisRelay:
     `redis+sentinel://[user:password@]host:port,host:port/service[/db]`. `instance` must differ between all instances:
     it is how an instance knows its own echo. Up to `queue_limit` announcements wait while Redis is slow or away, then
     the oldest are dropped; transient events wait five seconds. A connection that has been silent for
-    `ping_interval_s` is asked for a sign of life, and given up after as long again. Raises ValueError when the URL is
-    none.
+    `ping_interval_s` is asked for a sign of life, and given up after as long again. It carries the messages of the
+    control path besides (relayed_control.Carrier). Raises ValueError when the URL is none.
     """
 
     def __init__(
@@ -76,6 +79,8 @@ class RedisRelay:
         self._watched_changed = asyncio.Event()
         self._up = asyncio.Event()
         self._queue: deque[tuple[float, Announcement]] = deque()
+        self._carried: dict[bytes, Callable[[bytes], None]] = {}
+        self._letters: deque[tuple[str, bytes, asyncio.Future[int]]] = deque()
         self._queued = asyncio.Event()
         self._flushed = asyncio.Event()
         self._flushed.set()
@@ -125,6 +130,19 @@ class RedisRelay:
         self._flushed.clear()
         self._queued.set()
 
+    def carry(self, name: str, hear: Callable[[bytes], None]) -> None:
+        """Hear messages under a name that is no workspace's (Carrier)."""
+        self._carried[self._letter_channel(name).encode()] = hear
+
+    async def send(self, name: str, message: bytes) -> int:
+        """Send one message under such a name; how many connections received it (Carrier). Raises CarrierAway."""
+        if not self._up.is_set() or len(self._letters) >= _MAX_LETTERS:
+            raise CarrierAway(f"the relay {self._url} is {self._state}, {len(self._letters)} messages wait")
+        received: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._letters.append((self._letter_channel(name), message, received))
+        self._queued.set()
+        return await received
+
     def watch(self, workspace: str) -> None:
         """Subscribe to the workspace's channel, now or as soon as there is a connection."""
         self._watched.add(workspace)
@@ -170,6 +188,8 @@ class RedisRelay:
         self._last_heard = -math.inf
         try:
             await self._connect(connection)
+            if self._carried:
+                await _send(connection, "SUBSCRIBE", *(channel.decode() for channel in self._carried))
             await self._subscribe(connection, subscribed)
             # Redis answers in order: this pong comes when all subscriptions stand.
             asked = self._clock()
@@ -211,6 +231,9 @@ class RedisRelay:
                 self._set_up(True)
             return
         _, channel, body = reply
+        if (hear := self._carried.get(channel)) is not None:
+            hear(body)
+            return
         try:
             announcement = decode_message(body, self._instance)
             if announcement is None or announcement.workspace not in self._watched:
@@ -278,6 +301,7 @@ class RedisRelay:
             self._up.set()
         else:
             self._up.clear()
+            self._return_letters()
         if self._state == before or self._listener is None:
             return
         logger.info("the relay %s is %s", self._url, self._state)
@@ -310,6 +334,7 @@ class RedisRelay:
         now = self._clock()
         timely = [announcement for until, announcement in batch if now <= until]
         self._dropped += len(batch) - len(timely)
+        letters = [self._letters.popleft() for _ in range(len(self._letters))]
         try:
             # All that gathered while the last batch was on its way leaves in one round trip.
             messages = encode_messages(timely, self._instance)
@@ -318,26 +343,45 @@ class RedisRelay:
                 for workspace, message, _ in messages
                 for piece in connection.pack_command("PUBLISH", self._channel(workspace), message)
             ]
+            for channel, letter, _ in letters:
+                packed += connection.pack_command("PUBLISH", channel, letter)
             await connection.send_packed_command(packed, check_health=False)
             for _ in messages:
                 await connection.read_response(timeout=math.inf)
+            for _, _, received in letters:
+                count = int(await connection.read_response(timeout=math.inf))
+                if not received.done():
+                    received.set_result(count)
         except BaseException:
+            self._letters.extendleft(reversed(letters))
+            self._return_letters()
             # Some may have arrived; hearing an event twice does no harm, not hearing it costs a poll.
             self._queue.extendleft(reversed(batch))
             self._trim()
             raise
         self._announced += len(timely)
         if not self._queue:
-            self._queued.clear()
             self._flushed.set()
+            if not self._letters:
+                self._queued.clear()
 
     def _trim(self) -> None:
         while len(self._queue) > self._queue_limit:
             self._queue.popleft()
             self._dropped += 1
 
+    def _return_letters(self) -> None:
+        """Tell who waits for them that they did not arrive, as far as anybody knows."""
+        while self._letters:
+            _, _, received = self._letters.popleft()
+            if not received.done():
+                received.set_exception(CarrierAway(f"the relay {self._url} is {self._state}"))
+
     def _channel(self, workspace: str) -> str:
         return f"{self._prefix}:{workspace}"
+
+    def _letter_channel(self, name: str) -> str:
+        return f"{self._prefix}/{name}"
 
 
 async def _send(connection: AbstractConnection, *command: str) -> None:

@@ -1,5 +1,6 @@
 """What an operator sees of this instance: its log, its rates, every stream."""
 
+import heapq
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
@@ -24,7 +25,8 @@ class ChannelStatistics:
 
 @dataclass(frozen=True, slots=True)
 class BroadcastStatistics:
-    """What `/events/debug` shows of this instance. Rates are per second; latencies are milliseconds."""
+    """What `/events/debug` shows of this instance. Rates are per second; latencies are milliseconds. `streams` may be
+    fewer than there are."""
 
     connected_clients: int
     events_sent: int
@@ -51,8 +53,10 @@ def report(
     counters: Counters,
     relay: RelayStatistics,
     now: float,
+    streams: int,
 ) -> BroadcastStatistics:
-    """The statistics of one instance at the clock's `now`."""
+    """The statistics of one instance at the clock's `now`, with those of up to so many streams: the ones furthest
+    behind, in time and then in events."""
     by_workspace = {channel.workspace: channel for channel in channels}
     return BroadcastStatistics(
         connected_clients=len(subscribers),
@@ -71,8 +75,25 @@ def report(
         buffered_bytes=sum(s.outlet.buffered() for s in subscribers if s.outlet is not None),
         relay=relay,
         channels=[_channel(channel) for channel in by_workspace.values()],
-        streams=[_stream(subscriber, by_workspace[subscriber.workspace], now) for subscriber in subscribers],
+        streams=[
+            _stream(subscriber, by_workspace[subscriber.workspace], now)
+            for subscriber in _furthest_behind(subscribers, by_workspace, now, streams)
+        ],
     )
+
+
+def _furthest_behind(
+    subscribers: Collection[Subscriber], channels: dict[str, Channel], now: float, most: int
+) -> Collection[Subscriber]:
+    if len(subscribers) <= most:
+        return subscribers
+
+    def behind(subscriber: Subscriber) -> tuple[float, int]:
+        blocked_s = 0.0 if subscriber.blocked_since is None else now - subscriber.blocked_since
+        hub = channels[subscriber.workspace].hub
+        return blocked_s, hub.head - hub.position_of(subscriber).seq
+
+    return heapq.nlargest(most, subscribers, key=behind)
 
 
 def _channel(channel: Channel) -> ChannelStatistics:

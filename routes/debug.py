@@ -3,29 +3,27 @@
 import asyncio
 import secrets
 import time
-from dataclasses import dataclass, fields
-from typing import Annotated, Final, Literal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated, Final
 
 from aiohttp import web
 from pydantic import BaseModel, Field
 
-from broadcaster.engine import Broadcaster
 from broadcaster.errors import InvalidPosition, PositionExpired
 from broadcaster.event import Event, EventDraft, Position
+from broadcaster.explanation import Explanation
 from broadcaster.filters import Clause, Filter
 from broadcaster.frames import Format
 from broadcaster.log import EventLog
-from broadcaster.report import BroadcastStatistics
 from broadcaster.stream import StreamRequest
-from broadcaster.subscriber import Subscriber
 from routes.access import caller_with
 from routes.api import Route
 from routes.bodies import NoParameters, json_response, query_model
-from routes.errors import Fault, Problem
-from routes.keys import BROADCASTER, DATABASE, EVENT_LOG, LIFECYCLE, PUBLISHER
-from taskhub import __version__
-from taskhub.storage.database import Database
-from taskhub.tickets.errors import StorageBusy
+from routes.errors import RETRY_AFTER_S, Fault, Problem
+from routes.keys import BROADCASTER, EVENT_LOG, INSTANCES, PUBLISHER
+from taskhub.instances import MAX_STREAMS, NotAllAnswered, Statistics, StreamNotFound
 
 TEST_TYPE: Final = "debug.test"
 TEST_TIMEOUT_S: Final = 5.0
@@ -36,16 +34,10 @@ class ExplainParameters(BaseModel):
     stream: Annotated[str, Field(min_length=1, max_length=64)]
 
 
-@dataclass(frozen=True, slots=True)
-class InstanceStatistics(BroadcastStatistics):
-    """Figures of this instance. `partial`: there may be others, whose figures are not in here. Rates are per second,
-    latencies milliseconds."""
-
-    instance: str
-    version: str
-    partial: bool
-    draining: bool
-    database: str
+class StatisticsParameters(BaseModel):
+    streams: int = Field(
+        100, ge=0, le=MAX_STREAMS, description="streams of each instance to tell of, the ones furthest behind first"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,52 +49,18 @@ class RoundTrip:
     round_trip_ms: float
 
 
-@dataclass(frozen=True, slots=True)
-class FilterVerdict:
-    name: str
-    values: list[str]
-    passes: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """Why a stream did or did not get an event. `match`: how the event moves its ticket through the state asked for.
-
-    A flip of that state is sent whatever the other names of the filter say: single verdicts may differ from the whole.
-    """
-
-    event: str
-    stream: str
-    verdict: Literal["filtered", "before_start", "pending", "sent"]
-    detail: str
-    match: str | None
-    position: str
-    state: str
-    filter: list[FilterVerdict]
-
-
 async def statistics(request: web.Request) -> web.Response:
-    """GET /events/debug → InstanceStatistics."""
+    """GET /events/debug → Statistics."""
     caller_with(request, "admin")
-    query_model(request, NoParameters)
-    figures = request.app[BROADCASTER].statistics()
-    answer = InstanceStatistics(
-        # Not `asdict`: copying what thousands of streams say would hold the loop, orjson writes it as it stands.
-        **{each.name: getattr(figures, each.name) for each in fields(figures)},
-        instance=request.app[LIFECYCLE].instance,
-        version=__version__,
-        partial=figures.relay.state != "local",
-        draining=request.app[LIFECYCLE].draining,
-        database=await _database_state(request.app[DATABASE]),
-    )
-    return json_response(answer)
+    asked = query_model(request, StatisticsParameters)
+    return json_response(await request.app[INSTANCES].statistics(asked.streams))
 
 
 async def end_stream(request: web.Request) -> web.Response:
     """DELETE /events/debug/streams/{id}: goodbye to one stream. Its client may come back, with its position."""
-    caller = caller_with(request, "admin")
-    subscriber = _find(request.app[BROADCASTER], request.match_info["id"], caller.principal.workspace)
-    request.app[BROADCASTER].end(subscriber, "rotate")
+    caller, stream = caller_with(request, "admin"), request.match_info["id"]
+    with _about(stream):
+        await request.app[INSTANCES].end_stream(caller.principal.workspace, stream)
     return web.Response(status=204)
 
 
@@ -149,38 +107,10 @@ async def explain(request: web.Request) -> web.Response:
     """GET /events/debug/explain?event=&stream=: why that stream did or did not get that event."""
     caller = caller_with(request, "admin")
     asked = query_model(request, ExplainParameters)
-    broadcaster, workspace = request.app[BROADCASTER], caller.principal.workspace
-    subscriber = _find(broadcaster, asked.stream, workspace)
+    workspace = caller.principal.workspace
     event = await _event(request.app[EVENT_LOG], workspace, asked.event)
-    return json_response(explanation(event, subscriber, broadcaster.position_of(subscriber)))
-
-
-def explanation(event: Event, subscriber: Subscriber, position: Position) -> Explanation:
-    """The verdict on one event and one stream, with what it rests on."""
-    selected = subscriber.request.filter
-    match = selected.match(event)
-    verdict: Literal["filtered", "before_start", "pending", "sent"]
-    if match is None:
-        verdict, detail = "filtered", "the filter does not let it pass"
-    elif event.seq <= subscriber.began_at.seq:
-        verdict, detail = "before_start", f"the stream began after {subscriber.began_at}"
-    elif event.seq > position.seq:
-        verdict, detail = "pending", f"it will be sent: the stream is at {position}, {subscriber.state}"
-    else:
-        verdict, detail = "sent", "it was sent, or its ticket was in the snapshot"
-    return Explanation(
-        event=event.id,
-        stream=subscriber.id,
-        verdict=verdict,
-        detail=detail,
-        match=match or None,
-        position=str(position),
-        state=subscriber.state,
-        filter=[
-            FilterVerdict(name, clause.describe(), Filter(((name, clause),)).match(event) is not None)
-            for name, clause in selected.clauses
-        ],
-    )
+    with _about(asked.stream):
+        return json_response(await request.app[INSTANCES].explain(workspace, event, asked.stream))
 
 
 class Probe:
@@ -210,11 +140,17 @@ class Probe:
         pass
 
 
-def _find(broadcaster: Broadcaster, stream_id: str, workspace: str) -> Subscriber:
-    subscriber = broadcaster.find(stream_id)
-    if subscriber is None or subscriber.workspace != workspace:
-        raise Problem("not_found", f"there is no stream {stream_id[:64]} on this instance")
-    return subscriber
+@contextmanager
+def _about(stream: str) -> Iterator[None]:
+    """What became of a question about a stream, as a problem."""
+    try:
+        yield
+    except StreamNotFound:
+        raise Problem("not_found", f"there is no stream {stream[:64]} on any instance") from None
+    except NotAllAnswered:
+        detail = f"no instance that answered has the stream {stream[:64]}, and not all of them did"
+        headers = {"Retry-After": str(RETRY_AFTER_S)}
+        raise Problem("not_all_answered", detail, headers=headers, members={"retryable": True}) from None
 
 
 async def _event(log: EventLog, workspace: str, event_id: str) -> Event:
@@ -232,22 +168,16 @@ async def _event(log: EventLog, workspace: str, event_id: str) -> Event:
     return found[0]
 
 
-async def _database_state(database: Database) -> str:
-    try:
-        await database.ping()
-    except StorageBusy as busy:
-        return f"away: {busy}"
-    return "up"
-
-
 ROUTES: Final = (
     Route(
         "GET", "/events/debug", statistics, "get_statistics", "Tell what the event engine does",
-        scope="admin", query=NoParameters, answer=InstanceStatistics,
+        detail="Of all instances together, and of each. Not all have answered where `partial` is true.",
+        scope="admin", query=StatisticsParameters, answer=Statistics,
     ),
     Route(
         "GET", "/events/debug/explain", explain, "explain_event", "Tell why a stream did or did not get an event",
-        scope="admin", query=ExplainParameters, answer=Explanation, problems=("not_found",),
+        scope="admin", query=ExplainParameters, answer=Explanation,
+        problems=("not_found", "not_all_answered"),
     ),
     Route(
         "POST", "/events/debug/test", test, "test_stream", "Publish a test event and measure its way to a stream",
@@ -257,6 +187,6 @@ ROUTES: Final = (
     Route(
         "DELETE", "/events/debug/streams/{id}", end_stream, "end_stream",
         "Say goodbye to a stream; its client may come back",
-        scope="admin", media=(), status=204, problems=("not_found",),
+        scope="admin", media=(), status=204, problems=("not_found", "not_all_answered"),
     ),
 )  # fmt: skip

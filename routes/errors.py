@@ -86,6 +86,7 @@ CODES: Final[Mapping[str, tuple[int, str]]] = {
     "too_many_streams": (429, "Too many streams are open"),
     "internal_error": (500, "Something went wrong in TaskHub"),
     "draining": (503, "This process is shutting down"),
+    "not_all_answered": (503, "Not every instance answered"),
     "overloaded": (503, "TaskHub cannot take this now"),
     "storage_busy": (503, "The database is busy or away"),
 }

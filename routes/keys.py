@@ -8,6 +8,7 @@ from aiohttp import web
 from broadcaster.engine import Broadcaster
 from broadcaster.log import EventLog
 from taskhub.auth.principal import AuthProvider, Caller
+from taskhub.instances import Instances
 from taskhub.mcp.host import McpHost
 from taskhub.publishing import EventPublisher
 from taskhub.settings import Settings
@@ -30,6 +31,7 @@ TICKETS: Final = web.AppKey("tickets", TicketService)
 PUBLISHER: Final = web.AppKey("publisher", EventPublisher)
 EVENT_LOG: Final = web.AppKey("event_log", EventLog)
 BROADCASTER: Final = web.AppKey("broadcaster", Broadcaster)
+INSTANCES: Final = web.AppKey("instances", Instances)
 AUTH: Final = web.AppKey("auth", AuthProvider)
 MCP: Final = web.AppKey("mcp", McpHost)
 

@@ -12,17 +12,32 @@ from typing import Any, Final
 import structlog
 from aiohttp import web
 
+from broadcaster.control import Control, LocalControl
 from broadcaster.engine import Broadcaster
 from broadcaster.event import Event, EventDraft
 from broadcaster.options import BroadcastOptions
 from broadcaster.redis_relay import RedisRelay
 from broadcaster.relay import LocalRelay, Relay
-from routes.keys import AUTH, BROADCASTER, DATABASE, EVENT_LOG, LIFECYCLE, MCP, PUBLISHER, SETTINGS, TICKETS, Lifecycle
+from broadcaster.relayed_control import RelayedControl
+from routes.keys import (
+    AUTH,
+    BROADCASTER,
+    DATABASE,
+    EVENT_LOG,
+    INSTANCES,
+    LIFECYCLE,
+    MCP,
+    PUBLISHER,
+    SETTINGS,
+    TICKETS,
+    Lifecycle,
+)
 from routes.setup import MIDDLEWARES, add_mcp_routes, add_routes
 from taskhub import __version__
 from taskhub.auth.principal import AuthProvider
 from taskhub.auth.providers import ApiKeyAuth, NoAuth
 from taskhub.demo import Demo
+from taskhub.instances import Instances
 from taskhub.mcp.host import McpHost
 from taskhub.process_limits import room_for_streams
 from taskhub.publishing import EventPublisher
@@ -100,19 +115,30 @@ async def _services(app: web.Application) -> AsyncIterator[None]:
         database = await stack.enter_async_context(_open_database(settings))
         deployment = await database.deployment()
         log = SqlEventLog(database)
+        lifecycle = app[LIFECYCLE]
+        relay, control = _relay(settings, deployment.id, instance)
         broadcaster = Broadcaster(
             log,
-            _relay(settings, deployment.id, instance),
+            relay,
             broadcast_options(settings, instance),
             threads_busy=lambda: database.threads_busy,
         )
+        instances = Instances(
+            control,
+            broadcaster,
+            database,
+            instance=instance,
+            version=__version__,
+            draining=lambda: lifecycle.draining,
+        )
+        control.start(instances.answer)
         await broadcaster.start()
         # Stopped after the writer, so that what the last requests commit is announced as well.
         stack.push_async_callback(broadcaster.stop)
+        stack.push_async_callback(control.stop)
         writer = await stack.enter_async_context(
             _open_writer(database, broadcaster.committed, broadcaster.publish_transient)
         )
-        lifecycle = app[LIFECYCLE]
         tickets = TicketService(
             database,
             writer,
@@ -124,6 +150,7 @@ async def _services(app: web.Application) -> AsyncIterator[None]:
         app[DATABASE] = database
         app[EVENT_LOG] = log
         app[BROADCASTER] = broadcaster
+        app[INSTANCES] = instances
         app[TICKETS] = tickets
         app[PUBLISHER] = EventPublisher(writer)
         app[MCP] = await _start_mcp(app, stack, tickets, deployment.secret)
@@ -181,12 +208,13 @@ def broadcast_options(settings: Settings, instance: str) -> BroadcastOptions:
     )
 
 
-def _relay(settings: Settings, deployment: str, instance: str) -> Relay:
+def _relay(settings: Settings, deployment: str, instance: str) -> tuple[Relay, Control]:
     if settings.redis_url is None:
-        return LocalRelay()
+        return LocalRelay(), LocalControl(instance)
     # The database's own id: two deployments on one Redis must not hear each other.
     prefix = f"{settings.redis_prefix}:{deployment}"
-    return RedisRelay(settings.redis_url.get_secret_value(), channel_prefix=prefix, instance=instance)
+    relay = RedisRelay(settings.redis_url.get_secret_value(), channel_prefix=prefix, instance=instance)
+    return relay, RelayedControl(relay, instance)
 
 
 @contextlib.asynccontextmanager

@@ -120,7 +120,7 @@ def soak(peer: TaskHub) -> Row:
         "connects_per_s": speeds[-1],
         "failed": failed,
         "streams_left": float(debug["connected_clients"]),
-        "groups_left": float(sum(channel["groups"] for channel in debug["channels"])),
+        "groups_left": float(sum(channel["groups"] for channel in debug["instances"][0]["channels"])),
         **{f"resident_{number}": value for number, value in enumerate(resident)},
         "grown": resident[-1] - resident[0],
         "grown_late": resident[-1] - resident[-2],

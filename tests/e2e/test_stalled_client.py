@@ -29,7 +29,7 @@ async def publish_much(client: Api) -> list[str]:
 
 async def streams_of(client: Api) -> dict[str, dict[str, Any]]:
     """The operators' view of each stream, by stream id."""
-    return {stream["id"]: stream for stream in (await client.get("/events/debug"))["streams"]}
+    return {stream["id"]: stream for stream in (await client.get("/events/debug"))["instances"][0]["streams"]}
 
 
 def stream_id(stream: SocketRecorder) -> str:

@@ -192,7 +192,7 @@ async def test_behind_a_trusted_proxy_the_client_is_the_last_hop_that_is_none(
         await stream.until("ready")
         debug = await hub.get("/events/debug", headers=KEY)
 
-    assert [stream["address"] for stream in debug.json["streams"]] == [address]
+    assert [stream["address"] for stream in debug.json["instances"][0]["streams"]] == [address]
 
 
 async def test_from_anybody_else_forwarded_headers_count_for_nothing(start: Start) -> None:
@@ -201,7 +201,7 @@ async def test_from_anybody_else_forwarded_headers_count_for_nothing(start: Star
         await stream.until("ready")
         debug = await hub.get("/events/debug", headers=KEY)
 
-    assert debug.json["streams"][0]["address"] == "127.0.0.1"
+    assert debug.json["instances"][0]["streams"][0]["address"] == "127.0.0.1"
 
 
 def test_a_trusted_proxy_that_is_no_address_is_an_error() -> None:

@@ -24,7 +24,8 @@ async def test_the_three_keys_exist_before_anything_happened(hub: Hub) -> None:
     figures = await debug(hub)
 
     assert (figures["connected_clients"], figures["events_sent"], figures["last_event_time"]) == (0, 0, None)
-    assert (figures["partial"], figures["database"], figures["relay"]["state"]) == (False, "up", "local")
+    (instance,) = figures["instances"]
+    assert (figures["partial"], instance["database"], instance["relay"]["state"]) == (False, "up", "local")
 
 
 async def test_streams_and_channels_are_described(hub: Hub) -> None:
@@ -32,10 +33,12 @@ async def test_streams_and_channels_are_described(hub: Hub) -> None:
         ready = await stream.until("ready")
         await hub.publish()
         figures = await debug(hub)
-    (described,) = figures["streams"]
-    (channel,) = figures["channels"]
+    (instance,) = figures["instances"]
+    (described,) = instance["streams"]
+    (channel,) = instance["channels"]
 
-    assert figures["connected_clients"] == 1
+    assert figures["connected_clients"] == instance["connected_clients"] == 1
+    assert instance["streams_left_out"] == 0
     assert described["id"] == stream.seen[0].data["stream"]
     assert described["filter"] == {"status": ["in_progress"]}
     assert (described["principal"], described["address"]) == ("agent:alice", "127.0.0.1")
@@ -45,10 +48,27 @@ async def test_streams_and_channels_are_described(hub: Hub) -> None:
     assert ready.data["position"].startswith(channel["head"].partition("-")[0])
 
 
+@pytest.mark.parametrize(("told", "left_out"), [(0, 3), (2, 1), (3, 0)])
+async def test_only_so_many_streams_are_described_as_were_asked_for(hub: Hub, told: int, left_out: int) -> None:
+    async with hub.stream(), hub.stream(), hub.stream():
+        answer = await hub.get(f"/events/debug?streams={told}")
+    (instance,) = answer.json["instances"]
+
+    assert answer.json["connected_clients"] == 3
+    assert (len(instance["streams"]), instance["streams_left_out"]) == (told, left_out)
+
+
+@pytest.mark.parametrize("streams", ["-1", "1001", "all"])
+async def test_so_many_streams_cannot_be_described(hub: Hub, streams: str) -> None:
+    answer = await hub.get(f"/events/debug?streams={streams}")
+
+    assert (answer.code, list(answer.named)) == ("bad_parameter", ["streams"])
+
+
 async def test_without_a_database_the_page_still_answers(hub: Hub) -> None:
     await hub.app[DATABASE].close()
 
-    assert (await debug(hub))["database"].startswith("away")
+    assert (await debug(hub))["instances"][0]["database"].startswith("away")
 
 
 async def test_a_stream_can_be_sent_away(hub: Hub) -> None:
@@ -100,7 +120,7 @@ async def test_it_is_explained_why_a_stream_did_or_did_not_get_an_event(hub: Hub
 @pytest.mark.parametrize(
     ("query", "status"),
     [
-        ("event=x&stream=s", 404),
+        ("event=x&stream=s", 400),
         ("event=k7q2m4xa-1", 400),
         ("stream=s", 400),
         ("event=k7q2m4xa-1&stream=s&why=1", 400),

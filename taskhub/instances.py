@@ -1,0 +1,220 @@
+"""All instances as one server, to those who operate it: what they do, and what becomes of a stream on any of them.
+
+Each question is a kind of its own on the control path. A new one needs a method that asks, one that answers, and its
+line in `_answerers`.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final, TypeVar
+
+import orjson
+from pydantic import TypeAdapter, ValidationError
+
+from broadcaster.control import MAX_ANSWER_BYTES, Answers, Control, UnknownQuestion
+from broadcaster.engine import Broadcaster
+from broadcaster.event import Event
+from broadcaster.explanation import Explanation, explanation
+from broadcaster.report import BroadcastStatistics
+from broadcaster.subscriber import Subscriber
+from taskhub.storage.database import Database
+from taskhub.tickets.errors import StorageBusy
+
+MAX_STREAMS: Final = 1000
+"""Streams of one instance that are told of."""
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceStatistics(BroadcastStatistics):
+    """Figures of one instance. Rates are per second, latencies milliseconds. `streams` begins with those that are
+    furthest behind; `streams_left_out` of them are not told of."""
+
+    instance: str
+    version: str
+    draining: bool
+    database: str
+    streams_left_out: int
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Figures of all instances together, and of each, the one that was asked first. `partial`: not all have answered,
+    so there is more than this.
+
+    Each instance hears every event of the workspaces that it has streams of, so the rates of events are those of the
+    one that hears most, not sums.
+    """
+
+    connected_clients: int
+    events_sent: int
+    last_event_time: str | None
+    partial: bool
+    events_per_s: float
+    events_per_s_5m: float
+    deliveries_per_s: float
+    deliveries_per_s_5m: float
+    streams_opened: int
+    lagged: int
+    resets: dict[str, int]
+    ends: dict[str, int]
+    buffered_bytes: int
+    instances: list[InstanceStatistics]
+
+
+class StreamNotFound(Exception):
+    """No instance has the stream."""
+
+
+class NotAllAnswered(Exception):
+    """No instance that answered has the stream, and not all have answered."""
+
+
+class Instances:
+    """Asks every instance over the control path, and answers for this one. `draining`: whether it is about to end."""
+
+    def __init__(
+        self,
+        control: Control,
+        broadcaster: Broadcaster,
+        database: Database,
+        *,
+        instance: str,
+        version: str,
+        draining: Callable[[], bool],
+    ) -> None:
+        self._control = control
+        self._broadcaster = broadcaster
+        self._database = database
+        self._instance = instance
+        self._version = version
+        self._draining = draining
+        self._answerers: Mapping[str, Callable[[bytes], Awaitable[object]]] = {
+            "statistics": self._own_statistics,
+            "explain": self._own_explanation,
+            "end_stream": self._end_own_stream,
+        }
+
+    async def answer(self, kind: str, question: bytes) -> bytes:
+        """What this instance answers (an Answerer). Raises UnknownQuestion."""
+        if (answerer := self._answerers.get(kind)) is None:
+            raise UnknownQuestion(kind)
+        answer = await answerer(question)
+        return answer if isinstance(answer, bytes) else orjson.dumps(answer)
+
+    async def statistics(self, streams: int) -> Statistics:
+        """The figures of all; with those of up to so many streams of each."""
+        answers = await self._control.ask("statistics", orjson.dumps({"streams": streams}))
+        found = _understood(answers, _STATISTICS)
+        return _total(found, partial=answers.partial or len(found) < len(answers.given))
+
+    async def explain(self, workspace: str, event: Event, stream: str) -> Explanation:
+        """Why a stream of the workspace did or did not get an event. Raises StreamNotFound and NotAllAnswered."""
+        head = {"workspace": workspace, "stream": stream, "epoch": event.epoch, "seq": event.seq}
+        answers = await self._control.ask("explain", orjson.dumps(head) + b"\n" + event.encoded)
+        return _the_one(answers, _EXPLANATION)
+
+    async def end_stream(self, workspace: str, stream: str) -> None:
+        """Say goodbye to a stream of the workspace. Raises StreamNotFound and NotAllAnswered."""
+        question = orjson.dumps({"workspace": workspace, "stream": stream})
+        _the_one(await self._control.ask("end_stream", question), _ENDED)
+
+    async def _own_statistics(self, question: bytes) -> bytes:
+        limit = min(int(orjson.loads(question)["streams"]), MAX_STREAMS)
+        figures = self._broadcaster.statistics(streams=limit)
+        own = InstanceStatistics(
+            **{each.name: getattr(figures, each.name) for each in fields(figures)},
+            instance=self._instance,
+            version=self._version,
+            draining=self._draining(),
+            database=await self._database_state(),
+            streams_left_out=figures.connected_clients - len(figures.streams),
+        )
+        # Filters may be long: an answer that nobody can take would be worth less than a shorter one.
+        while len(encoded := orjson.dumps(own)) > MAX_ANSWER_BYTES and own.streams:
+            told = own.streams[: len(own.streams) // 2]
+            own = replace(own, streams=told, streams_left_out=own.connected_clients - len(told))
+        return encoded
+
+    async def _own_explanation(self, question: bytes) -> Explanation | None:
+        head, _, encoded = question.partition(b"\n")
+        asked = orjson.loads(head)
+        subscriber = self._find(asked)
+        if subscriber is None:
+            return None
+        event = Event.decode(encoded, epoch=asked["epoch"], seq=asked["seq"])
+        return explanation(event, subscriber, self._broadcaster.position_of(subscriber))
+
+    async def _end_own_stream(self, question: bytes) -> bool | None:
+        subscriber = self._find(orjson.loads(question))
+        if subscriber is None:
+            return None
+        self._broadcaster.end(subscriber, "rotate")
+        return True
+
+    def _find(self, asked: Mapping[str, Any]) -> Subscriber | None:
+        subscriber = self._broadcaster.find(asked["stream"])
+        return None if subscriber is None or subscriber.workspace != asked["workspace"] else subscriber
+
+    async def _database_state(self) -> str:
+        try:
+            await self._database.ping()
+        except StorageBusy as busy:
+            return f"away: {busy}"
+        return "up"
+
+
+_STATISTICS: Final = TypeAdapter(InstanceStatistics)
+_EXPLANATION: Final[TypeAdapter[Explanation | None]] = TypeAdapter(Explanation | None)
+_ENDED: Final[TypeAdapter[bool | None]] = TypeAdapter(bool | None)
+
+
+def _understood(answers: Answers, form: TypeAdapter[T]) -> list[T]:
+    """The answers in the form expected; one of an instance whose version has another form is left out."""
+    found = []
+    for answer in answers.given:
+        try:
+            found.append(form.validate_json(answer.body))
+        except ValidationError as error:
+            logger.warning("the answer of instance %s is ignored: %s", answer.instance, error)
+    return found
+
+
+def _the_one(answers: Answers, form: TypeAdapter[T | None]) -> T:
+    """The answer of the instance that has what was asked for. Raises StreamNotFound and NotAllAnswered."""
+    understood = _understood(answers, form)
+    for answer in understood:
+        if answer is not None:
+            return answer
+    if answers.partial or len(understood) < len(answers.given):
+        raise NotAllAnswered
+    raise StreamNotFound
+
+
+def _total(instances: list[InstanceStatistics], *, partial: bool) -> Statistics:
+    times = [each.last_event_time for each in instances if each.last_event_time is not None]
+    resets, ends = Counter[str](), Counter[str]()
+    for each in instances:
+        resets.update(each.resets)
+        ends.update(each.ends)
+    return Statistics(
+        connected_clients=sum(each.connected_clients for each in instances),
+        events_sent=sum(each.events_sent for each in instances),
+        last_event_time=max(times, default=None),
+        partial=partial,
+        events_per_s=max((each.events_per_s for each in instances), default=0.0),
+        events_per_s_5m=max((each.events_per_s_5m for each in instances), default=0.0),
+        deliveries_per_s=round(sum(each.deliveries_per_s for each in instances), 3),
+        deliveries_per_s_5m=round(sum(each.deliveries_per_s_5m for each in instances), 3),
+        streams_opened=sum(each.streams_opened for each in instances),
+        lagged=sum(each.lagged for each in instances),
+        resets=dict(resets),
+        ends=dict(ends),
+        buffered_bytes=sum(each.buffered_bytes for each in instances),
+        instances=instances,
+    )
