@@ -32,6 +32,7 @@ from routes.keys import REQUEST_ID
 from taskhub.auth.errors import Forbidden, Unauthenticated
 from taskhub.fitting import bytes_of, fitted
 from taskhub.tickets.errors import (
+    Draining,
     InputProblem,
     InvalidInput,
     StorageBusy,
@@ -324,7 +325,7 @@ def _ticket_problem(error: TicketError, reading: bool, *, writing: bool) -> Prob
             hint = "GET /api/v1/tickets lists the tickets with their keys; a key looks like TH-12"
         case VersionConflict():
             headers["ETag"] = f'"{error.current}"'
-        case StorageBusy():
+        case StorageBusy() | Draining():
             headers["Retry-After"] = str(RETRY_AFTER_S)
     members = {"retryable": error.retryable} | ({} if hint is None else {"hint": hint}) | error.details()
     return Problem(code, detail, faults, headers, members)

@@ -78,12 +78,12 @@ ROUTES: Final = (
         "PUT", "/api/v1/tickets/{key}/lease", claim, "claim_ticket", "Claim a ticket, to work on it alone",
         scope="tickets:write", query=NoParameters, body=NewClaim, body_optional=True, example={"lease_seconds": 900},
         answer=Claimed, takes=_WRITES, sends=_STAMPS,
-        problems=("lease_held", "not_claimable", "blocked", "take_over_refused"),
+        problems=("lease_held", "not_claimable", "blocked", "take_over_refused", "draining"),
     ),
     Route(
         "POST", "/api/v1/tickets/claim-next", claim_next, "claim_next", "Claim the next ticket that is ready",
         scope="tickets:write", query=NoParameters, body=ClaimNext, body_optional=True, example={"label": ["ux"]},
-        answer=Claimed, takes=_WRITES, sends=_STAMPS, problems=("nothing_ready",),
+        answer=Claimed, takes=_WRITES, sends=_STAMPS, problems=("nothing_ready", "draining"),
     ),
     Route(
         "PATCH", "/api/v1/tickets/{key}/lease", renew, "renew_lease", "Keep a ticket for longer",

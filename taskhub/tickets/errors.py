@@ -20,6 +20,7 @@ TicketError                 carries `code` (stable, documented), `hint`, `retrya
 ├── InUse                   tickets refer to the row; `count`                              409
 ├── StatusNeeded            without this status tickets could not be worked on             409
 ├── PositionGone            events after a position cannot be read any more                410
+├── Draining                this process is about to end, and gives nobody new work         503
 ├── IdempotencyMismatch     this key was used with another body                            422
 └── StorageBusy             the database is locked or away; the same call may work later   503
 """
@@ -345,6 +346,17 @@ class PositionGone(TicketError):
         super().__init__(sentence)
         self.position = position
         self.hint = f"read the tickets again, then go on with after={position}"
+
+
+class Draining(TicketError):
+    """Whoever claims a ticket goes on to work with a server that stays."""
+
+    code = "draining"
+    retryable = True
+
+    def __init__(self) -> None:
+        super().__init__("this server is shutting down and lets nobody claim a ticket; nothing was changed")
+        self.hint = "try again in a few seconds: another instance, or this one's successor, will answer"
 
 
 class IdempotencyMismatch(TicketError):

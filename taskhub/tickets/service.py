@@ -21,7 +21,7 @@ from taskhub.storage.writer import Writer
 from taskhub.tickets import batches, claims, links, references, removal, writes
 from taskhub.tickets.board import board
 from taskhub.tickets.cursor import CursorCodec
-from taskhub.tickets.errors import InputProblem, InvalidInput
+from taskhub.tickets.errors import Draining, InputProblem, InvalidInput
 from taskhub.tickets.export import Format
 from taskhub.tickets.import_rows import read_rows
 from taskhub.tickets.imports import Imported, import_rows
@@ -102,6 +102,7 @@ class TicketService:
         self._database = database
         self._writer = writer
         self._lease_default_s = lease_default_s
+        self._ending = ending
         self._cache = ReferenceCache()
 
     async def list_tickets(self, caller: Caller, query: TicketQuery) -> TicketPage:
@@ -184,18 +185,29 @@ class TicketService:
     async def claim_ticket(
         self, caller: Caller, key: str, new: NewClaim, *, idempotency_key: str | None = None
     ) -> Claimed:
-        """Take a ticket. Raises what add_comment raises, LeaseHeld, TakeOverRefused, NotClaimable and Blocked."""
-        return await self._write(
-            caller, "claim_ticket", idempotency_key, (_key(key), _bytes(new)),
-            lambda unit: claims.claim(unit, key, new, self._lease_default_s), _CLAIMED,
-        )  # fmt: skip
+        """Take a ticket. Raises what add_comment raises, LeaseHeld, TakeOverRefused, NotClaimable, Blocked and
+        Draining."""
+
+        def claim(unit: TicketUnit) -> Claimed:
+            self._check_not_ending()
+            return claims.claim(unit, key, new, self._lease_default_s)
+
+        return await self._write(caller, "claim_ticket", idempotency_key, (_key(key), _bytes(new)), claim, _CLAIMED)
 
     async def claim_next(self, caller: Caller, asked: ClaimNext, *, idempotency_key: str | None = None) -> Claimed:
-        """Take the ticket that is ready and comes first. Raises what create_ticket raises, and NothingReady."""
-        return await self._write(
-            caller, "claim_next", idempotency_key, (_bytes(asked),),
-            lambda unit: claims.claim_next(unit, asked, self._lease_default_s), _CLAIMED,
-        )  # fmt: skip
+        """Take the ticket that is ready and comes first. Raises what create_ticket raises, NothingReady and
+        Draining."""
+
+        def claim(unit: TicketUnit) -> Claimed:
+            self._check_not_ending()
+            return claims.claim_next(unit, asked, self._lease_default_s)
+
+        return await self._write(caller, "claim_next", idempotency_key, (_bytes(asked),), claim, _CLAIMED)
+
+    def _check_not_ending(self) -> None:
+        """For new claims, not for one that is repeated: that is answered without a unit. Raises Draining."""
+        if self._ending():
+            raise Draining
 
     async def release_ticket(
         self,

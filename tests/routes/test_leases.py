@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from routes.keys import LIFECYCLE
 from tests.routes.conftest import Answer, Hub, Start
 
 LEASE = "/api/v1/tickets/TH-1/lease"
@@ -198,3 +199,28 @@ async def test_bad_input_is_named(hub: Hub) -> None:
     assert unknown.named["/labels"]["did_you_mean"] == "label"
     assert list(over.named) == ["/percent"]
     assert (parameter.status, list(parameter.named)) == (400, ["lease_seconds"])
+
+
+async def test_a_server_that_drains_refuses_new_claims_and_nothing_else(hub: Hub) -> None:
+    for summary in ("Held", "Free"):
+        await hub.create(summary)
+    headers = as_("agent:bot", **{"Idempotency-Key": "k"})
+    held = await hub.request("PUT", LEASE, headers=headers)
+    hub.app[LIFECYCLE].draining = True
+    refused = [
+        await hub.request("PUT", "/api/v1/tickets/TH-2/lease", headers=as_("agent:bot")),
+        await hub.post("/api/v1/tickets/claim-next", headers=as_("agent:bot")),
+    ]
+    again = await hub.request("PUT", LEASE, headers=headers)
+    reported = await hub.post(PROGRESS, {"percent": 50}, headers=as_("agent:bot", 1))
+    renewed = await hub.request("PATCH", LEASE, headers=as_("agent:bot", 1))
+    released = await hub.request("DELETE", LEASE, headers=as_("agent:bot", 1))
+    created = await hub.post("/api/v1/tickets", {"summary": "New"})
+    free = (await hub.get("/api/v1/tickets/TH-2?include=lease")).json
+    hub.app[LIFECYCLE].draining = False
+
+    assert [(each.status, each.code, each.json["retryable"]) for each in refused] == [(503, "draining", True)] * 2
+    assert all(int(each.headers["Retry-After"]) > 0 for each in refused)
+    assert again.json["lease_token"] == held.json["lease_token"]
+    assert [each.status for each in (again, reported, renewed, released, created)] == [200, 200, 200, 200, 201]
+    assert free["lease"]["holder"] is None

@@ -95,3 +95,13 @@ async def test_a_report_says_when_there_are_more_comments_than_it_tells(tools: T
     assert [comment["body"] for comment in second["comments"]] == [f"{n}" for n in range(20, 40)]
     assert (second["more"], "more" in third) == (True, False)
     assert [comment["body"] for comment in third["comments"]] == ["40"]
+
+
+async def test_a_claim_while_the_server_stops_is_worth_another_try(tools: Tools, tickets: TicketService) -> None:
+    await tools.create()
+    tickets._ending = lambda: True
+    for arguments in ({}, {"ticket_id": "TH-1"}):
+        refused = await tools.error("claim_ticket", **arguments)
+
+        assert (refused["code"], refused["retryable"]) == ("draining", True)
+        assert "try again" in refused["hint"]
