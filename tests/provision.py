@@ -116,6 +116,7 @@ def main() -> int:
     found = {
         "curl": provide("curl", tools.curl, lambda: apt_install("curl")),
         "chromium": provide("chromium", tools.chromium, lambda: apt_install("chromium")),
+        "nginx": provide("nginx", tools.nginx, lambda: apt_install("nginx-light")),
         "postgresql": provide("postgresql", postgres, postgres_install),
         "redis-server": provide("redis-server", redis_server, None),
         "node": provide("node", tools.node, None),

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -27,6 +28,15 @@ def chromium() -> Path:
 def curl() -> Path:
     """Raises Missing."""
     return _on_path("curl")
+
+
+def nginx() -> Path:
+    """Raises Missing."""
+    # Where systems keep it that show such programs to root alone.
+    path = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"))
+    if (found := shutil.which("nginx", path=path)) is None:
+        raise Missing("nginx (not on the path)")
+    return Path(found)
 
 
 def node() -> Path:
@@ -75,6 +85,7 @@ def packages_current() -> bool:
 TOOLS: Final[dict[str, Callable[[], object]]] = {
     "chromium": chromium,
     "curl": curl,
+    "nginx": nginx,
     "node": node,
     "npm packages": node_packages,
 }
