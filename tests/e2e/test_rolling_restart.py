@@ -114,7 +114,7 @@ class Writer:
 
     def __init__(self, client: Api, number: int) -> None:
         self._client = client
-        self._number = number
+        self.number = number
         self.acknowledged: dict[int, str] = {}
         self.repeated = 0
         self.stop = False
@@ -123,8 +123,8 @@ class Writer:
         number = 0
         while not self.stop:
             number += 1
-            event = {"type": "build.finished", "subject": f"writer/{self._number}", "data": {"number": number}}
-            key = {"Idempotency-Key": f"writer-{self._number}-{number}"}
+            event = {"type": "build.finished", "subject": f"writer/{self.number}", "data": {"number": number}}
+            key = {"Idempotency-Key": f"writer-{self.number}-{number}"}
             while True:
                 try:
                     answer = await self._client.request("POST", "/events", json=event, headers=key)
@@ -184,8 +184,8 @@ async def test_a_rolling_restart_and_a_reload_of_nginx_lose_and_repeat_nothing(
         await nginx.reload()
         await written(5)
 
-        for each in writers:
-            each.stop = True
+        for writer in writers:
+            writer.stop = True
         await asyncio.gather(*writing)
         log = await through_nginx.log()
         for each in people:
@@ -203,8 +203,8 @@ async def test_a_rolling_restart_and_a_reload_of_nginx_lose_and_repeat_nothing(
     acknowledged = {event_id for each in writers for event_id in each.acknowledged.values()}
     assert len(acknowledged) == sum(len(each.acknowledged) for each in writers)
     assert acknowledged == {event["id"] for event in log}
-    for each in writers:
-        own = [event["data"]["number"] for event in log if event["subject"] == f"writer/{each._number}"]
+    for writer in writers:
+        own = [event["data"]["number"] for event in log if event["subject"] == f"writer/{writer.number}"]
         assert own == list(range(1, len(own) + 1))
     assert all(each.resets == 0 for each in people)
     # Those of the first instance moved at least once, and then those that were all on the second.

@@ -204,7 +204,7 @@ async def test_bad_input_is_named(hub: Hub) -> None:
 async def test_a_server_that_drains_refuses_new_claims_and_nothing_else(hub: Hub) -> None:
     for summary in ("Held", "Free"):
         await hub.create(summary)
-    headers = as_("agent:bot", **{"Idempotency-Key": "k"})
+    headers = as_("agent:bot") | {"Idempotency-Key": "k"}
     held = await hub.request("PUT", LEASE, headers=headers)
     hub.app[LIFECYCLE].draining = True
     refused = [

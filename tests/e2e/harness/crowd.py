@@ -69,6 +69,7 @@ async def crowd(base_url: str, count: int, headers: Mapping[str, str]) -> AsyncI
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, max(count + SPARE_FILES, 1024)), most))
     address = urlsplit(base_url)
+    host, port = address.hostname or "", address.port or 80
     lines = ["GET /events/stream HTTP/1.1", f"Host: {address.netloc}", "Accept: text/event-stream"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     request = ("\r\n".join(lines) + "\r\n\r\n").encode()
@@ -79,7 +80,7 @@ async def crowd(base_url: str, count: int, headers: Mapping[str, str]) -> AsyncI
     async def open_one() -> None:
         async with places:
             member = Member(people, request)
-            await loop.create_connection(lambda: member, address.hostname, address.port)
+            await loop.create_connection(lambda: member, host, port)
             people.open += 1
             people.members.append(member)
 
