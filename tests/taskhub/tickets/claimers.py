@@ -1,4 +1,4 @@
-"""A process that claims: `python -m …claimers URL SEED CLAIMERS`.
+"""A process that claims: `python -m …claimers URL SEED CLAIMERS TICKETS`.
 
 It says `ready`, waits for a line, and claims until nothing is left; then it says what it got, and holds on to that.
 """
@@ -16,13 +16,12 @@ from taskhub.tickets.model import Claimed
 from taskhub.tickets.service import TicketService
 from tests.taskhub.world import caller
 
-TICKETS = 200
 ACTORS = 3
 """Fewer than there are claimers: many of them, in every process, go by the same name."""
 A_DAY = 86_400
 
 
-async def claim_all(url: str, seed: str, claimers: int) -> list[Claimed]:
+async def claim_all(url: str, seed: str, claimers: int, tickets_there: int) -> list[Claimed]:
     # SQLite gives the file to any of those who wait; one of many may wait for long.
     database = Database(url, busy_timeout_s=60.0)
     await database.open()
@@ -37,7 +36,7 @@ async def claim_all(url: str, seed: str, claimers: int) -> list[Claimed]:
         dice, who = random.Random(f"{seed}/{number}"), caller(f"agent:{number % ACTORS}")
         for _ in range(8 if number % 2 else 0):
             # At random, where others may have been before.
-            key = f"TH-{dice.randint(1, TICKETS)}"
+            key = f"TH-{dice.randint(1, tickets_there)}"
             try:
                 claimed.append(await tickets.claim_ticket(who, key, NewClaim(lease_seconds=A_DAY)))
             except LeaseHeld:
@@ -55,6 +54,6 @@ async def claim_all(url: str, seed: str, claimers: int) -> list[Claimed]:
 
 
 if __name__ == "__main__":
-    got = asyncio.run(claim_all(sys.argv[1], sys.argv[2], int(sys.argv[3])))
+    got = asyncio.run(claim_all(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))
     print(json.dumps([[claimed.key, claimed.lease_token] for claimed in got]), flush=True)  # noqa: T201
     sys.stdin.readline()

@@ -17,13 +17,13 @@ from taskhub.storage.schema import events, leases
 from taskhub.tickets.errors import LeaseHeld, LeaseLost
 from taskhub.tickets.inputs import NewClaim, TicketChange, TicketQuery
 from taskhub.tickets.sweeper import LeaseSweeper
-from tests.taskhub.tickets.claimers import TICKETS
 from tests.taskhub.world import ALICE, World, caller, rows, until
 
 PROCESSES, CLAIMERS = 4, 16
+MANY, SOME = 1000, 100
 ROOT = Path(__file__).parents[3]
 
-Start = Callable[[str], Awaitable[Process]]
+Start = Callable[[str, int], Awaitable[Process]]
 
 
 @pytest.fixture
@@ -31,8 +31,8 @@ async def start(world: World, url: str) -> AsyncIterator[Start]:
     """Start a process that waits for its sign to claim; none outlives the test."""
     async with AsyncExitStack() as stack:
 
-        async def start(seed: str) -> Process:
-            command = (sys.executable, "-m", "tests.taskhub.tickets.claimers", url, seed, str(CLAIMERS))
+        async def start(seed: str, tickets: int) -> Process:
+            command = (sys.executable, "-m", "tests.taskhub.tickets.claimers", url, seed, str(CLAIMERS), str(tickets))
             process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdin=PIPE, stdout=PIPE)
             stack.push_async_callback(end, process)
             assert process.stdout is not None
@@ -56,13 +56,13 @@ async def claimed_by(process: Process) -> list[tuple[str, int]]:
     return [(key, token) for key, token in json.loads(await process.stdout.readline())]
 
 
-async def create_many(world: World) -> None:
-    await asyncio.gather(*(world.create(f"{n}", priority=["low", "high"][n % 2]) for n in range(TICKETS)))
+async def create_many(world: World, count: int) -> None:
+    await asyncio.gather(*(world.create(f"{n}", priority=["low", "high"][n % 2]) for n in range(count)))
 
 
 async def test_no_ticket_is_claimed_twice_and_none_is_left(world: World, start: Start) -> None:
-    await create_many(world)
-    processes = await asyncio.gather(*(start(f"{n}") for n in range(PROCESSES)))
+    await create_many(world, MANY)
+    processes = await asyncio.gather(*(start(f"{n}", MANY) for n in range(PROCESSES)))
     got = [claim for some in await asyncio.gather(*map(claimed_by, processes)) for claim in some]
     page = await world.tickets.list_tickets(ALICE, TicketQuery(ready=True))
     of_type = (
@@ -72,18 +72,18 @@ async def test_no_ticket_is_claimed_twice_and_none_is_left(world: World, start: 
     )
     stored = await rows(world.database, select(leases.c.token, leases.c.holder))
 
-    assert sorted(got) == sorted((f"TH-{n}", 1) for n in range(1, TICKETS + 1))
+    assert sorted(got) == sorted((f"TH-{n}", 1) for n in range(1, MANY + 1))
     assert page.tickets == []
     assert {(row.type, row.events) for row in await rows(world.database, of_type)} == {
-        ("ticket.created", TICKETS), ("ticket.claimed", TICKETS),
+        ("ticket.created", MANY), ("ticket.claimed", MANY),
     }  # fmt: skip
-    assert [(row.token, row.holder is None) for row in stored] == [(1, False)] * TICKETS
+    assert [(row.token, row.holder is None) for row in stored] == [(1, False)] * MANY
 
 
 async def test_what_a_killed_process_had_comes_back_and_its_tokens_count_no_more(world: World, start: Start) -> None:
     world.now = datetime.now(UTC)  # the processes go by that clock
-    await create_many(world)
-    process = await start("0")
+    await create_many(world, SOME)
+    process = await start("0", SOME)
     got = await claimed_by(process)
     process.kill()
     await process.wait()
@@ -93,12 +93,12 @@ async def test_what_a_killed_process_had_comes_back_and_its_tokens_count_no_more
 
     async def is_ready() -> bool:
         page = await world.tickets.list_tickets(ALICE, TicketQuery(ready=True, limit=1))
-        return bool(page.tickets) and sum(event.type == "ticket.lease_expired" for event in world.heard) == TICKETS
+        return bool(page.tickets) and sum(event.type == "ticket.lease_expired" for event in world.heard) == SOME
 
     async with LeaseSweeper(world.tickets.expire_leases, every_s=0.01):
         await until(is_ready)
 
-    assert len(got) == TICKETS
+    assert len(got) == SOME
     for key, token in got[:10]:
         zombie: dict[str, Any] = {"lease_token": token}
         with pytest.raises(LeaseLost):
