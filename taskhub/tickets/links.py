@@ -1,11 +1,12 @@
 """Relations between tickets, and the files that are attached to one."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, Literal
 
 from sqlalchemy import bindparam, delete, insert, or_, select
 
+from broadcaster.event import Event
 from taskhub.storage.schema import attachments, ticket_relations
 from taskhub.tickets import leases
 from taskhub.tickets.cycles import BLOCKING
@@ -58,12 +59,37 @@ def link(unit: TicketUnit, key: str, relation: RelationName, other: str, lease_t
         return unit.unchanged(record)
     for no, edges in before.items():
         if len(edges) >= MAX_RELATIONS:
-            reason = f"{key_of(unit.prefix, no)} has {MAX_RELATIONS} relations, and no ticket has more"
-            raise InvalidInput([InputProblem("/other", reason)])
+            raise InvalidInput([InputProblem("/other", _too_many(unit, no))])
     if edge[1] == "blocks":
         _check_acyclic(unit, edge[0], edge[2])
     unit.transaction.execute(_INSERT, {**_row(unit, edge), "created_at": unit.transaction.time})
     return _save(unit, "ticket.linked", edge, record, partner, before)
+
+
+def check_blockers(unit: TicketUnit, asked: Sequence[int | None]) -> None:
+    """Raise InvalidInput for each ticket among `blocked_by` of a new one that has as many relations as it may have."""
+    full = [no for no in set(asked) if no is not None and len(_relations(unit, no)) >= MAX_RELATIONS]
+    if full:
+        raise InvalidInput([InputProblem(f"/blocked_by/{asked.index(no)}", _too_many(unit, no)) for no in sorted(full)])
+
+
+def created(unit: TicketUnit, record: TicketRecord, blockers: Sequence[TicketRecord]) -> Event:
+    """Tell of a new ticket, which these tickets block.
+
+    Its first event says by what it is blocked; each blocker gets an event and a version, as of any relation.
+    """
+    edges: dict[int, _Edge] = {blocker.no: (blocker.no, "blocks", record.no) for blocker in blockers}
+    before = {no: _relations(unit, no) for no in edges}
+    if edges:
+        rows = [{**_row(unit, edge), "created_at": unit.transaction.time} for edge in edges.values()]
+        unit.transaction.execute(_INSERT, rows)
+    changes = {"relations": [[], _in_words(unit, record.no, edges.values())]} if edges else {}
+    event = unit.emit("ticket.created", record, changes)
+    for blocker in blockers:
+        edge = edges[blocker.no]
+        after = before[blocker.no] | {edge}
+        _save_one(unit, "ticket.linked", edge, blocker, record, [before[blocker.no], after], {})
+    return event
 
 
 def unlink(unit: TicketUnit, key: str, relation: RelationName, other: str, lease_token: int | None) -> Written:
@@ -161,23 +187,30 @@ def _save(
     blocked = unit.blocked([edge[2]])[edge[2]]
     answers = []
     for ticket, other in ((record, partner), (partner, record)):
-        changes: dict[str, list[Any]] = {
-            "relations": [
-                _in_words(unit, ticket.no, edges) for edges in (before[ticket.no], _relations(unit, ticket.no))
-            ]
-        }
-        after = unit.next_version(ticket)
-        if ticket.no == edge[2] and blocked and not ticket.blocked:
-            after = replace(after, blocked=True)
-            changes["blocked"] = [False, True]
-        relation = {
-            "relation": seen_from(edge[1], outgoing=edge[0] == ticket.no), "ticket": key_of(unit.prefix, other.no),
-        }  # fmt: skip
-        answers.append(unit.save(ticket, after, event_type, changes, relation=relation))
+        newly = {"blocked": True} if ticket.no == edge[2] and blocked and not ticket.blocked else {}
+        relations = [before[ticket.no], _relations(unit, ticket.no)]
+        answers.append(_save_one(unit, event_type, edge, ticket, other, relations, newly))
     return answers[0]
 
 
-def _in_words(unit: TicketUnit, no: int, edges: set[_Edge]) -> list[str]:
+def _save_one(
+    unit: TicketUnit, event_type: str, edge: _Edge, ticket: TicketRecord, other: TicketRecord,
+    relations: Sequence[set[_Edge]], newly: Mapping[str, bool],
+) -> Written:  # fmt: skip
+    """The next version of one of the two tickets; `relations` before and after, `newly`: that it is blocked now."""
+    changes: dict[str, list[Any]] = {"relations": [_in_words(unit, ticket.no, edges) for edges in relations]}
+    changes |= {name: [not value, value] for name, value in newly.items()}
+    relation = {
+        "relation": seen_from(edge[1], outgoing=edge[0] == ticket.no), "ticket": key_of(unit.prefix, other.no),
+    }  # fmt: skip
+    return unit.save(ticket, unit.next_version(ticket, **newly), event_type, changes, relation=relation)
+
+
+def _too_many(unit: TicketUnit, no: int) -> str:
+    return f"{key_of(unit.prefix, no)} has {MAX_RELATIONS} relations, and no ticket has more"
+
+
+def _in_words(unit: TicketUnit, no: int, edges: Iterable[_Edge]) -> list[str]:
     """`blocks TH-2`, and so on, as seen from the ticket `no`."""
     seen = [
         (seen_from(kind, outgoing=from_no == no), to_no if from_no == no else from_no) for from_no, kind, to_no in edges

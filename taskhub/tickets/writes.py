@@ -6,8 +6,8 @@ from typing import Any, Final
 import orjson
 from sqlalchemy import insert
 
-from taskhub.storage.schema import attachments, events, ticket_relations
-from taskhub.tickets import leases
+from taskhub.storage.schema import attachments, events
+from taskhub.tickets import leases, links
 from taskhub.tickets.changes import changes_between, comment_of, decide_change, decide_new, names_me, values_of
 from taskhub.tickets.cycles import PARENTS
 from taskhub.tickets.errors import InputProblem, InvalidInput, VersionConflict
@@ -31,6 +31,7 @@ def create(unit: TicketUnit, new: NewTicket) -> Written:
     asked = [related.number(f"/blocked_by/{i}", key) for i, key in enumerate(new.blocked_by or [])]
     rows = unit.records(related.numbers)
     related.check(rows)
+    links.check_blockers(unit, asked)
     check_texts((f"/attachments/{i}/file_name", a.file_name) for i, a in enumerate(new.attachments or []))
     check_texts((f"/attachments/{i}/url", a.url) for i, a in enumerate(new.attachments or []))
     record = decide_new(new, unit.situation(parent_no))
@@ -42,17 +43,14 @@ def create(unit: TicketUnit, new: NewTicket) -> Written:
         blocked=any(unit.is_open(rows[no]) for no in blockers),
     )  # fmt: skip
     insert_record(transaction, record)
-    common = {"workspace_id": transaction.workspace, "created_at": time}
-    if blockers:
-        relations = [{**common, "kind": "blocks", "from_no": blocker, "to_no": record.no} for blocker in blockers]
-        transaction.execute(insert(ticket_relations), relations)
     if new.attachments:
-        links = [
-            {**common, "ticket_no": record.no, "no": number, "file_name": link.file_name, "url": link.url}
+        common = {"workspace_id": transaction.workspace, "created_at": time, "ticket_no": record.no}
+        files = [
+            {**common, "no": number, "file_name": link.file_name, "url": link.url}
             for number, link in enumerate(new.attachments, start=1)
         ]
-        transaction.execute(insert(attachments), links)
-    return unit.written(record, unit.emit("ticket.created", record, {}))
+        transaction.execute(insert(attachments), files)
+    return unit.written(record, links.created(unit, record, [rows[no] for no in blockers]))
 
 
 def update(

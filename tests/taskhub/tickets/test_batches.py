@@ -87,7 +87,7 @@ async def test_a_bulk_update_changes_all_its_tickets_and_closes_with_an_event(wo
     assert result.batch_id is not None
     assert re.fullmatch("b-[a-z2-7]{12}", result.batch_id)
     assert (result.applied, result.dry_run, result.atomic) == (True, False, True)
-    assert outcome(result) == {"TH-1": 2, "TH-3": "noop", "TH-2": 2}
+    assert outcome(result) == {"TH-1": 3, "TH-3": "noop", "TH-2": 2}
     assert [item.changes for item in result.results] == [
         {"priority": ["none", "high"]}, {},
         {"status": ["received", "in_progress"], "phase": ["todo", "active"], "assignee": [None, "bob"]},
@@ -108,7 +108,7 @@ async def test_a_bulk_update_changes_all_its_tickets_and_closes_with_an_event(wo
 async def test_a_version_in_the_answer_is_the_one_that_the_ticket_has_in_the_end(world: World) -> None:
     result = await bulk(world, {"ticket_id": "TH-2", "remarks": "x"}, {"ticket_id": "TH-1", "status": "completed"})
 
-    assert outcome(result) == {"TH-2": 3, "TH-1": 2}
+    assert outcome(result) == {"TH-2": 3, "TH-1": 3}
     assert (await world.ticket("TH-2")).version == 3
 
 
@@ -118,7 +118,7 @@ async def test_an_expected_version_is_the_one_before_the_batch(world: World) -> 
         {"ticket_id": "TH-2", "remarks": "x", "expected_version": 1},
     )  # fmt: skip
 
-    assert outcome(result) == {"TH-1": 2, "TH-2": 3}
+    assert outcome(result) == {"TH-1": 3, "TH-2": 3}
 
 
 async def test_one_failing_item_undoes_all_and_every_item_says_how_it_went(world: World) -> None:
@@ -135,7 +135,7 @@ async def test_one_failing_item_undoes_all_and_every_item_says_how_it_went(world
 
     result = failed.value.result
     assert outcome(result) == {
-        "TH-1": 1, "TH-9": "not_found", "TH-2": "invalid_input", "TH-3": "version_conflict",
+        "TH-1": 2, "TH-9": "not_found", "TH-2": "invalid_input", "TH-3": "version_conflict",
     }  # fmt: skip
     assert (result.applied, result.batch_id, result.results[0].event_id) == (False, None, None)
     assert result.results[0].changes == {"priority": ["none", "high"], "assignee": [None, "alice"]}
@@ -155,7 +155,7 @@ async def test_without_atomic_the_others_are_changed(world: World) -> None:
     assert outcome(result) == {"TH-1": "invalid_input", "TH-9": "not_found", "TH-3": 2}
     assert result.applied
     assert world.heard[-1].parsed["failed"] == 2
-    assert (await world.ticket("TH-1")).version == 1
+    assert (await world.ticket("TH-1")).version == 2
 
 
 async def test_an_item_that_fails_takes_nothing_of_the_others_along(world: World) -> None:
@@ -184,7 +184,7 @@ async def test_a_ticket_that_somebody_holds_needs_its_token(world: World) -> Non
     made = await bulk(world, {**change, "lease_token": token})
 
     assert [outcome(error.value.result) for error in (failed, lost)] == [{"TH-1": "lease_held"}, {"TH-1": "lease_lost"}]
-    assert outcome(made) == {"TH-1": 2}
+    assert outcome(made) == {"TH-1": 3}
 
 
 async def test_when_every_item_fails_the_batch_has(world: World) -> None:
@@ -227,7 +227,7 @@ async def test_a_dry_run_says_what_would_change_and_leaves_no_trace(world: World
     result = await bulk(world, *items, atomic=atomic, dry_run=True, key="k")
 
     assert (result.applied, result.dry_run, result.batch_id) == (False, True, None)
-    assert outcome(result) == {"TH-1": 1, "TH-2": 1, "TH-9": "not_found"}
+    assert outcome(result) == {"TH-1": 2, "TH-2": 1, "TH-9": "not_found"}
     assert result.results[0].changes == {
         "status": ["received", "completed"], "phase": ["todo", "done"], "assignee": [None, "alice"],
         "completion_date": [None, "2026-11-20"],
@@ -244,8 +244,8 @@ async def test_a_dry_run_does_not_use_up_its_idempotency_key(world: World) -> No
     tried_again = await bulk(world, item, dry_run=True, key="k")
 
     assert (tried.replayed, made.replayed, made.applied, tried_again.applied) == (False, False, True, False)
-    assert outcome(tried) == {"TH-1": 1}
-    assert outcome(made) == {"TH-1": 2}
+    assert outcome(tried) == {"TH-1": 2}
+    assert outcome(made) == {"TH-1": 3}
 
 
 async def test_a_repeat_under_one_key_has_one_effect(world: World) -> None:
@@ -254,7 +254,7 @@ async def test_a_repeat_under_one_key_has_one_effect(world: World) -> None:
     again = await bulk(world, item, key="k")
 
     assert again == replace(first, replayed=True)
-    assert (await world.ticket("TH-1")).version == 2
+    assert (await world.ticket("TH-1")).version == 3
     with pytest.raises(IdempotencyMismatch):
         await bulk(world, {"ticket_id": "TH-1", "priority": "low"}, key="k")
 
@@ -277,7 +277,7 @@ async def test_a_batch_can_be_looked_at(world: World) -> None:
 
     assert (found.id, found.actor, found.undoes, found.undone_by) == (made.batch_id, "user:alice", None, None)
     assert [(change.key, change.type, change.version) for change in found.changes] == [
-        ("TH-1", "ticket.status_changed", 2), ("TH-2", "ticket.unblocked", 2), ("TH-3", "ticket.commented", 1),
+        ("TH-1", "ticket.status_changed", 3), ("TH-2", "ticket.unblocked", 2), ("TH-3", "ticket.commented", 1),
     ]  # fmt: skip
     with pytest.raises(BatchNotFound):
         await world.tickets.batch(ALICE, "b-aaaaaaaaaaaa")
@@ -300,7 +300,7 @@ async def test_an_undone_batch_was_never_there_but_for_history(world: World) -> 
 
     assert await records(world.database) == before
     assert undone.undoes == made.batch_id
-    assert outcome(undone) == {"TH-3": 3, "TH-2": 5, "TH-1": 3}
+    assert outcome(undone) == {"TH-3": 3, "TH-2": 5, "TH-1": 4}
     assert [(event.type, event.subject) for event in world.heard] == [
         ("ticket.updated", "TH-3"), ("ticket.status_changed", "TH-2"), ("ticket.status_changed", "TH-1"),
         ("ticket.updated", "TH-2"), ("batch.finished", undone.batch_id),
@@ -336,7 +336,7 @@ async def test_a_batch_is_undone_once(world: World) -> None:
         await undo(world, made.batch_id)
     with pytest.raises(BatchNotFound):
         await undo(world, "b-aaaaaaaaaaaa")
-    assert (await world.ticket("TH-1")).version == 3
+    assert (await world.ticket("TH-1")).version == 4
 
 
 async def test_what_somebody_changed_since_is_a_conflict_that_says_who_and_when(world: World) -> None:
@@ -425,7 +425,7 @@ async def test_a_ticket_that_somebody_holds_is_a_conflict_for_whom_does_not_show
         assert [(each.ticket, each.field, each.actor) for each in refused.value.conflicts] == [
             ("TH-3", "lease", holder)
         ]
-    assert outcome(undone) == {"TH-3": 3, "TH-2": 3, "TH-1": 3}
+    assert outcome(undone) == {"TH-3": 3, "TH-2": 3, "TH-1": 4}
     assert [await hours(world, key) for key in ("TH-1", "TH-2", "TH-3")] == [None, None, None]
 
 
@@ -435,7 +435,7 @@ async def test_without_atomic_the_tickets_that_others_hold_are_left_as_they_are(
 
     undone = await undo(world, made.batch_id, atomic=False)
 
-    assert outcome(undone) == {"TH-3": "undo_conflict", "TH-1": 3}
+    assert outcome(undone) == {"TH-3": "undo_conflict", "TH-1": 4}
     assert [await hours(world, key) for key in ("TH-1", "TH-3")] == [None, 2]
 
 

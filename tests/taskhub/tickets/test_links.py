@@ -230,6 +230,40 @@ async def test_a_ticket_has_a_bounded_number_of_relations(world: World, monkeypa
     assert len(await relations(world, "TH-1")) == 2
 
 
+async def test_what_blocks_a_new_ticket_is_told_of_both_like_any_relation(world: World) -> None:
+    written = await world.create("four", blocked_by=["TH-2", "TH-1", "th-2"])
+
+    assert (written.version, written.event_id) == (1, world.heard[0].id)
+    assert heard(world) == [
+        ("ticket.created", "TH-4", 1, {"relations": [[], ["blocked_by TH-1", "blocked_by TH-2"]]}, None),
+        (
+            "ticket.linked", "TH-1", 2, {"relations": [[], ["blocks TH-4"]]},
+            {"relation": "blocks", "ticket": "TH-4"},
+        ),
+        (
+            "ticket.linked", "TH-2", 2, {"relations": [[], ["blocks TH-4"]]},
+            {"relation": "blocks", "ticket": "TH-4"},
+        ),
+    ]  # fmt: skip
+    assert [(await world.ticket(key)).version for key in ("TH-1", "TH-2", "TH-4")] == [2, 2, 1]
+    assert await relations(world, "TH-4") == [("blocked_by", "TH-1"), ("blocked_by", "TH-2")]
+
+
+async def test_a_new_ticket_gives_no_other_more_relations_than_it_may_have(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(links, "MAX_RELATIONS", 1)
+    await link(world, "TH-1", "related", "TH-2")
+    world.heard.clear()
+
+    with pytest.raises(InvalidInput, match="TH-1 has 1 relations, and no ticket has more") as refused:
+        await world.create("four", blocked_by=["TH-3", "TH-1"])
+
+    assert refused.value.problems[0].pointer == "/blocked_by/1"
+    assert world.heard == []
+    assert (await world.create("four", blocked_by=["TH-3"])).key == "TH-4"
+
+
 async def test_a_repeat_under_one_key_links_once(world: World) -> None:
     first = await link(world, "TH-1", "blocks", "TH-2", idempotency_key="k")
     await unlink(world, "TH-1", "blocks", "TH-2")

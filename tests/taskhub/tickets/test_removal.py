@@ -34,9 +34,9 @@ async def world(world: World) -> World:
 async def test_a_deleted_ticket_is_gone_and_what_it_blocked_is_ready(world: World) -> None:
     written = await world.tickets.delete_ticket(ALICE, "th-1")
 
-    assert (written.key, written.version) == ("TH-1", 2)
+    assert (written.key, written.version) == ("TH-1", 3)
     assert heard(world) == [
-        ("ticket.deleted", "TH-1", 2, {"deleted": [False, True]}),
+        ("ticket.deleted", "TH-1", 3, {"deleted": [False, True]}),
         ("ticket.unblocked", "TH-2", 2, {"blocked": [True, False]}),
     ]
     with pytest.raises(TicketGone) as gone:
@@ -67,10 +67,10 @@ async def test_a_restored_ticket_is_as_it_was_and_blocks_again(world: World) -> 
     written = await world.tickets.restore_ticket(ALICE, "TH-1")
 
     after = await world.ticket("TH-1")
-    assert replace(after, version=1, updated_at=before.updated_at) == before
-    assert (written.version, after.version) == (3, 3)
+    assert replace(after, version=before.version, updated_at=before.updated_at) == before
+    assert (written.version, after.version) == (4, 4)
     assert heard(world) == [
-        ("ticket.restored", "TH-1", 3, {"deleted": [True, False]}),
+        ("ticket.restored", "TH-1", 4, {"deleted": [True, False]}),
         ("ticket.updated", "TH-2", 3, {"blocked": [False, True]}),
     ]
 
@@ -100,7 +100,7 @@ async def test_the_versions_of_a_deleted_ticket_are_those_of_its_events(world: W
 async def test_restoring_what_is_there_is_a_noop(world: World) -> None:
     answer = await world.tickets.restore_ticket(ALICE, "TH-1")
 
-    assert (answer.noop, answer.version, world.heard) == (True, 1, [])
+    assert (answer.noop, answer.version, world.heard) == (True, 2, [])
     with pytest.raises(TicketNotFound):
         await world.tickets.restore_ticket(ALICE, "TH-9")
 
@@ -112,19 +112,19 @@ async def test_only_the_version_that_was_deleted_is_restored(world: World) -> No
 
     with pytest.raises(VersionConflict) as conflict:
         await world.tickets.restore_ticket(ALICE, "TH-1", expected_version=first.version)
-    assert (conflict.value.current, conflict.value.actors) == (4, ["user:bob"])
-    restored = await world.tickets.restore_ticket(ALICE, "TH-1", expected_version=4, idempotency_key="k")
-    again = await world.tickets.restore_ticket(ALICE, "TH-1", expected_version=4, idempotency_key="k")
+    assert (conflict.value.current, conflict.value.actors) == (5, ["user:bob"])
+    restored = await world.tickets.restore_ticket(ALICE, "TH-1", expected_version=5, idempotency_key="k")
+    again = await world.tickets.restore_ticket(ALICE, "TH-1", expected_version=5, idempotency_key="k")
 
-    assert (restored.version, again.version, again.replayed) == (5, 5, True)
+    assert (restored.version, again.version, again.replayed) == (6, 6, True)
 
 
 async def test_only_the_version_that_was_read_is_deleted(world: World) -> None:
     await world.update("TH-1", by=BOB, priority="high")
 
     with pytest.raises(VersionConflict) as conflict:
-        await world.tickets.delete_ticket(ALICE, "TH-1", expected_version=1)
-    await world.tickets.delete_ticket(ALICE, "TH-1", expected_version=2)
+        await world.tickets.delete_ticket(ALICE, "TH-1", expected_version=2)
+    await world.tickets.delete_ticket(ALICE, "TH-1", expected_version=3)
 
     assert (conflict.value.changed, conflict.value.actors) == ({"priority": ["none", "high"]}, ["user:bob"])
 
@@ -149,7 +149,7 @@ async def test_a_repeat_under_one_key_deletes_and_restores_once(world: World) ->
     await world.tickets.delete_ticket(ALICE, "TH-1")
     restored = await world.tickets.restore_ticket(ALICE, "TH-1", idempotency_key="k")
 
-    assert (again.replayed, again.version, restored.replayed, restored.version) == (True, 2, True, 3)
+    assert (again.replayed, again.version, restored.replayed, restored.version) == (True, 3, True, 4)
     with pytest.raises(TicketGone):
         await world.ticket("TH-1")
 
@@ -171,13 +171,13 @@ async def test_an_answer_lets_a_ticket_wait_no_longer(world: World) -> None:
 
     [event] = world.heard
     assert (event.type, event.ticket_version, dict(event.changes)) == (
-        "ticket.status_changed", 3,
+        "ticket.status_changed", 4,
         {"status": ["waiting", "received"], "phase": ["waiting", "todo"], "waiting_reason": ["which colour?", None]},
     )  # fmt: skip
     assert (event.parsed["comment"], event.parsed["kind"]) == ("the blue one", "answer")
     assert event.parsed["comment_id"] == written.comment_id
     ticket = await world.ticket("TH-1")
-    assert (ticket.version, ticket.status.id, ticket.waiting_reason) == (3, "received", None)
+    assert (ticket.version, ticket.status.id, ticket.waiting_reason) == (4, "received", None)
     assert ticket.person_in_charge is not None
     assert await world.keys(ready=True) == ["TH-1"]
 
