@@ -160,6 +160,13 @@ tickets: Final = Table(
         server_default=false(),
         comment="whether an open ticket blocks it; kept with each change",
     ),
+    Column(
+        "last_attachment",
+        Integer,
+        nullable=False,
+        server_default="0",
+        comment="the number of the newest attachment; it is never reset",
+    ),
     Column("created_at", Text, nullable=False),
     Column("updated_at", Text, nullable=False),
     Column("deleted_at", Text),

@@ -60,8 +60,8 @@ def decide_new(new: NewTicket, situation: Situation) -> TicketRecord:
         category_detail_id=None, channel_id=None, reception_at=situation.now, due=None, completion_date=None,
         actual_effort_hours=None, response_category_id=None, response_details=None, has_defect=None,
         external_ticket_id=None, remarks=None, parent_no=None, waiting_reason=None, progress_percent=None,
-        progress_note=None, blocked=False, created_at=situation.now, updated_at=situation.now, deleted_at=None,
-        labels=(),
+        progress_note=None, blocked=False, last_attachment=0, created_at=situation.now, updated_at=situation.now,
+        deleted_at=None, labels=(),
     )  # fmt: skip
     _follow_status(values, asked, None, references.status_by_id.get(blank.status_id), blank, None)
     asked.raise_problems()

@@ -113,14 +113,16 @@ def attach(unit: TicketUnit, key: str, new: NewAttachment, lease_token: int | No
     before = _attached(unit, record.no)
     if len(before) >= MAX_ATTACHMENTS:
         raise InvalidInput([InputProblem("", f"a ticket has at most {MAX_ATTACHMENTS} attachments")])
-    number = max((row.no for row in before), default=0) + 1
+    # Never that of one that was removed: who removes that once more, late, must not remove another one.
+    number = record.last_attachment + 1
     row = {
         "workspace_id": unit.transaction.workspace, "ticket_no": record.no, "no": number, "file_name": new.file_name,
         "url": new.url, "created_at": unit.transaction.time,
     }  # fmt: skip
     unit.transaction.execute(insert(attachments), row)
     names = [attached.file_name for attached in before]
-    return _save_attachments(unit, record, [names, [*names, new.file_name]], number, new.file_name, new.url)
+    after = unit.next_version(record, last_attachment=number)
+    return _save_attachments(unit, record, after, [names, [*names, new.file_name]], number, new.file_name, new.url)
 
 
 def detach(unit: TicketUnit, key: str, number: int, lease_token: int | None) -> Written:
@@ -133,7 +135,7 @@ def detach(unit: TicketUnit, key: str, number: int, lease_token: int | None) -> 
     where = {"of_workspace": unit.transaction.workspace, "of_ticket": record.no, "of_no": number}
     unit.transaction.execute(_DELETE_ATTACHMENT, where)
     names = [[row.file_name for row in before], [row.file_name for row in before if row.no != number]]
-    return _save_attachments(unit, record, names, number, gone.file_name, gone.url)
+    return _save_attachments(unit, record, unit.next_version(record), names, number, gone.file_name, gone.url)
 
 
 def _both(unit: TicketUnit, key: str, other: str, lease_token: int | None) -> tuple[TicketRecord, TicketRecord]:
@@ -223,8 +225,7 @@ def _attached(unit: TicketUnit, no: int) -> Sequence[Any]:
 
 
 def _save_attachments(
-    unit: TicketUnit, record: TicketRecord, names: list[Any], number: int, file_name: str, url: str
+    unit: TicketUnit, record: TicketRecord, after: TicketRecord, names: list[Any], number: int, file_name: str, url: str
 ) -> Written:
     attachment = {"id": str(number), "file_name": file_name, "url": url}
-    after = unit.next_version(record)
     return unit.save(record, after, "ticket.updated", {"attachments": names}, attachment=attachment)

@@ -72,6 +72,7 @@ class TicketRecord:
     progress_percent: int | None
     progress_note: str | None
     blocked: bool
+    last_attachment: int
     created_at: str
     updated_at: str
     deleted_at: str | None

@@ -40,7 +40,7 @@ def create(unit: TicketUnit, new: NewTicket) -> Written:
     blockers = sorted({no for no in asked if no is not None})
     record = replace(
         record, no=transaction.take_number(), created_at=time, updated_at=time,
-        blocked=any(unit.is_open(rows[no]) for no in blockers),
+        blocked=any(unit.is_open(rows[no]) for no in blockers), last_attachment=len(new.attachments or []),
     )  # fmt: skip
     insert_record(transaction, record)
     if new.attachments:

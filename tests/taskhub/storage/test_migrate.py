@@ -17,10 +17,10 @@ from taskhub.storage import migrate as migrations
 from taskhub.storage.database import Database
 from taskhub.storage.migrate import NewerSchema, migrate
 from taskhub.storage.names import normalise, slug
-from taskhub.storage.schema import METADATA, deployment, statuses, workspaces
+from taskhub.storage.schema import METADATA, attachments, deployment, statuses, workspaces
 from taskhub.storage.urls import driver_url, sqlite_path
 from taskhub.tickets.errors import StorageBusy
-from taskhub.tickets.inputs import NewComment
+from taskhub.tickets.inputs import NewAttachment, NewComment
 from tests.servers import PostgresServer, free_port
 from tests.taskhub.world import ALICE, World, execute, rows
 
@@ -117,6 +117,24 @@ async def test_tickets_of_an_older_schema_are_found_after_its_migration(url: str
     await world.update("TH-1", description="changed since")
     await world.writer.close()
     assert await world.keys(query="検索", sort_by="key", sort_order="asc") == ["TH-2", "TH-3"]
+
+
+async def test_the_numbers_of_attachments_go_on_after_the_migration(url: str, database: Database) -> None:
+    world = World(database)
+    files = [NewAttachment(file_name=f"{n}", url="https://example.org/") for n in range(3)]
+    await world.create("with files", attachments=files)
+    await world.create("without")
+    await world.writer.close()
+
+    await database.write(lambda connection: _to("0004", connection))
+    await asyncio.to_thread(migrate, url)
+
+    world = World(database)
+    for key in ("TH-1", "TH-2"):
+        await world.tickets.add_attachment(ALICE, key, files[0])
+    await world.writer.close()
+    numbers = await rows(database, select(attachments.c.ticket_no, attachments.c.no).order_by(*attachments.primary_key))
+    assert [tuple(row) for row in numbers] == [(1, 1), (1, 2), (1, 3), (1, 4), (2, 1)]
 
 
 def _to(revision: str, connection: Connection) -> None:

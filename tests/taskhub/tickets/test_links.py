@@ -410,6 +410,25 @@ async def test_a_file_is_removed_by_its_number(world: World) -> None:
     assert [attached.id for attached in await attachments(world)] == ["2"]
 
 
+@pytest.mark.parametrize("at_creation", [False, True])
+async def test_the_number_of_a_removed_file_is_never_that_of_another(world: World, at_creation: bool) -> None:
+    """Else who removes it late, or once more, would remove somebody else's."""
+    key = "TH-1"
+    if at_creation:
+        key = (await world.create("four", attachments=[file("a.txt"), file("b.txt")])).key
+    else:
+        for name in ("a.txt", "b.txt"):
+            await world.tickets.add_attachment(ALICE, key, file(name))
+    await world.tickets.remove_attachment(ALICE, key, 2)
+    await world.tickets.add_attachment(ALICE, key, file("c.txt"))
+    late = await world.tickets.remove_attachment(ALICE, key, 2)
+
+    assert late.noop
+    assert [(attached.id, attached.file_name) for attached in await attachments(world, key)] == [
+        ("1", "a.txt"), ("3", "c.txt"),
+    ]  # fmt: skip
+
+
 async def test_a_ticket_has_at_most_fifty_attachments(world: World) -> None:
     key = (await world.create("full", attachments=[file(str(n)) for n in range(MAX_ATTACHMENTS)])).key
 

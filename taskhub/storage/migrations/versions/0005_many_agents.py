@@ -1,4 +1,5 @@
-"""What agents need that share a key: a comment knows the lease that it was written under."""
+"""What many agents need at once: comments know the lease that they were written under, and no attachment gets the
+number of one that was removed."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -12,7 +13,23 @@ depends_on = None
 def upgrade() -> None:
     told = "the one that it was written with; null when with none"
     op.add_column("comments", sa.Column("lease_token", sa.BigInteger(), nullable=True, comment=told))
+    op.add_column(
+        "tickets",
+        sa.Column(
+            "last_attachment",
+            sa.Integer(),
+            nullable=False,
+            server_default="0",
+            comment="the number of the newest attachment; it is never reset",
+        ),
+    )
+    of_ticket = "FROM attachments a WHERE a.workspace_id = tickets.workspace_id AND a.ticket_no = tickets.no"
+    op.execute(
+        f"UPDATE tickets SET last_attachment = (SELECT max(a.no) {of_ticket})"  # noqa: S608  # made of constants
+        f" WHERE EXISTS (SELECT 1 {of_ticket})"
+    )
 
 
 def downgrade() -> None:
+    op.drop_column("tickets", "last_attachment")
     op.drop_column("comments", "lease_token")
