@@ -33,7 +33,8 @@ _ABOUT: Final = """\
 Tickets that people and agents share, and every change of them, live.
 
 Errors are `application/problem+json` (RFC 9457) with a stable `code`. Each GET answers HEAD as well, unless it says
-otherwise. Without an API key TaskHub listens on loopback only, and a caller may say who it is: `X-TaskHub-Actor`."""
+otherwise. Without an API key TaskHub listens on loopback only, and a caller may say who it is: `X-TaskHub-Actor`.
+Agents that share a key say it too, and are agents then: an agent takes no ticket over from another."""
 
 _PATH_PARAMETERS: Final[Mapping[str, str]] = {
     "key": "key of a ticket, such as TH-12, in any case",
@@ -71,8 +72,8 @@ _REQUEST_HEADERS: Final[Mapping[str, tuple[str, Json]]] = {
     ),
     "TaskHub-Lease-Token": ("the token of the lease under which the ticket is held", {"type": "string"}),
     ACTOR_HEADER: (
-        "without a key: who calls, such as user:alice; a bare name is an agent's",
-        {"type": "string", "examples": ["user:alice"]},
+        "who calls, such as agent:triage-bot; a bare name is an agent's. Only without a key it may be user:alice",
+        {"type": "string", "examples": ["agent:triage-bot"]},
     ),
 }
 

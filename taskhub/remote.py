@@ -95,7 +95,7 @@ class RemoteTickets:
 
     Reads, and writes (each carries an idempotency key, a fresh one where the caller gave none), are tried up to three
     times when the server cannot be reached or answers 502, 503 or 504. Each call carries its caller's actor, which
-    counts where the server asks for no credential.
+    counts where the server asks for no credential; with one, where it is an agent's or a service's.
     """
 
     def __init__(

@@ -20,6 +20,13 @@ class Principal:
     workspace: str
     scopes: frozenset[Scope]
     authenticated: bool
+    owner: str | None = None
+    """Whose credential it is, where the caller goes by a name that it gave itself."""
+
+    @property
+    def is_person(self) -> bool:
+        """Whether a person calls, as far as can be told: with its own credential, and not as an agent."""
+        return self.actor.startswith("user:")
 
     @property
     def user_id(self) -> str:

@@ -5,6 +5,7 @@ import hmac
 import re
 import unicodedata
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 from taskhub.auth.errors import Unauthenticated
@@ -14,6 +15,7 @@ DEFAULT_WORKSPACE: Final = "default"
 ACTOR_HEADER: Final = "X-TaskHub-Actor"
 MAX_ACTOR_LENGTH: Final = 100
 _ACTOR_KINDS: Final = ("user", "agent", "service")
+_KEY_HOLDER: Final = Principal("user:operator", DEFAULT_WORKSPACE, ALL_SCOPES, authenticated=True)
 _LOCAL_OPERATOR: Final = Principal("user:local", DEFAULT_WORKSPACE, ALL_SCOPES, authenticated=False)
 
 
@@ -27,11 +29,15 @@ class NoAuth:
         actor = None if name is None else actor_of(name)
         if actor is None:
             return _LOCAL_OPERATOR
-        return Principal(actor, DEFAULT_WORKSPACE, ALL_SCOPES, authenticated=False)
+        return replace(_LOCAL_OPERATOR, actor=actor, owner=_LOCAL_OPERATOR.actor)
 
 
 class ApiKeyAuth:
-    """One key, `x-api-key: KEY` or `Authorization: Bearer KEY`, with every scope. The key itself is not kept."""
+    """One key, `x-api-key: KEY` or `Authorization: Bearer KEY`, with every scope. The key itself is not kept.
+
+    Agents that share the key say which one they are (`X-TaskHub-Actor: agent:triage-bot`): else each of them would be
+    the person whose key it is, and could do what takes one. To be another person takes another key.
+    """
 
     name = "api_key"
 
@@ -46,7 +52,10 @@ class ApiKeyAuth:
         # Digests have one length, so the comparison tells nothing about the key's length either.
         if not hmac.compare_digest(_digest(presented), self._digest):
             raise Unauthenticated("an API key is needed, as `x-api-key` or `Authorization: Bearer`")
-        return Principal("user:operator", DEFAULT_WORKSPACE, ALL_SCOPES, authenticated=True)
+        actor = actor_of(headers.get(ACTOR_HEADER, ""))
+        if actor is None or actor.startswith("user:"):
+            return _KEY_HOLDER
+        return replace(_KEY_HOLDER, actor=actor, owner=_KEY_HOLDER.actor)
 
 
 def actor_of(name: str) -> str | None:

@@ -29,7 +29,8 @@ class CallContext:
         # A client's name is free text: without its colons it cannot claim to be a user.
         if not self.unnamed or name is None or (actor := actor_of(name.replace(":", " "))) is None:
             return self.caller
-        return replace(self.caller, principal=replace(self.caller.principal, actor=actor))
+        principal = self.caller.principal
+        return replace(self.caller, principal=replace(principal, actor=actor, owner=principal.actor))
 
 
 CURRENT: Final[ContextVar[CallContext]] = ContextVar("taskhub_mcp_call")

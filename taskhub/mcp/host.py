@@ -14,7 +14,7 @@ from mcp.server.transport_security import TransportSecuritySettings
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, LATEST_MODERN_VERSION
 
 from taskhub.auth.principal import AuthProvider, Caller, Principal
-from taskhub.auth.providers import ACTOR_HEADER, actor_of
+from taskhub.auth.providers import ACTOR_HEADER
 from taskhub.mcp.bridge import Application, Exchange, Receive, RefusedBody, Send, error_response, read_body
 from taskhub.mcp.context import CURRENT, CallContext
 from taskhub.mcp.registry import ToolRegistry
@@ -69,7 +69,7 @@ class McpHost:
         self.tickets = tickets
         self.registry = registry or tool_registry(tickets)
         self.transports = frozenset(transports)
-        self._callers_name_themselves = auth.name == "none"
+        self._callers_name_themselves = auth.name in ("none", "api_key")
         self._max_age_s = max_age_s
         self._security = TransportSecuritySettings()
         self._allow(allowed_hosts, allowed_origins)
@@ -220,7 +220,7 @@ class McpHost:
         toolsets = frozenset(name.strip() for name in asked if name.strip())
         return CallContext(
             caller,
-            unnamed=self._callers_name_themselves and actor_of(request.headers.get(ACTOR_HEADER, "")) is None,
+            unnamed=self._callers_name_themselves and caller.principal.owner is None,
             client=client,
             read_only=request.headers.get(READ_ONLY_HEADER, "").strip().lower() == "true",
             toolsets=None if not toolsets or "all" in toolsets else toolsets,

@@ -46,7 +46,7 @@ def system(workspace: str) -> Caller:
 
 def claim(unit: TicketUnit, key: str, new: NewClaim, default_s: int) -> Claimed:
     """Take a ticket. Raises TicketNotFound, TicketGone, LeaseHeld, TakeOverRefused, NotClaimable and Blocked."""
-    if new.take_over and not unit.caller.principal.actor.startswith("user:"):
+    if new.take_over and not unit.caller.principal.is_person:
         raise TakeOverRefused(unit.caller.principal.actor)
     record = unit.ticket(key)
     key = key_of(unit.prefix, record.no)

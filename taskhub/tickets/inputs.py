@@ -134,7 +134,7 @@ LeaseSeconds = Annotated[int, Field(ge=60, le=86_400)]
 
 class NewClaim(Input):
     lease_seconds: LeaseSeconds | None = Field(default=None, description="1800, or as configured, when absent")
-    take_over: bool = Field(default=False, description="take it from its holder, which only a person may")
+    take_over: bool = Field(default=False, description="take it from its holder, which no agent may")
 
 
 class Release(Input):

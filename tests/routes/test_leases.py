@@ -86,6 +86,20 @@ async def test_a_person_takes_over_and_an_agent_does_not(hub: Hub) -> None:
     assert (person.status, person.json["lease_token"]) == (200, 2)
 
 
+async def test_agents_that_share_a_key_do_not_take_over_from_each_other(start: Start) -> None:
+    hub = await start(api_key="k-secret")
+    key = {"X-API-Key": "k-secret"}
+    await hub.post("/api/v1/tickets", {"summary": "Printer"}, headers=key)
+    first = await hub.request("PUT", LEASE, headers=key | as_("agent:bot"))
+    refused = await hub.request("PUT", LEASE, json={"take_over": True}, headers=key | as_("agent:other"))
+    holder = (await hub.get("/api/v1/tickets/TH-1?include=lease", headers=key)).json["lease"]["holder"]
+    person = await hub.request("PUT", LEASE, json={"take_over": True}, headers=key)
+
+    assert (first.status, holder) == (200, "agent:bot")
+    assert (refused.status, refused.code, refused.json["actor"]) == (403, "take_over_refused", "agent:other")
+    assert (person.status, person.json["lease_token"]) == (200, 2)
+
+
 async def test_what_cannot_be_claimed_says_why(hub: Hub) -> None:
     await hub.create("Printer", status="completed")
     await hub.create("Before")

@@ -83,7 +83,21 @@ async def test_anything_else_is_refused_in_the_same_words(headers: dict[str, str
     assert str(refused.value) == "an API key is needed, as `x-api-key` or `Authorization: Bearer`"
 
 
-async def test_with_a_key_nobody_names_himself() -> None:
-    headers = {"x-api-key": "right", "X-TaskHub-Actor": "user:alice"}
+@pytest.mark.parametrize(
+    ("given", "actor"),
+    [
+        ("agent:triage-bot", "agent:triage-bot"), ("Triage Bot", "agent:triage_bot"), ("service:ci", "service:ci"),
+        ("user:alice", "user:operator"), ("USER:operator", "user:operator"), ("///", "user:operator"),
+    ],
+)  # fmt: skip
+async def test_agents_that_share_a_key_say_which_they_are_and_none_is_another_person(given: str, actor: str) -> None:
+    headers = CIMultiDict({"x-api-key": "right", "X-TaskHub-Actor": given})
+    principal = await ApiKeyAuth("right").authenticate(headers, None)
 
-    assert (await ApiKeyAuth("right").authenticate(CIMultiDict(headers), None)).actor == "user:operator"
+    assert (principal.actor, principal.authenticated, principal.scopes) == (actor, True, ALL_SCOPES)
+    assert (principal.owner or principal.actor, principal.is_person) == ("user:operator", actor == "user:operator")
+
+
+async def test_a_name_alone_opens_nothing() -> None:
+    with pytest.raises(Unauthenticated):
+        await ApiKeyAuth("right").authenticate(CIMultiDict({"X-TaskHub-Actor": "agent:bot"}), None)

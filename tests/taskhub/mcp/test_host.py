@@ -10,6 +10,7 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS
 from sse_starlette import EventSourceResponse
 
+from taskhub.auth.providers import ApiKeyAuth
 from taskhub.mcp.bridge import MAX_BODY_BYTES
 from taskhub.mcp.host import SESSION_HEADER, VERSION_HEADER
 from taskhub.tickets.service import TicketService
@@ -78,6 +79,29 @@ async def test_a_caller_that_names_itself_goes_by_that_name(served: Served, mode
         history = data_of(await client.call_tool("get_ticket_detail", {"ticket_id": "TH-1", "include": ["history"]}))
 
     assert history["history"][0]["actor"] == "user:alice"
+
+
+@pytest.mark.parametrize(
+    ("named", "actor"),
+    [
+        ({}, "agent:claude_code"),
+        ({"X-TaskHub-Actor": "Bot 7"}, "agent:bot_7"),
+        ({"X-TaskHub-Actor": "user:alice"}, None),
+    ],
+)
+async def test_clients_that_share_a_key_are_agents_by_their_names(
+    tickets: TicketService, named: dict[str, str], actor: str | None
+) -> None:
+    headers = {"X-API-Key": "right", **named}
+    async with (
+        serve_mcp(tickets, auth=ApiKeyAuth("right")) as served,
+        served.client("legacy", headers=headers, name="Claude Code") as client,
+    ):
+        await client.call_tool("create_ticket", {"summary": "x"})
+        history = data_of(await client.call_tool("get_ticket_detail", {"ticket_id": "TH-1", "include": ["history"]}))
+
+    # With a key nobody is another person; that client goes by its own name then.
+    assert history["history"][0]["actor"] == (actor or "agent:claude_code")
 
 
 async def test_a_client_cannot_take_a_users_name(wire: Wire) -> None:
