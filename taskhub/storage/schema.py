@@ -187,6 +187,7 @@ tickets: Final = Table(
     # at `deleted_at` even so), and it has the newest first.
     _of_present("board", "status_id", "updated_at", "no", "assignee_id", "deleted_at"),
     _of_present("priority", "priority", "no"),
+    _of_present("ready", "status_id", "priority", "due", "no"),
     _of_present("due", "due", "no"),
     _of_present("external", "external_ticket_id"),
     Index(None, "workspace_id", "parent_no"),

@@ -26,7 +26,7 @@ from taskhub.tickets.keys import key_of
 from taskhub.tickets.model import Claimed, Comment, Reported, Written
 from taskhub.tickets.queries import next_ready, resolve
 from taskhub.tickets.reads import comment_of_row
-from taskhub.tickets.record import LeaseRecord, TicketRecord, record_of, store_lease
+from taskhub.tickets.record import LeaseRecord, TicketRecord, store_lease
 from taskhub.tickets.reference import CLOSED_PHASES, UnknownReference
 from taskhub.tickets.unit import TicketUnit, check_texts
 from taskhub.tickets.views import progress_of
@@ -75,11 +75,10 @@ def claim_next(unit: TicketUnit, asked: ClaimNext, default_s: int) -> Claimed:
         given["person_in_charge"] = ["me", "none"]  # what somebody else was given is not there to be taken
     query = resolve(TicketQuery(**given, ready=True), unit.references, unit.caller.principal, unit.prefix)
     _check_to_do(unit, query.statuses or ())
-    connection = unit.transaction.connection
-    row = connection.execute(next_ready(connection, unit.transaction.workspace, query, unit.references)).first()
-    if row is None:
+    no = next_ready(unit.transaction.connection, unit.transaction.workspace, query, unit.references)
+    if no is None:
         raise NothingReady
-    return _take(unit, record_of(row), asked.lease_seconds or default_s)
+    return _take(unit, unit.records([no])[no], asked.lease_seconds or default_s)
 
 
 def release(unit: TicketUnit, key: str, asked: Release, lease_token: int | None) -> Written:

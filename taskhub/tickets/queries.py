@@ -6,7 +6,7 @@ from datetime import date
 from typing import Any, Final
 
 import orjson
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, exists, not_, or_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Row, and_, case, exists, not_, or_, select, tuple_
 
 from taskhub.auth.principal import Principal
 from taskhub.storage.names import normalise, slug
@@ -153,13 +153,26 @@ def _parts(query: ResolvedQuery, cursor: Cursor | None) -> list[list[ColumnEleme
     return [[_T.due.is_not(None), *after], undated]
 
 
-def next_ready(
-    connection: Connection, workspace: str, query: ResolvedQuery, references: References
-) -> Select[*tuple[Any, ...]]:
-    """The ticket that should be worked on first: the most urgent, of these the one that is due first."""
+def next_ready(connection: Connection, workspace: str, query: ResolvedQuery, references: References) -> int | None:
+    """The number of the ticket that should be worked on first: the most urgent, of these the one that is due first.
+
+    Everybody else in the workspace waits meanwhile, so nothing is sorted: an index has the tickets of a status by
+    priority, and those of a priority by date, but for those without one, which come last.
+    """
     conditions = conditions_of(connection, workspace, query, references)
-    order = (_T.priority.desc(), _T.due.is_(None), _T.due, _T.no)
-    return select_records().where(*conditions).order_by(*order).limit(1)
+    found: list[tuple[int, bool, str, int]] = []
+    for status_id in references.statuses_in(["todo"]):
+        of_status = [*conditions, _T.status_id == status_id]
+        most_urgent = select(_T.priority).where(*of_status).order_by(_T.priority.desc()).limit(1)
+        priority = connection.execute(most_urgent).scalar()
+        if priority is None:
+            continue
+        for dated in (_T.due.is_not(None), _T.due.is_(None)):
+            first = select(_T.due, _T.no).where(*of_status, _T.priority == priority, dated).order_by(_T.due, _T.no)
+            if (row := connection.execute(first.limit(1)).first()) is not None:
+                found.append((-priority, row.due is None, row.due or "", row.no))
+                break
+    return min(found)[-1] if found else None
 
 
 def cursor_after(query: ResolvedQuery, last: TicketRecord) -> Cursor:

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 from pydantic import ValidationError
-from sqlalchemy import update
+from sqlalchemy import Connection, text, update
 
 from taskhub.storage.schema import tickets
 from taskhub.tickets.api import Tickets
@@ -34,7 +34,7 @@ from taskhub.tickets.inputs import (
     TicketQuery,
 )
 from taskhub.tickets.model import Claimed, Reported, Written
-from tests.taskhub.world import ALICE, World, caller, execute
+from tests.taskhub.world import ALICE, World, caller, execute, rows
 
 BOT, OTHER_BOT, BOB = caller("agent:bot"), caller("agent:other"), caller("user:bob")
 
@@ -211,6 +211,38 @@ async def test_the_most_urgent_comes_first_then_what_is_due_first_then_the_oldes
     assert [await claim_next(world) for _ in range(6)] == ["TH-6", "TH-4", "TH-5", "TH-3", "TH-2", "TH-1"]
     with pytest.raises(NothingReady):
         await claim_next(world)
+
+
+async def test_the_next_one_is_found_over_all_statuses_to_do_without_sorting(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.add("statuses", "Reopened", phase="todo", is_default=False)
+    await world.update("TH-1", priority="high", scheduled_completion_date="2026-12-03")
+    for status in ("received", "reopened"):  # TH-2 to TH-4, TH-5 to TH-7
+        await world.create(f"{status} low", status=status, priority="low", scheduled_completion_date="2026-11-01")
+        await world.create(f"{status} dated", status=status, priority="high", scheduled_completion_date="2026-12-02")
+        await world.create(f"{status} undated", status=status, priority="high")
+    asked: list[tuple[Any, Any]] = []
+    execute = Connection.execute
+
+    def recorded(connection: Connection, statement: Any, *more: Any, **options: Any) -> Any:
+        if "FROM tickets" in str(statement) and "LIMIT" in str(statement):
+            asked.append((connection.dialect, statement))
+        return execute(connection, statement, *more, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Connection, "execute", recorded)
+        order = [await claim_next(world) for _ in range(5)]
+        order += [await claim_next(world, status=["reopened"]), await claim_next(world)]
+    plans: list[str] = []
+    for dialect, statement in asked:
+        sql = str(statement.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
+        if world.database.path is not None:
+            plans += [row[-1] for row in await rows(world.database, text(f"EXPLAIN QUERY PLAN {sql}"))]
+
+    assert order == ["TH-3", "TH-6", "TH-1", "TH-4", "TH-7", "TH-5", "TH-2"]
+    assert (plans != []) is (world.database.path is not None)
+    assert not [step for step in plans if "TEMP B-TREE" in step]
 
 
 async def test_only_what_is_ready_is_next(world: World) -> None:

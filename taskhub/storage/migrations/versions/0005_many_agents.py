@@ -1,5 +1,5 @@
-"""What many agents need at once: comments know the lease that they were written under, and no attachment gets the
-number of one that was removed."""
+"""What many agents need at once: comments know the lease that they were written under, no attachment gets the number of
+one that was removed, and the next ticket to claim is found in an index."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,6 +8,8 @@ revision = "0005"
 down_revision = "0004"
 branch_labels = None
 depends_on = None
+
+_PRESENT = sa.text("deleted_at IS NULL")
 
 
 def upgrade() -> None:
@@ -28,8 +30,16 @@ def upgrade() -> None:
         f"UPDATE tickets SET last_attachment = (SELECT max(a.no) {of_ticket})"  # noqa: S608  # made of constants
         f" WHERE EXISTS (SELECT 1 {of_ticket})"
     )
+    op.create_index(
+        "ix_tickets_ready",
+        "tickets",
+        ["workspace_id", "status_id", "priority", "due", "no"],
+        sqlite_where=_PRESENT,
+        postgresql_where=_PRESENT,
+    )
 
 
 def downgrade() -> None:
+    op.drop_index("ix_tickets_ready", table_name="tickets")
     op.drop_column("tickets", "last_attachment")
     op.drop_column("comments", "lease_token")
