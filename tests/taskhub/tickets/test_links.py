@@ -448,4 +448,4 @@ async def test_a_repeat_under_one_key_attaches_once(world: World) -> None:
 
 async def test_a_name_that_cannot_be_stored_is_refused(world: World) -> None:
     with pytest.raises(InvalidInput, match="file_name: must not contain NUL"):
-        await world.tickets.add_attachment(ALICE, "TH-1", file("a\0b"))
+        await world.tickets.add_attachment(ALICE, "TH-1", NewAttachment(file_name="a\0b", url="https://example.org/a"))
