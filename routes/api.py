@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from routes.access import MCP_PATHS, OPEN, PROBES
 from routes.errors import CODES, Fault, Problem, problem_response
 from taskhub.auth.principal import Scope
+from taskhub.headers import IDEMPOTENCY_HEADER, LEASE_HEADER
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -33,9 +34,9 @@ _OF_BODIES: Final = frozenset(
     }
 )
 _OF_HEADERS: Final = {
-    "Idempotency-Key": frozenset({"bad_header", "idempotency_mismatch"}),
+    IDEMPOTENCY_HEADER: frozenset({"bad_header", "idempotency_mismatch"}),
     "If-Match": frozenset({"bad_header", "version_conflict"}),
-    "TaskHub-Lease-Token": frozenset({"bad_header", "lease_held", "lease_lost"}),
+    LEASE_HEADER: frozenset({"bad_header", "lease_held", "lease_lost"}),
 }
 
 

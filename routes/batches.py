@@ -7,6 +7,7 @@ from aiohttp import web
 from routes.api import Route
 from routes.bodies import NoParameters, idempotency_key, json_response, no_parameters, read_model
 from routes.keys import CALLER, TICKETS
+from taskhub.headers import IDEMPOTENCY_HEADER, POSITION_HEADER
 from taskhub.tickets.inputs import BulkUpdate, UndoBatch
 from taskhub.tickets.model import Batch, BatchResult
 
@@ -38,7 +39,7 @@ async def get_batch(request: web.Request) -> web.Response:
 
 
 def _answer(result: BatchResult) -> web.Response:
-    return json_response(result, headers={"TaskHub-Position": result.position})
+    return json_response(result, headers={POSITION_HEADER: result.position})
 
 
 ROUTES: Final = (
@@ -46,7 +47,7 @@ ROUTES: Final = (
         "POST", "/api/v1/tickets/bulk", update_tickets, "update_tickets", "Change up to 50 tickets together",
         scope="tickets:write", query=NoParameters, body=BulkUpdate,
         example={"items": [{"ticket_id": "TH-1", "status": "in_progress"}, {"ticket_id": "TH-2", "priority": "high"}]},
-        answer=BatchResult, takes=("Idempotency-Key",), sends=("TaskHub-Position",), problems=("batch_failed",),
+        answer=BatchResult, takes=(IDEMPOTENCY_HEADER,), sends=(POSITION_HEADER,), problems=("batch_failed",),
     ),
     Route(
         "GET", "/api/v1/batches/{id}", get_batch, "get_batch", "Read what was changed together",
@@ -56,7 +57,7 @@ ROUTES: Final = (
         "POST", "/api/v1/batches/{id}/undo", undo, "undo_batch", "Take a batch back",
         scope="tickets:write", query=NoParameters, body=UndoBatch, body_optional=True,
         example={"atomic": False, "lease_tokens": {"TH-1": 3}},
-        answer=BatchResult, takes=("Idempotency-Key",), sends=("TaskHub-Position",),
+        answer=BatchResult, takes=(IDEMPOTENCY_HEADER,), sends=(POSITION_HEADER,),
         problems=("no_such_batch", "already_undone", "undo_conflict", "batch_failed"),
     ),
 )  # fmt: skip

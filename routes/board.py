@@ -7,6 +7,7 @@ from aiohttp import web
 from routes.api import Route
 from routes.bodies import json_response, query_model
 from routes.keys import CALLER, TICKETS
+from taskhub.headers import POSITION_HEADER
 from taskhub.tickets.inputs import BoardQuery
 from taskhub.tickets.model import Board
 
@@ -15,13 +16,12 @@ async def get_board(request: web.Request) -> web.Response:
     """GET /api/v1/board → Board."""
     query = query_model(request, BoardQuery)
     board = await request.app[TICKETS].get_board(request[CALLER], query)
-    return json_response(board, headers={"TaskHub-Position": board.position})
+    return json_response(board, headers={POSITION_HEADER: board.position})
 
 
 ROUTES: Final = (
     Route(
         "GET", "/api/v1/board", get_board, "get_board", "See the tickets by status, now or as they were",
-        scope="tickets:read", query=BoardQuery, answer=Board, sends=("TaskHub-Position",),
-        problems=("position_expired",),
+        scope="tickets:read", query=BoardQuery, answer=Board, sends=(POSITION_HEADER,),
     ),
 )  # fmt: skip

@@ -17,6 +17,7 @@ from multidict import CIMultiDict, istr
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from routes.errors import MAX_FAULTS, Fault, Problem, json_pointer, validation_faults
+from taskhub.headers import IDEMPOTENCY_HEADER
 from taskhub.tickets.fields import suggested_name
 from taskhub.tickets.inputs import IdempotencyKey
 
@@ -38,7 +39,7 @@ MAX_FIELDS: Final = 100
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
-_IDEMPOTENCY_HEADER: Final = istr("Idempotency-Key")
+_IDEMPOTENCY_HEADER: Final = istr(IDEMPOTENCY_HEADER)
 _JSON_HEADERS: Final = CIMultiDict({hdrs.CONTENT_TYPE: "application/json", hdrs.CACHE_CONTROL: "no-store"})
 _JSON_TYPE: Final = re.compile(r"application/(?:[\w.-]+\+)?json")
 
@@ -146,7 +147,7 @@ def idempotency_key(request: web.Request) -> str | None:
         reason = "is there more than once"
     except ValidationError:
         reason = "must be 1 to 200 printable ASCII characters without spaces"
-    raise Problem.of("bad_header", [Fault(reason, header="Idempotency-Key")])
+    raise Problem.of("bad_header", [Fault(reason, header=IDEMPOTENCY_HEADER)])
 
 
 def query_model(request: web.Request, model: type[M]) -> M:

@@ -7,13 +7,14 @@ from aiohttp import hdrs, web
 
 from routes.access import MCP_PATHS
 from routes.hosts import HostRules, same_origin
+from taskhub.headers import IDEMPOTENCY_HEADER, LEASE_HEADER
 from taskhub.mcp.host import CORS_ALLOW_HEADER_PREFIX, CORS_ALLOW_HEADERS, CORS_EXPOSE_HEADERS
 
 MAX_AGE_S: Final = 600
 _MCP_PARAM: Final = re.compile(rf"{CORS_ALLOW_HEADER_PREFIX}[\w-]{{1,100}}", re.IGNORECASE | re.ASCII)
 _API_HEADERS: Final = (
-    "Accept", "Authorization", "Cache-Control", "Content-Type", "Idempotency-Key", "If-Match", "Last-Event-ID",
-    "Prefer", "TaskHub-Lease-Token", "X-API-Key", "X-Request-ID", "X-TaskHub-Actor",
+    "Accept", "Authorization", "Cache-Control", "Content-Type", IDEMPOTENCY_HEADER, "If-Match", "Last-Event-ID",
+    "Prefer", LEASE_HEADER, "X-API-Key", "X-Request-ID", "X-TaskHub-Actor",
 )  # fmt: skip
 _API_EXPOSED: Final = "ETag, Location, Retry-After, TaskHub-Position, TaskHub-Stream, WWW-Authenticate, X-Request-ID"
 _MCP_EXPOSED: Final = ", ".join((*CORS_EXPOSE_HEADERS, "X-Request-ID"))

@@ -15,6 +15,7 @@ from routes.errors import Fault, Problem
 from routes.keys import BROADCASTER, EVENT_LOG, LIFECYCLE, TICKETS
 from routes.positions import parse_start
 from routes.stream import read_filter
+from taskhub.headers import POSITION_HEADER
 
 
 class PollParameters(BaseModel):
@@ -68,13 +69,13 @@ async def poll(request: web.Request) -> web.Response:
     found = await poller.poll(caller.principal.workspace, start, selected, limit=given.limit, wait_s=given.wait)
     position, more = str(found.position), b"true" if found.more else b"false"
     body = b'{"events":[' + b",".join(found.events) + b'],"position":"' + position.encode() + b'","more":' + more + b"}"
-    return json_response(body, headers={"TaskHub-Position": position})
+    return json_response(body, headers={POSITION_HEADER: position})
 
 
 ROUTES: Final = (
     Route(
         "GET", "/api/v1/events", poll, "list_events", "Read the event log, by polling or long polling",
-        scope="events:read", query=PollParameters, filters=True, answer=EventPage, sends=("TaskHub-Position",),
+        scope="events:read", query=PollParameters, filters=True, answer=EventPage, sends=(POSITION_HEADER,),
         problems=("position_expired",),
         head=False,  # it would wait for events that it cannot show
     ),

@@ -7,7 +7,8 @@ from aiohttp import web
 from routes.api import Route
 from routes.bodies import NoParameters, idempotency_key, json_response, no_parameters, query_model, read_model
 from routes.keys import CALLER, TICKETS
-from routes.tickets import lease_token, stamps
+from routes.tickets import HELD, STAMPS, lease_token, stamps
+from taskhub.headers import IDEMPOTENCY_HEADER
 from taskhub.tickets.inputs import ClaimNext, NewClaim, ProgressReport, Release, Renewal
 from taskhub.tickets.model import Claimed, Reported, Written
 
@@ -69,37 +70,35 @@ async def report_progress(request: web.Request) -> web.Response:
     return json_response(reported, headers=stamps(reported))
 
 
-_WRITES: Final = ("Idempotency-Key",)
-_HELD: Final = ("Idempotency-Key", "TaskHub-Lease-Token")
-_STAMPS: Final = ("ETag", "TaskHub-Position")
+_WRITES: Final = (IDEMPOTENCY_HEADER,)
 
 ROUTES: Final = (
     Route(
         "PUT", "/api/v1/tickets/{key}/lease", claim, "claim_ticket", "Claim a ticket, to work on it alone",
         scope="tickets:write", query=NoParameters, body=NewClaim, body_optional=True, example={"lease_seconds": 900},
-        answer=Claimed, takes=_WRITES, sends=_STAMPS,
+        answer=Claimed, takes=_WRITES, sends=STAMPS,
         problems=("lease_held", "not_claimable", "blocked", "take_over_refused", "draining"),
     ),
     Route(
         "POST", "/api/v1/tickets/claim-next", claim_next, "claim_next", "Claim the next ticket that is ready",
         scope="tickets:write", query=NoParameters, body=ClaimNext, body_optional=True, example={"label": ["ux"]},
-        answer=Claimed, takes=_WRITES, sends=_STAMPS, problems=("nothing_ready", "draining"),
+        answer=Claimed, takes=_WRITES, sends=STAMPS, problems=("nothing_ready", "draining"),
     ),
     Route(
         "PATCH", "/api/v1/tickets/{key}/lease", renew, "renew_lease", "Keep a ticket for longer",
         scope="tickets:write", query=NoParameters, body=Renewal, body_optional=True, example={"lease_seconds": 900},
-        answer=Claimed, takes=_HELD, sends=_STAMPS,
+        answer=Claimed, takes=HELD, sends=STAMPS,
     ),
     Route(
         "DELETE", "/api/v1/tickets/{key}/lease", release, "release_ticket", "Give a ticket back",
         detail="What is asked for stands in the body or in the query, for clients that send no body with DELETE.",
         scope="tickets:write", query=Release, body=Release, body_optional=True, example={"status": "received"},
-        answer=Written, takes=_HELD, sends=_STAMPS,
+        answer=Written, takes=HELD, sends=STAMPS,
     ),
     Route(
         "POST", "/api/v1/tickets/{key}/progress", report_progress, "report_progress",
         "Say how far the work is, and keep the ticket for longer",
         scope="tickets:write", query=NoParameters, body=ProgressReport, example={"percent": 50, "note": "Half of it"},
-        answer=Reported, takes=_HELD, sends=_STAMPS,
+        answer=Reported, takes=HELD, sends=STAMPS,
     ),
 )  # fmt: skip

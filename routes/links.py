@@ -10,7 +10,8 @@ from routes.api import Route
 from routes.bodies import Items, NoParameters, idempotency_key, json_response, no_parameters, read_model
 from routes.errors import Problem, validation_faults
 from routes.keys import CALLER, TICKETS
-from routes.tickets import expected_version, lease_token, stamps
+from routes.tickets import HELD, STAMPS, expected_version, lease_token, stamps
+from taskhub.headers import IDEMPOTENCY_HEADER
 from taskhub.tickets.inputs import Key, NewAttachment, NewRelation
 from taskhub.tickets.model import Attachment, Include, Relation, RelationName, Written
 
@@ -126,10 +127,8 @@ def _removed(request: web.Request, written: Written) -> web.Response:
     return web.Response(status=204, headers={**stamps(written), "Cache-Control": "no-store"})
 
 
-_HELD: Final = ("Idempotency-Key", "TaskHub-Lease-Token")
-_REMOVES: Final = (*_HELD, "Prefer")
-_STAMPS: Final = ("ETag", "TaskHub-Position")
-_REMOVED: Final = (*_STAMPS, "Preference-Applied")
+_REMOVES: Final = (*HELD, "Prefer")
+_REMOVED: Final = (*STAMPS, "Preference-Applied")
 
 ROUTES: Final = (
     Route(
@@ -139,7 +138,7 @@ ROUTES: Final = (
     ),
     Route(
         "POST", "/api/v1/tickets/{key}/restore", restore, "restore_ticket", "Bring a deleted ticket back",
-        scope="tickets:write", query=NoParameters, answer=Written, takes=("Idempotency-Key", "If-Match"), sends=_STAMPS,
+        scope="tickets:write", query=NoParameters, answer=Written, takes=(IDEMPOTENCY_HEADER, "If-Match"), sends=STAMPS,
         finds_deleted=True,
     ),
     Route(
@@ -150,7 +149,7 @@ ROUTES: Final = (
         "POST", "/api/v1/tickets/{key}/relations", link, "link_tickets", "Relate a ticket to another one",
         scope="tickets:write", query=NoParameters, body=NewRelation,
         example={"relation": "blocked_by", "other": "TH-2"},
-        answer=Written, status=201, also=(200,), takes=_HELD, sends=_STAMPS, problems=("cycle",),
+        answer=Written, status=201, also=(200,), takes=HELD, sends=STAMPS, problems=("cycle",),
     ),
     Route(
         "DELETE", "/api/v1/tickets/{key}/relations/{relation}/{other}", unlink, "unlink_tickets", "Undo a relation",
@@ -165,7 +164,7 @@ ROUTES: Final = (
         "POST", "/api/v1/tickets/{key}/attachments", attach, "add_attachment", "Attach a link to a file",
         scope="tickets:write", query=NoParameters, body=NewAttachment,
         example={"file_name": "log.txt", "url": "https://example.org/log.txt"},
-        answer=Written, status=201, takes=_HELD, sends=_STAMPS,
+        answer=Written, status=201, takes=HELD, sends=STAMPS,
     ),
     Route(
         "DELETE", "/api/v1/tickets/{key}/attachments/{no}", detach, "remove_attachment", "Remove an attachment",

@@ -21,10 +21,11 @@ from routes.hosts import HostRules, target_authority
 from routes.keys import AUTH, CALLER, REQUEST_ID
 from taskhub import logs
 from taskhub.auth.principal import AuthProvider, Caller, Origin
+from taskhub.headers import IDEMPOTENCY_HEADER
 from taskhub.settings import Settings, is_loopback
 
 MAX_QUERY_BYTES: Final = 4096
-MAX_HEADER_BYTES: Final = (("Last-Event-ID", 256), ("Idempotency-Key", 200), ("If-Match", 200))
+MAX_HEADER_BYTES: Final = (("Last-Event-ID", 256), (IDEMPOTENCY_HEADER, 200), ("If-Match", 200))
 """Headers whose values go on to where they cost something."""
 CONTENT_SECURITY_POLICY: Final = (
     "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"

@@ -22,6 +22,7 @@ from broadcaster.filters import FILTER_NAMES, MAX_VALUES
 from routes.api import JSON, Route
 from routes.errors import CODES
 from taskhub.auth.providers import ACTOR_HEADER
+from taskhub.headers import IDEMPOTENCY_HEADER, LEASE_HEADER, POSITION_HEADER
 from taskhub.tickets.inputs import IdempotencyKey
 
 Json = dict[str, Any]
@@ -56,7 +57,7 @@ _FILTERS: Final[Mapping[str, str]] = {
 _OF_STATE: Final = "of the event's ticket, before or after the change"
 
 _REQUEST_HEADERS: Final[Mapping[str, tuple[str, Json]]] = {
-    "Idempotency-Key": (
+    IDEMPOTENCY_HEADER: (
         "makes a repeat of the same request harmless for 24 hours: it gets the first one's answer",
         TypeAdapter(IdempotencyKey).json_schema(),
     ),
@@ -70,7 +71,7 @@ _REQUEST_HEADERS: Final[Mapping[str, tuple[str, Json]]] = {
         "return=representation: be told what the write did",
         {"type": "string", "examples": ["return=representation"]},
     ),
-    "TaskHub-Lease-Token": ("the token of the lease under which the ticket is held", {"type": "string"}),
+    LEASE_HEADER: ("the token of the lease under which the ticket is held", {"type": "string"}),
     ACTOR_HEADER: (
         "who calls, such as agent:triage-bot; a bare name is an agent's. Only without a key it may be user:alice",
         {"type": "string", "examples": ["agent:triage-bot"]},
@@ -84,7 +85,7 @@ _ANSWER_HEADERS: Final[Mapping[str, str]] = {
     "Retry-After": "seconds after which to try again",
     "WWW-Authenticate": "how to authenticate",
     "Preference-Applied": "the preference that was followed",
-    "TaskHub-Position": "listening from here misses nothing that happened after what this answer tells",
+    POSITION_HEADER: "listening from here misses nothing that happened after what this answer tells",
     "TaskHub-Stream": "the id of the stream",
 }
 _HEADERS_OF_PROBLEMS: Final = {401: "WWW-Authenticate", 429: "Retry-After", 503: "Retry-After"}

@@ -24,6 +24,7 @@ from routes.bodies import (
 from routes.errors import Fault, Problem, event_faults
 from routes.keys import BROADCASTER, PUBLISHER
 from taskhub.auth.principal import Caller
+from taskhub.headers import IDEMPOTENCY_HEADER, POSITION_HEADER
 
 
 class PublishedEvent(BaseModel):
@@ -92,7 +93,7 @@ async def _publish(
     key = idempotency_key(request)
     if key is not None and len(stored) != len(drafts):
         # A transient event leaves nothing behind by which a repeat could be told from a new one.
-        raise Problem.of("bad_header", [Fault("cannot be used with transient events", header="Idempotency-Key")])
+        raise Problem.of("bad_header", [Fault("cannot be used with transient events", header=IDEMPOTENCY_HEADER)])
     events_stored: Iterator[Event] = iter(())
     position: str | None = None
     replayed = False
@@ -131,7 +132,7 @@ def _drafts(caller: Caller, events: Sequence[PublishedEvent], prefix: str) -> li
 
 
 def _created(answer: Published | PublishedAll) -> web.Response:
-    stamp = None if answer.position is None else {"TaskHub-Position": answer.position}
+    stamp = None if answer.position is None else {POSITION_HEADER: answer.position}
     return json_response(answer, status=201, headers=stamp)
 
 
@@ -140,12 +141,12 @@ ROUTES: Final = (
         "POST", "/events", publish, "publish_event", "Publish an event of your own",
         scope="events:publish", query=NoParameters, body=PublishedEvent,
         example={"type": "build.finished", "subject": "repo/main", "data": {"ok": True}},
-        answer=Published, status=201, takes=("Idempotency-Key",), sends=("TaskHub-Position",),
+        answer=Published, status=201, takes=(IDEMPOTENCY_HEADER,), sends=(POSITION_HEADER,),
     ),
     Route(
         "POST", "/events/batch", publish_batch, "publish_events", "Publish several events: all of them or none",
         scope="events:publish", query=NoParameters, body=PublishedBatch,
         example={"events": [{"type": "build.started", "data": {}}, {"type": "build.finished", "data": {}}]},
-        answer=PublishedAll, status=201, takes=("Idempotency-Key",), sends=("TaskHub-Position",),
+        answer=PublishedAll, status=201, takes=(IDEMPOTENCY_HEADER,), sends=(POSITION_HEADER,),
     ),
 )  # fmt: skip

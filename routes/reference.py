@@ -10,6 +10,7 @@ from pydantic import BaseModel, StringConstraints
 from routes.api import Handler, Route
 from routes.bodies import Items, NoParameters, idempotency_key, json_response, query_model, read_model
 from routes.keys import CALLER, TICKETS
+from taskhub.headers import IDEMPOTENCY_HEADER, POSITION_HEADER
 from taskhub.tickets.inputs import Name
 from taskhub.tickets.model import CategoryDetail, Reference, ReferenceKind, ReferenceWritten, Status, User
 from taskhub.tickets.reference_inputs import CHANGE, NEW
@@ -67,9 +68,7 @@ def create(kind: ReferenceKind) -> Handler:
         new = await read_model(request, NEW[kind])
         written = await request.app[TICKETS].create_reference(request[CALLER], kind, new, idempotency_key=key)
         location = f"{request.path}/{quote(written.id, safe='')}"
-        return json_response(
-            written, status=201, headers={hdrs.LOCATION: location, "TaskHub-Position": written.position}
-        )
+        return json_response(written, status=201, headers={hdrs.LOCATION: location, POSITION_HEADER: written.position})
 
     return handle
 
@@ -84,7 +83,7 @@ def change(kind: ReferenceKind) -> Handler:
         written = await request.app[TICKETS].change_reference(
             request[CALLER], kind, request.match_info["id"], asked, idempotency_key=key
         )
-        return json_response(written, headers={"TaskHub-Position": written.position})
+        return json_response(written, headers={POSITION_HEADER: written.position})
 
     return handle
 
@@ -97,7 +96,7 @@ def remove(kind: ReferenceKind) -> Handler:
         written = await request.app[TICKETS].remove_reference(
             request[CALLER], kind, request.match_info["id"], idempotency_key=idempotency_key(request)
         )
-        return web.Response(status=204, headers={"TaskHub-Position": written.position})
+        return web.Response(status=204, headers={POSITION_HEADER: written.position})
 
     return handle
 
@@ -127,7 +126,7 @@ def _changing(kind: ReferenceKind) -> tuple[Route, ...]:
     path, name = f"/api/v1/{kind.replace('_', '-')}", _SINGULAR[kind]
     words, one = name.replace("_", " "), f"{path}/{{id}}"
     article = "an" if name[0] in "aeio" else "a"
-    key, position = ("Idempotency-Key",), ("TaskHub-Position",)
+    key, position = (IDEMPOTENCY_HEADER,), (POSITION_HEADER,)
     return (
         Route(
             "POST", path, create(kind), f"create_{name}", f"Add {article} {words}",

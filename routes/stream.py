@@ -27,6 +27,7 @@ from routes.keys import BROADCASTER, SETTINGS, TICKETS
 from routes.middlewares import GATE
 from routes.positions import parse_start, printable, resume_start
 from taskhub.auth.principal import Caller
+from taskhub.headers import POSITION_HEADER
 from taskhub.tickets.errors import StorageBusy
 from taskhub.tickets.reference import UnknownFilterValue
 from taskhub.tickets.service import TicketService
@@ -92,7 +93,7 @@ async def _serve(request: web.Request, subscriber: Subscriber, caller: Caller) -
     settings = request.app[SETTINGS]
     headers = {
         "TaskHub-Stream": subscriber.id,
-        "TaskHub-Position": str(subscriber.began_at),
+        POSITION_HEADER: str(subscriber.began_at),
     }
     kind = outlet.EventStream if subscriber.request.format.kind == "sse" else outlet.LineStream
     response: outlet.Head = kind(headers)
@@ -250,7 +251,7 @@ def _goodbye(refused: StreamRefused) -> web.Response:
 
 def _head_only(media: Media, position: Position) -> web.StreamResponse:
     content_type = outlet.SSE_TYPE if media == "sse" else outlet.NDJSON_TYPE
-    headers = {**outlet.STREAM_HEADERS, hdrs.CONTENT_TYPE: content_type, "TaskHub-Position": str(position)}
+    headers = {**outlet.STREAM_HEADERS, hdrs.CONTENT_TYPE: content_type, POSITION_HEADER: str(position)}
     return web.StreamResponse(headers=headers)
 
 
@@ -287,7 +288,7 @@ ROUTES: Final = (
         detail="Server-Sent Events, or a line of JSON each with `Accept: application/x-ndjson`. HEAD answers the "
         "headers alone, with the position of the log. Frames, positions and delivery are described in the README.",
         scope="events:read", query=StreamParameters, filters=True, media=(outlet.SSE_TYPE, outlet.NDJSON_TYPE),
-        takes=("Last-Event-ID",), sends=("TaskHub-Stream", "TaskHub-Position"),
+        takes=("Last-Event-ID",), sends=("TaskHub-Stream", POSITION_HEADER),
         problems=("not_acceptable", "too_many_streams", "draining", "overloaded"),
     ),
 )  # fmt: skip

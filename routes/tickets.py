@@ -11,11 +11,10 @@ from routes.api import Route
 from routes.bodies import Items, NoParameters, idempotency_key, json_response, query_model, read_model
 from routes.errors import Fault, Problem
 from routes.keys import CALLER, TICKETS
-from taskhub.remote import LEASE_HEADER
-from taskhub.tickets.inputs import AsOf, NewComment, NewTicket, TicketChange, TicketQuery
+from taskhub.headers import IDEMPOTENCY_HEADER, LEASE_HEADER, POSITION_HEADER
+from taskhub.tickets.inputs import MAX_HISTORY, AsOf, NewComment, NewTicket, TicketChange, TicketQuery
 from taskhub.tickets.model import Comment, HistoryEntry, Include, TicketDetail, TicketPage, Written
 
-MAX_HISTORY: Final = 500
 _COMMENTS: Final[tuple[Include, ...]] = ("comments",)
 _HISTORY: Final[tuple[Include, ...]] = ("history",)
 _ETAG: Final = re.compile(r'"(\d{1,9})"')
@@ -40,7 +39,7 @@ async def list_tickets(request: web.Request) -> web.Response:
     """GET /api/v1/tickets → TicketPage."""
     query = query_model(request, TicketQuery)
     page = await request.app[TICKETS].list_tickets(request[CALLER], query)
-    return json_response(page, headers={"TaskHub-Position": page.position})
+    return json_response(page, headers={POSITION_HEADER: page.position})
 
 
 async def create_ticket(request: web.Request) -> web.Response:
@@ -141,34 +140,33 @@ def lease_token(request: web.Request) -> int | None:
 
 def stamps(written: Written) -> dict[str, str]:
     """The version as ETag, and the position from which to listen on."""
-    return {hdrs.ETAG: f'"{written.version}"', "TaskHub-Position": written.position}
+    return {hdrs.ETAG: f'"{written.version}"', POSITION_HEADER: written.position}
 
 
-_WRITES: Final = ("Idempotency-Key",)
-_HELD: Final = ("Idempotency-Key", "TaskHub-Lease-Token")
-_STAMPS: Final = ("ETag", "TaskHub-Position")
+_WRITES: Final = (IDEMPOTENCY_HEADER,)
+HELD: Final = (IDEMPOTENCY_HEADER, LEASE_HEADER)
+STAMPS: Final = ("ETag", POSITION_HEADER)
 
 ROUTES: Final = (
     Route(
         "GET", "/api/v1/tickets", list_tickets, "list_tickets", "List tickets, a page at a time",
-        scope="tickets:read", query=TicketQuery, answer=TicketPage, sends=("TaskHub-Position",),
+        scope="tickets:read", query=TicketQuery, answer=TicketPage, sends=(POSITION_HEADER,),
     ),
     Route(
         "POST", "/api/v1/tickets", create_ticket, "create_ticket", "Create a ticket",
         scope="tickets:write", query=NoParameters, body=NewTicket, example={"summary": "Printer is on fire"},
-        answer=Written, status=201, takes=_WRITES, sends=("Location", *_STAMPS),
+        answer=Written, status=201, takes=_WRITES, sends=("Location", *STAMPS),
     ),
     Route(
         "GET", "/api/v1/tickets/{key}", get_ticket, "get_ticket", "Read a ticket, its version as ETag",
         scope="tickets:read", query=DetailParameters, answer=TicketDetail, sends=("ETag",),
-        problems=("position_expired",),
     ),
     Route(
         "PATCH", "/api/v1/tickets/{key}", update_ticket, "update_ticket",
         "Change a ticket: absent fields are kept, null ones cleared",
         scope="tickets:write", query=NoParameters, body=TicketChange,
         example={"status": "in_progress", "comment": "On it"},
-        answer=Written, takes=(*_HELD, "If-Match"), sends=_STAMPS,
+        answer=Written, takes=(*HELD, "If-Match"), sends=STAMPS,
     ),
     Route(
         "GET", "/api/v1/tickets/{key}/comments", list_comments, "list_comments", "List comments, oldest first",
@@ -177,7 +175,7 @@ ROUTES: Final = (
     Route(
         "POST", "/api/v1/tickets/{key}/comments", add_comment, "add_comment", "Add a comment",
         scope="tickets:write", query=NoParameters, body=NewComment, example={"comment": "On it"},
-        answer=Written, status=201, takes=_HELD, sends=_STAMPS,
+        answer=Written, status=201, takes=HELD, sends=STAMPS,
     ),
     Route(
         "GET", "/api/v1/tickets/{key}/history", list_history, "list_history",

@@ -17,6 +17,7 @@ from pydantic import BaseModel, TypeAdapter
 from broadcaster.filters import FILTER_NAMES
 from taskhub.auth.principal import Caller
 from taskhub.auth.providers import ACTOR_HEADER
+from taskhub.headers import IDEMPOTENCY_HEADER, LEASE_HEADER
 from taskhub.remote_errors import RemoteUnavailable, error_of, parsed
 from taskhub.storage.names import normalise
 from taskhub.tickets.errors import (
@@ -68,7 +69,6 @@ MAX_ANSWER_BYTES: Final = 32 * 1024 * 1024
 # Before the second and the third attempt. After that the caller decides: it knows how long it can wait.
 RETRY_DELAYS_S: Final = (0.2, 1.0)
 MAX_RETRY_AFTER_S: Final = 5.0
-LEASE_HEADER: Final = "TaskHub-Lease-Token"
 # Filters of a list that name reference data.
 _NAMED: Final = ("person_in_charge", "account", "status", "category")
 _KEY: Final = re.compile(r"[A-Za-z0-9-]{1,40}")
@@ -421,7 +421,7 @@ class RemoteTickets:
         headers: Mapping[str, str] | None = None,
     ) -> _Written:
         key = idempotency_key or f"auto-{uuid.uuid4().hex}"
-        sent = {**(headers or {}), "Idempotency-Key": key}
+        sent = {**(headers or {}), IDEMPOTENCY_HEADER: key}
         content = None
         if body is not None:
             content = orjson.dumps(body.model_dump(mode="json", exclude_unset=True))

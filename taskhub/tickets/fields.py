@@ -2,9 +2,10 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from broadcaster.filters import nearest
+from taskhub.tickets.keys import number_of
 from taskhub.tickets.model import Priority, ReferenceKind
 
 PRIORITIES: Final[tuple[Priority, ...]] = ("none", "low", "medium", "high", "urgent")
@@ -74,6 +75,13 @@ _SYNONYMS: Final = (
     ("percent", "progress"),
 )
 """Names that mean the same to different faces, or to people who come from another tracker; the best one first."""
+
+
+def stored(field: Field, value: Any, key_prefix: str) -> Any:
+    """A value of `changes` as a record holds it."""
+    if field.name == "parent":
+        return None if value is None else number_of(key_prefix, value)
+    return tuple(value) if field.name == "labels" else value
 
 
 def suggested_name(unknown: str, allowed: Collection[str]) -> str | None:

@@ -5,7 +5,7 @@ an id or a name; the service resolves them. `extra="forbid"`: an unknown field i
 """
 
 from datetime import date, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
@@ -23,6 +23,9 @@ def _without_comma(label: str) -> str:
 def _or_null(text: str | None) -> str | None:
     return text or None
 
+
+MAX_HISTORY: Final = 500
+"""Events of a ticket that one answer tells of."""
 
 LongText = Annotated[str, StringConstraints(max_length=65_536)]
 Summary = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]

@@ -11,6 +11,11 @@ def key_of(prefix: str, no: int) -> str:
     return f"{prefix}-{no}"
 
 
+def no_of(key: str) -> int:
+    """The number in a key that `key_of` made."""
+    return int(key.rpartition("-")[2])
+
+
 def number_of(prefix: str, key: str) -> int | None:
     """The number in `key`, written in any case, or None when it is no key of this workspace."""
     found = _KEY.fullmatch(unicodedata.normalize("NFKC", key).strip().upper())

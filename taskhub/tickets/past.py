@@ -21,11 +21,11 @@ from taskhub.storage.schema import events
 from taskhub.storage.times import to_text
 from taskhub.storage.transaction import WorkspaceState
 from taskhub.tickets.errors import InputProblem, InvalidInput
-from taskhub.tickets.fields import FIELDS
+from taskhub.tickets.fields import FIELDS, stored
 from taskhub.tickets.keys import key_of, number_of
-from taskhub.tickets.model import Ref, ReferenceKind, Ticket, TicketState
+from taskhub.tickets.model import Ref, Ticket, TicketState
 from taskhub.tickets.record import TicketRecord
-from taskhub.tickets.reference import References
+from taskhub.tickets.reference import KIND_OF_FILTER, References
 from taskhub.tickets.views import full
 
 _E: Final = events.c
@@ -50,10 +50,6 @@ _THEN: Final = select(_E.type, _E.data).where(
 _LATER: Final = (
     select(_E.data).where(*_ABOUT_TICKETS, _E.subject == bindparam("key"), _E.seq > bindparam("seq")).order_by(_E.seq)
 )
-_KINDS: Final[dict[str, ReferenceKind]] = {
-    "status": "statuses", "assignee": "users", "requestor": "users", "account": "accounts", "category": "categories",
-    "channel": "request_channels",
-}  # fmt: skip
 _CHUNK: Final = 500
 
 
@@ -97,7 +93,7 @@ class Past:
             for name, (old, _) in (orjson.loads(row.data).get("changes") or {}).items():
                 before.setdefault(name, old)
         # What a reference names may have been removed since: the state of then has the names.
-        values = {f.column: self._stored(f.name, before[f.event]) for f in FIELDS if f.event in before}
+        values = {f.column: stored(f, before[f.event], self.state.key_prefix) for f in FIELDS if f.event in before}
         values["status_id"] = record.status_id
         return replace(
             full(replace(record, **values), self.references, self.state.key_prefix),
@@ -106,17 +102,11 @@ class Past:
             requestor=state.requestor, account=state.account, category=state.category, request_channel=state.channel,
         )  # fmt: skip
 
-    def _stored(self, name: str, value: Any) -> Any:
-        """A value of `changes` as the record holds it."""
-        if name == "parent" and value is not None:
-            return number_of(self.state.key_prefix, value)
-        return tuple(value) if name == "labels" else value
-
     def _named_as_today(self, found: dict[str, Any]) -> TicketState:
         # Events of before there were leases do not tell of them.
         state = _STATE.validate_python({"blocked": False, "lease": None, **found})
         named: dict[str, Any] = {}
-        for name, kind in _KINDS.items():
+        for name, kind in KIND_OF_FILTER.items():
             ref: Ref | None = getattr(state, name)
             if ref is not None and ref.id in self.references.entries[kind].by_id:
                 named[name] = self.references.ref(kind, ref.id)

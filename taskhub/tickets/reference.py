@@ -22,7 +22,7 @@ ROLES: Final = ("requester", "agent", "manager", "viewer", "operator")
 MAX_ALLOWED: Final = 50
 """How many values an error lists."""
 
-_KIND_OF_FILTER: Final[Mapping[str, ReferenceKind]] = {
+KIND_OF_FILTER: Final[Mapping[str, ReferenceKind]] = {
     "status": "statuses",
     "assignee": "users",
     "requestor": "users",
@@ -181,7 +181,7 @@ class CallerResolver:
         """The id that events carry for `value`. Raises UnknownFilterValue."""
         if field == "actor":
             return self._principal.actor if value == "me" else value
-        if (kind := _KIND_OF_FILTER.get(field)) is not None:
+        if (kind := KIND_OF_FILTER.get(field)) is not None:
             return self._resolve_reference(kind, value)
         known: Sequence[str] = {"phase": PHASES, "priority": PRIORITIES}.get(field, ())
         spelled = normalise(value)

@@ -43,6 +43,7 @@ from taskhub.tickets.inputs import (
     TicketQuery,
     UndoBatch,
 )
+from taskhub.tickets.keys import no_of
 from taskhub.tickets.model import (
     Batch,
     BatchResult,
@@ -484,7 +485,7 @@ class TicketService:
                 yield page
             if len(page) < EXPORT_AT_A_TIME:
                 return
-            last = int(page[-1].key.rpartition("-")[2])
+            last = no_of(page[-1].key)
 
     async def import_file(self, caller: Caller, file: BinaryIO, form: Format, *, strict: bool = False) -> Imported:
         """Take the rows of a file in, each by itself; with `strict` all of them or none.

@@ -11,7 +11,7 @@ from taskhub.storage.schema import events
 from taskhub.tickets import leases
 from taskhub.tickets.changes import changes_between, type_of_change
 from taskhub.tickets.errors import Conflict, InvalidInput, LeaseHeld, LeaseLost, UndoConflict
-from taskhub.tickets.fields import FIELDS, Field
+from taskhub.tickets.fields import FIELDS, Field, stored
 from taskhub.tickets.keys import key_of, number_of
 from taskhub.tickets.model import Written
 from taskhub.tickets.record import TicketRecord
@@ -92,13 +92,7 @@ def undo(unit: TicketUnit, batch_id: str, past: Past, lease_token: int | None) -
 
 def _values(unit: TicketUnit, past: Past) -> list[tuple[Field, Any]]:
     """The fields with what records held in them."""
-    return [(_FIELDS[name], _stored(unit, _FIELDS[name], pair[0])) for name, pair in past.changes.items()]
-
-
-def _stored(unit: TicketUnit, field: Field, value: Any) -> Any:
-    if field.name == "parent":
-        return None if value is None else number_of(unit.prefix, value)
-    return tuple(value) if field.name == "labels" else value
+    return [(_FIELDS[name], stored(_FIELDS[name], pair[0], unit.prefix)) for name, pair in past.changes.items()]
 
 
 def _since(unit: TicketUnit, past: Past, before: TicketRecord) -> list[Conflict]:

@@ -177,3 +177,10 @@ async def test_an_unknown_parameter_is_an_error(hub: Hub, method: str, path: str
     answer = await hub.request(method, f"{URL}{path}?x=1", json=None if method == "GET" else {})
 
     assert (answer.status, answer.code) == (400, "bad_parameter")
+
+
+async def test_a_ticket_has_no_relation_to_itself_to_end(hub: Hub) -> None:
+    answer = await delete(hub, f"{URL}/relations/related/TH-1")
+
+    assert (answer.status, answer.code) == (400, "bad_parameter")
+    assert "no relation to itself" in answer.named["other"]["reason"]
