@@ -8,11 +8,12 @@ from typing import Final
 from sqlalchemy import ColumnElement, func, select, tuple_
 
 from taskhub.storage.schema import tickets
+from taskhub.tickets.keys import no_of
 from taskhub.tickets.model import Board, BoardColumn, Phase, Ref, TicketState
 from taskhub.tickets.past import Past, chunks
 from taskhub.tickets.queries import ResolvedQuery, conditions_of, matches
 from taskhub.tickets.reads import Reading
-from taskhub.tickets.record import record_of, select_records
+from taskhub.tickets.record import record_of, select_compact
 from taskhub.tickets.views import compact
 
 _T: Final = tickets.c
@@ -82,7 +83,7 @@ class _Reader:
         return found
 
     def _by_age(self, status_id: str) -> Iterator[tuple[int, TicketState]]:
-        statement = select_records().where(*self._conditions, _T.status_id == status_id).order_by(*_NEWEST_FIRST)
+        statement = select_compact().where(*self._conditions, _T.status_id == status_id).order_by(*_NEWEST_FIRST)
         page_size, after = self._limit, None
         while True:
             page = statement if after is None else statement.where(tuple_(_T.updated_at, _T.no) < after)
@@ -106,4 +107,4 @@ class _Reader:
                 column.tickets = heapq.nlargest(self._limit, column.tickets, key=self._age)
 
     def _age(self, state: TicketState) -> tuple[str, int]:
-        return state.updated_at, int(state.key.rpartition("-")[2])
+        return state.updated_at, no_of(state.key)

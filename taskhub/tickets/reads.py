@@ -13,7 +13,7 @@ from taskhub.storage.schema import attachments, comments, events, ticket_relatio
 from taskhub.storage.transaction import workspace_state
 from taskhub.tickets.cursor import CursorCodec
 from taskhub.tickets.errors import InputProblem, InvalidInput, TicketGone, TicketNotFound
-from taskhub.tickets.inputs import TicketQuery
+from taskhub.tickets.inputs import MAX_HISTORY, TicketQuery
 from taskhub.tickets.keys import key_of, number_of
 from taskhub.tickets.model import (
     Attachment,
@@ -28,13 +28,13 @@ from taskhub.tickets.model import (
     TicketSnapshot,
     TicketState,
 )
+from taskhub.tickets.narrowing import narrowing
 from taskhub.tickets.past import Past, seq_of
 from taskhub.tickets.queries import conditions_of, cursor_after, list_rows, resolve
-from taskhub.tickets.record import TicketRecord, record_of, select_records
+from taskhub.tickets.record import TicketRecord, record_of, select_compact, select_records
 from taskhub.tickets.reference import ReferenceCache
 from taskhub.tickets.views import compact, filterable, full, lease_state
 
-MAX_HISTORY: Final = 500
 _SNAPSHOT_CHUNK: Final = 250
 
 
@@ -103,14 +103,16 @@ class Reading:
     def snapshot(self, matches: Filter) -> TicketSnapshot:
         """All tickets that match, by number."""
         found: list[TicketState] = []
+        narrower = narrowing(matches, self.references, self.state.key_prefix)
         last = 0
         while True:
             statement = (
-                select_records()
+                select_compact()
                 .where(
                     tickets.c.workspace_id == self.workspace,
                     tickets.c.deleted_at.is_(None),
                     tickets.c.no > last,
+                    *narrower,
                 )
                 .order_by(tickets.c.no)
                 .limit(_SNAPSHOT_CHUNK)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
-from sqlalchemy import Row, Select, and_, bindparam, delete, func, insert, select, update
+from sqlalchemy import Row, Select, and_, bindparam, delete, func, insert, null, select, update
 
 from taskhub.storage.schema import leases, ticket_labels, tickets
 from taskhub.storage.search import add_texts, replace_texts
@@ -86,6 +86,7 @@ class TicketRecord:
 
 
 _COLUMNS: Final = tuple(f.name for f in fields(TicketRecord) if f.name not in ("labels", "lease"))
+_LONG: Final = ("description", "remarks", "response_details")
 _LEASE: Final = tuple(f.name for f in fields(LeaseRecord))
 _LEASE_COLUMNS: Final = tuple(leases.c[name].label(f"lease_{name}") for name in _LEASE)
 _WITH_LEASE: Final = tickets.outerjoin(
@@ -118,6 +119,12 @@ _DELETE_LABELS: Final = delete(ticket_labels).where(
 def select_records() -> Select[*tuple[Any, ...]]:
     """A select of whole tickets, to be narrowed; `record_of` reads its rows."""
     return select(*(tickets.c[name] for name in _COLUMNS), _LABELS, *_LEASE_COLUMNS).select_from(_WITH_LEASE)
+
+
+def select_compact() -> Select[*tuple[Any, ...]]:
+    """The same for what is only shown in rows: the long texts, up to 192 KiB of a ticket, are null in its records."""
+    columns = (null().label(name) if name in _LONG else tickets.c[name] for name in _COLUMNS)
+    return select(*columns, _LABELS, *_LEASE_COLUMNS).select_from(_WITH_LEASE)
 
 
 def record_of(row: Row[*tuple[Any, ...]]) -> TicketRecord:
