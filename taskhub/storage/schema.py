@@ -183,6 +183,9 @@ tickets: Final = Table(
     Index(None, "workspace_id", "updated_at", "no"),
     Index(None, "workspace_id", "status_id", "no"),
     Index(None, "workspace_id", "assignee_id", "no"),
+    # Deleted tickets refer to them too, and who removes a row of those is checked against all.
+    Index("ix_tickets_account", "workspace_id", "account_id", "updated_at", "no"),
+    Index("ix_tickets_category", "workspace_id", "category_id", "updated_at", "no"),
     # Without what is deleted. The tickets of each status, somebody's too, are counted in the index alone (SQLite looks
     # at `deleted_at` even so), and it has the newest first.
     _of_present("board", "status_id", "updated_at", "no", "assignee_id", "deleted_at"),
@@ -332,7 +335,7 @@ idempotency_keys: Final = Table(
     Column("operation", Text, nullable=False),
     Column("key", Text, nullable=False),
     Column("fingerprint", Text, nullable=False, comment="SHA-256 of the request"),
-    Column("answer", Text, comment="null only inside the transaction that has the effect"),
+    Column("answer", Text, nullable=False, comment="of the first request, stored with its effect"),
     Column("created_at", Text, nullable=False),
     PrimaryKeyConstraint("workspace_id", "principal", "operation", "key"),
     Index(None, "created_at"),

@@ -70,7 +70,11 @@ class _Reader:
         return Board([BoardColumn(c.status, c.phase, c.count, c.tickets) for c in shown], position)
 
     def _counts(self, *narrower: ColumnElement[bool]) -> dict[str, int]:
-        statement = select(_T.status_id, func.count()).where(*self._conditions, *narrower).group_by(_T.status_id)
+        status: ColumnElement[str] = _T.status_id
+        if self._query.accounts is not None or self._query.categories is not None:
+            # By an expression: for the column, SQLite walks all tickets in its order and not the few of the account.
+            status = func.coalesce(_T.status_id, "")
+        statement = select(status, func.count()).where(*self._conditions, *narrower).group_by(status)
         return {row[0]: row[1] for row in self._connection.execute(statement)}
 
     def _newest(self, status_id: str, without: Collection[int]) -> list[TicketState]:
