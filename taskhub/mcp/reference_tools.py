@@ -1,4 +1,4 @@
-"""The tools that read reference data: the values that tickets refer to."""
+"""The tools that read reference data: the values that tickets can be given, so only those in use."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
@@ -16,12 +16,13 @@ _ALL: Final = "GET /api/v1/{} lists all of them"
 
 def reference_tools(tickets: Tickets) -> list[Tool[Any]]:
     async def get_users(caller: Caller, arguments: UsersArguments) -> ToolResult:
-        found = await tickets.users(caller, role=arguments.role)
+        found = [user for user in await tickets.users(caller, role=arguments.role) if user.active]
         labels = [f"{user.id} ({user.name}, {user.role})" for user in found]
         return render.items("users", found, labels, f"ask for one role, or {_ALL.format('users')}")
 
     async def get_category_details(caller: Caller, arguments: CategoryDetailsArguments) -> ToolResult:
-        found = await tickets.category_details(caller, category=arguments.category)
+        every = await tickets.category_details(caller, category=arguments.category)
+        found = [detail for detail in every if detail.active]
         labels = [f"{detail.id} ({detail.category.name}: {detail.name})" for detail in found]
         hint = f"ask for one category, or {_ALL.format('category-details')}"
         return render.items("category_details", found, labels, hint)
@@ -35,7 +36,7 @@ def reference_tools(tickets: Tickets) -> list[Tool[Any]]:
         name: str, title: str, description: str, read: Callable[[Caller], Awaitable[list[Reference]]]
     ) -> Tool[NoArguments]:
         async def run(caller: Caller, arguments: NoArguments) -> ToolResult:
-            found = await read(caller)
+            found = [item for item in await read(caller) if item.active]
             labels = [f"{item.id} ({item.name})" for item in found]
             return render.items(name, found, labels, _ALL.format(name.replace("_", "-")))
 

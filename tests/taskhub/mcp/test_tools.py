@@ -4,6 +4,8 @@ import orjson
 import pytest
 
 from taskhub.auth.principal import Caller, Principal
+from taskhub.tickets.model import ReferenceKind
+from taskhub.tickets.reference_inputs import CHANGE
 from taskhub.tickets.service import TicketService
 from tests.taskhub.mcp.calling import Tools
 from tests.taskhub.mcp.world import ALICE, data_of, text_of
@@ -384,3 +386,16 @@ async def test_a_column_by_another_trackers_name_is_answered_with_ours(tools: To
     assert (problem["parameter"], problem["did_you_mean"]) == ("fields/2", "summary")
     assert "'title' is not one of the allowed values; did you mean summary?" in error["message"]
     assert {"key", "summary", "assignee"} <= set(error["allowed"])
+
+
+async def test_what_is_no_longer_in_use_is_not_offered(tools: Tools, tickets: TicketService) -> None:
+    detail = (await tools("get_category_details", category="incident"))["category_details"][0]["id"]
+    of_each: list[tuple[ReferenceKind, str]] = [
+        ("users", "bob"), ("accounts", "acme"), ("category_details", detail), ("statuses", "verifying"),
+    ]  # fmt: skip
+    for kind, row in of_each:
+        await tickets.change_reference(ALICE, kind, row, CHANGE[kind].model_validate({"active": False}))
+
+        rows = (await tools(f"get_{kind}"))[kind]
+        assert rows
+        assert row not in [each["id"] for each in rows]
