@@ -12,10 +12,9 @@ from routes.bodies import Items, NoParameters, idempotency_key, json_response, q
 from routes.errors import Fault, Problem
 from routes.keys import CALLER, TICKETS
 from taskhub.headers import IDEMPOTENCY_HEADER, LEASE_HEADER, POSITION_HEADER
-from taskhub.tickets.inputs import MAX_HISTORY, AsOf, NewComment, NewTicket, TicketChange, TicketQuery
+from taskhub.tickets.inputs import MAX_COMMENTS, MAX_HISTORY, AsOf, NewComment, NewTicket, TicketChange, TicketQuery
 from taskhub.tickets.model import Comment, HistoryEntry, Include, TicketDetail, TicketPage, Written
 
-_COMMENTS: Final[tuple[Include, ...]] = ("comments",)
 _HISTORY: Final[tuple[Include, ...]] = ("history",)
 _ETAG: Final = re.compile(r'"(\d{1,9})"')
 _BARE_VERSION: Final = re.compile(r"\d{1,9}")
@@ -33,6 +32,11 @@ class DetailParameters(BaseModel):
 
 class HistoryParameters(BaseModel):
     limit: Annotated[int, Field(ge=1, le=MAX_HISTORY)] = 100
+
+
+class CommentParameters(BaseModel):
+    limit: Annotated[int, Field(ge=1, le=MAX_COMMENTS, description="the newest")] = MAX_COMMENTS
+    before: Annotated[int, Field(ge=1, le=2**63 - 1, description="a comment's id: only older ones")] | None = None
 
 
 async def list_tickets(request: web.Request) -> web.Response:
@@ -79,9 +83,11 @@ async def update_ticket(request: web.Request) -> web.Response:
 
 async def list_comments(request: web.Request) -> web.Response:
     """GET /api/v1/tickets/{key}/comments → items, oldest first."""
-    query_model(request, NoParameters)
-    detail = await request.app[TICKETS].get_ticket(request[CALLER], request.match_info["key"], include=_COMMENTS)
-    return json_response(Items(detail.comments or []))
+    asked = query_model(request, CommentParameters)
+    found = await request.app[TICKETS].comments(
+        request[CALLER], request.match_info["key"], limit=asked.limit, before=asked.before
+    )
+    return json_response(Items(found))
 
 
 async def add_comment(request: web.Request) -> web.Response:
@@ -169,8 +175,10 @@ ROUTES: Final = (
         answer=Written, takes=(*HELD, "If-Match"), sends=STAMPS,
     ),
     Route(
-        "GET", "/api/v1/tickets/{key}/comments", list_comments, "list_comments", "List comments, oldest first",
-        scope="tickets:read", query=NoParameters, answer=Items[Comment],
+        "GET", "/api/v1/tickets/{key}/comments", list_comments, "list_comments",
+        "List the newest comments, oldest first",
+        detail="Those before them: `before` with the id of the first one.",
+        scope="tickets:read", query=CommentParameters, answer=Items[Comment],
     ),
     Route(
         "POST", "/api/v1/tickets/{key}/comments", add_comment, "add_comment", "Add a comment",

@@ -26,6 +26,8 @@ def _or_null(text: str | None) -> str | None:
 
 MAX_HISTORY: Final = 500
 """Events of a ticket that one answer tells of."""
+MAX_COMMENTS: Final = 100
+"""Comments that come with a ticket: the newest."""
 
 LongText = Annotated[str, StringConstraints(max_length=65_536)]
 Summary = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]

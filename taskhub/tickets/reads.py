@@ -13,7 +13,7 @@ from taskhub.storage.schema import attachments, comments, events, ticket_relatio
 from taskhub.storage.transaction import workspace_state
 from taskhub.tickets.cursor import CursorCodec
 from taskhub.tickets.errors import InputProblem, InvalidInput, TicketGone, TicketNotFound
-from taskhub.tickets.inputs import MAX_HISTORY, TicketQuery
+from taskhub.tickets.inputs import MAX_COMMENTS, MAX_HISTORY, TicketQuery
 from taskhub.tickets.keys import key_of, number_of
 from taskhub.tickets.model import (
     Attachment,
@@ -149,12 +149,19 @@ class Reading:
             )  # fmt: skip
         return entries
 
-    def _comments(self, no: int, up_to: int | None = None) -> list[Comment]:
+    def comments(self, key: str, limit: int, before: int | None) -> list[Comment]:
+        """The newest comments, of those before the comment `before`, oldest first. Raises TicketNotFound and
+        TicketGone."""
+        no = number_of(self.state.key_prefix, key)
+        record = existing(None if no is None else read_record(self.connection, self.workspace, no), key)
+        return self._comments(record.no, None if before is None else before - 1, limit)
+
+    def _comments(self, no: int, up_to: int | None = None, limit: int = MAX_COMMENTS) -> list[Comment]:
         c = comments.c
-        statement = select(comments).where(c.workspace_id == self.workspace, c.ticket_no == no).order_by(c.seq)
+        statement = select(comments).where(c.workspace_id == self.workspace, c.ticket_no == no)
         if up_to is not None:
             statement = statement.where(c.seq <= up_to)
-        return [comment_of_row(row) for row in self._rows(statement)]
+        return [comment_of_row(row) for row in reversed(self._rows(statement.order_by(c.seq.desc()).limit(limit)))]
 
     def _relations(self, no: int) -> list[Relation]:
         r = ticket_relations.c

@@ -50,6 +50,7 @@ from taskhub.tickets.model import (
     Board,
     CategoryDetail,
     Claimed,
+    Comment,
     EventPage,
     Include,
     Reference,
@@ -128,6 +129,11 @@ class TicketService:
         return await self._read(
             caller, lambda reading: reading.past_detail(key, include, history_limit, reading.past(as_of, now))
         )
+
+    async def comments(self, caller: Caller, key: str, *, limit: int, before: int | None = None) -> list[Comment]:
+        """The newest comments, of those before the comment `before`, oldest first. Raises TicketNotFound, TicketGone,
+        Forbidden and StorageBusy."""
+        return await self._read(caller, lambda reading: reading.comments(key, limit, before))
 
     async def get_board(self, caller: Caller, query: BoardQuery) -> Board:
         """The tickets by status, now or as they were. Raises InvalidInput, Forbidden and StorageBusy."""

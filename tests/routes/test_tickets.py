@@ -249,6 +249,20 @@ async def test_comments_and_history_are_resources_of_a_ticket(hub: Hub) -> None:
     assert detail["comments"] == comments
 
 
+async def test_comments_are_read_from_the_newest_back_a_page_at_a_time(hub: Hub) -> None:
+    key = (await hub.create("One"))["key"]
+    for number in range(5):
+        await hub.post(f"/api/v1/tickets/{key}/comments", {"comment": str(number)})
+
+    newest = (await hub.get(f"/api/v1/tickets/{key}/comments?limit=2")).json["items"]
+    before = (await hub.get(f"/api/v1/tickets/{key}/comments?limit=4&before={newest[0]['id']}")).json["items"]
+    wrong = await hub.get(f"/api/v1/tickets/{key}/comments?limit=101&before=x")
+
+    assert [comment["body"] for comment in newest] == ["3", "4"]
+    assert [comment["body"] for comment in before] == ["0", "1", "2"]
+    assert (wrong.code, set(wrong.named)) == ("bad_parameter", {"limit", "before"})
+
+
 @pytest.mark.parametrize("path", ["", "/comments", "/history"])
 @pytest.mark.parametrize("key", ["TH-999", "TH-999999999999999999999", "nonsense", "x" * 300, "%F0%9F%98%80"])
 async def test_a_ticket_that_is_not_there_is_not_found(hub: Hub, key: str, path: str) -> None:
