@@ -18,7 +18,7 @@ from taskhub.tickets.errors import InputProblem, InvalidInput
 from taskhub.tickets.fields import PRIORITIES
 from taskhub.tickets.inputs import TicketQuery
 from taskhub.tickets.model import ReferenceKind, TicketState
-from taskhub.tickets.record import TicketRecord, select_compact, select_records
+from taskhub.tickets.record import TicketRecord, select_compact
 from taskhub.tickets.reference import CLOSED_PHASES, References, UnknownReference
 from taskhub.tickets.search import Search, parse_search
 from taskhub.tickets.text import unstorable
