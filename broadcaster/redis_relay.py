@@ -87,6 +87,7 @@ class RedisRelay:
         self._seen: dict[str, None] = {}
         self._last_heard = -math.inf
         self._warned = False
+        self._trouble: str | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._announced = 0
         self._received = 0
@@ -153,7 +154,9 @@ class RedisRelay:
         self._watched_changed.set()
 
     def statistics(self) -> RelayStatistics:
-        return RelayStatistics(self._state, self._announced, self._received, self._dropped, max(self._ups - 1, 0))
+        return RelayStatistics(
+            self._state, self._announced, self._received, self._dropped, max(self._ups - 1, 0), self._trouble
+        )
 
     async def _keep_going(self, work: Callable[[], Awaitable[None]]) -> None:
         """Run `work` anew whenever it fails, after a while that grows with the failures in a row."""
@@ -165,6 +168,8 @@ class RedisRelay:
             except Exception as error:
                 # What had worked for a while may be tried again soon.
                 failures = 0 if self._clock() - began > _MAX_BACKOFF_S else min(failures + 1, 16)
+                if not self._up.is_set():
+                    self._trouble = _summary(error)
                 if not _is_connection_trouble(error):
                     logger.exception("the relay failed; trying again")
                 elif failures <= 1:
@@ -298,6 +303,7 @@ class RedisRelay:
         before, self._state = self._state, "up" if up else "down"
         if up:
             self._ups += 1
+            self._trouble = None
             self._up.set()
         else:
             self._up.clear()

@@ -29,13 +29,15 @@ class Announcement:
 
 @dataclass(frozen=True, slots=True)
 class RelayStatistics:
-    """State and counters since start. `dropped` counts announcements given up while the relay was away."""
+    """State and counters since start. `dropped` counts announcements given up while the relay was away; `trouble` is
+    why it is."""
 
     state: RelayState
     announced: int = 0
     received: int = 0
     dropped: int = 0
     reconnects: int = 0
+    trouble: str | None = None
 
 
 class RelayListener(Protocol):

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
@@ -36,6 +36,11 @@ SHIPPED_CONFIG: Final = Path(__file__).resolve().parent.parent / "config" / "def
 
 _SQLITE_FILE: Final = re.compile(r"sqlite(\+aiosqlite)?:///(?!:memory:)(?P<path>[^?]+)(?P<options>(\?.*)?)")
 _POSTGRES: Final = re.compile(r"postgres(ql)?(\+asyncpg)?://")
+POSTGRES_PARAMETERS: Final = (
+    "host", "port", "application_name", "options", "sslmode", "sslrootcert", "sslcert", "sslkey", "sslpassword",
+    "sslcrl", "sslnegotiation", "ssl_min_protocol_version", "ssl_max_protocol_version", "target_session_attrs",
+)  # fmt: skip
+"""Of libpq's, those that count in the address of a database."""
 _REDIS: Final = re.compile(r"(rediss?(\+sentinel)?|unix)://")
 
 
@@ -71,7 +76,18 @@ def _database(value: SecretStr | None) -> SecretStr | None:
         return SecretStr(f"sqlite:///{Path(file['path']).absolute()}{file['options']}")
     if not _POSTGRES.match(address):
         raise ValueError("must be sqlite:////absolute/path.db or postgresql://user:password@host/name")
+    _check_postgres_parameters(address)
     return _with_port(value)
+
+
+def _check_postgres_parameters(address: str) -> None:
+    for name in parse_qs(address.partition("?")[2], keep_blank_values=True):
+        if name not in POSTGRES_PARAMETERS:
+            # What is no name at all may be the end of a password with a question mark in it.
+            shown = f" {name[:40]}" if name.isidentifier() and "@" not in address.partition("?")[2] else ""
+            near = _nearest(name, list(POSTGRES_PARAMETERS)) if shown else ""
+            known = near or f"; there are {', '.join(POSTGRES_PARAMETERS)}"
+            raise ValueError(f"has a parameter{shown} that counts for nothing{known}")
 
 
 def _redis(value: SecretStr | None) -> SecretStr | None:

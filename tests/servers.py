@@ -102,8 +102,9 @@ class PostgresServer:
     only be killed as a process.
     """
 
-    def __init__(self, port: int | None = None) -> None:
-        """Raises FileNotFoundError when there is no PostgreSQL here."""
+    def __init__(self, port: int | None = None, *, certificate: Path | None = None, key: Path | None = None) -> None:
+        """With a certificate and its key it speaks TLS, too. Raises FileNotFoundError when there is no PostgreSQL
+        here."""
         self.port = port or free_port()
         self._programs = postgres_programs()
         self._directory = Path(tempfile.mkdtemp(prefix="taskhub-postgres-"))
@@ -119,6 +120,13 @@ class PostgresServer:
             "initdb", "--pgdata", str(self._data), "--username", "taskhub", "--auth", "trust", "--no-sync",
             "--encoding", "UTF8", "--locale", "C",
         )  # fmt: skip
+        self._tls = certificate is not None
+        for name, file in (("server.crt", certificate), ("server.key", key)):
+            if file is not None:
+                own = Path(shutil.copy(file, self._data / name))
+                own.chmod(0o600)
+                if os.geteuid() == 0:
+                    shutil.chown(own, self._user)
 
     @property
     def url(self) -> str:
@@ -134,6 +142,7 @@ class PostgresServer:
         settings = {
             "port": self.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": "",
             "fsync": "off", "full_page_writes": "off", "max_connections": 100,
+            "ssl": "on" if self._tls else "off",
         }  # fmt: skip
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         self._process = subprocess.Popen(

@@ -1,5 +1,6 @@
 """Which failures of a database mean `busy or away`, so that the same call may work later, and which are mistakes."""
 
+import ssl
 from typing import Final
 
 from sqlalchemy.exc import DBAPIError
@@ -20,8 +21,19 @@ def storage_busy(error: BaseException) -> StorageBusy | None:
     if isinstance(error, DBAPIError):
         return _from_driver(error)
     if isinstance(error, OSError | TimeoutError):  # a connection that could not be made, or that gave no answer
-        return StorageBusy("the database cannot be reached")
+        return StorageBusy(_unreachable(error))
     return None
+
+
+def _unreachable(error: BaseException) -> str:
+    """An operator has to mend what is wrong with TLS; anything else may pass by itself."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the certificate of the database server is refused: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return f"the database server and this one find no common TLS: {error.reason or error}"
+    if isinstance(error, ConnectionError) and "rejected SSL" in str(error):
+        return "the database server offers no TLS, which sslmode demands"
+    return "the database cannot be reached"
 
 
 def _from_driver(error: DBAPIError) -> StorageBusy | None:
@@ -34,8 +46,9 @@ def _from_driver(error: DBAPIError) -> StorageBusy | None:
     state = getattr(driver_error, "sqlstate", None)
     if state is not None:
         return StorageBusy(_postgres_reason(state)) if state.startswith(_POSTGRES_AWAY) else None
-    if isinstance(driver_error.__cause__ if driver_error else None, OSError | TimeoutError):
-        return StorageBusy("the database cannot be reached")
+    cause = driver_error.__cause__ if driver_error else None
+    if isinstance(cause, OSError | TimeoutError):
+        return StorageBusy(_unreachable(cause))
     return None
 
 

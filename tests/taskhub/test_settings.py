@@ -258,11 +258,23 @@ def test_an_address_that_is_no_database_is_refused_and_not_repeated(
 
 
 @pytest.mark.parametrize("address", ["sqlite:////tmp/x.db", "sqlite+aiosqlite:////tmp/x.db?mode=rw", "postgres://db/x",
-                                     "postgresql+asyncpg://me:a%40b@db:5432/x?sslmode=require"])  # fmt: skip
+                                     "postgresql+asyncpg://me:a%40b@db:5432/x?sslmode=require",
+                                     "postgresql://me@/x?host=/run/pg&sslrootcert=/ca.pem"])  # fmt: skip
 def test_an_address_that_is_a_database_stays_as_it_is(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     monkeypatch.setenv("TASKHUB_DATABASE_URL", address)
 
     assert load().settings.database_address == address.replace("+aiosqlite", "")
+
+
+def test_a_parameter_of_a_database_that_would_count_for_nothing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TASKHUB_DATABASE_URL", "postgresql://me:hunter2@db/x?sslmod=verify-full")
+    with pytest.raises(SettingsError, match="has a parameter sslmod that counts for nothing; did you mean sslmode"):
+        load()
+    monkeypatch.setenv("TASKHUB_DATABASE_URL", "postgresql://me:secret?hunter2@db/x")
+    with pytest.raises(SettingsError, match="has a parameter that counts for nothing; there are host, ") as error:
+        load()
+
+    assert "hunter2" not in str(error.value)
 
 
 def test_a_relative_database_file_is_the_same_from_every_directory(

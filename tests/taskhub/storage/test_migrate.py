@@ -203,10 +203,18 @@ def test_other_databases_and_databases_in_memory_are_refused(url: str) -> None:
         driver_url(url)
 
 
+def test_a_parameter_that_would_have_no_effect_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"no parameter sslmod; there are host, .*sslmode"):
+        driver_url("postgresql://u@h/d?sslmod=require")
+
+
 def test_addresses_are_read_as_people_write_them() -> None:
     url, settings = driver_url("postgres://u:p%40ss@db.example:6000/tickets?sslmode=require&application_name=shop")
     assert (url.drivername, url.password, url.host, url.port) == ("postgresql+asyncpg", "p@ss", "db.example", 6000)
-    assert (dict(url.query), settings) == ({"ssl": "require"}, {"application_name": "shop"})
+    assert (dict(url.query), settings) == (
+        {"dsn": "postgresql://?sslmode=require"},
+        {"application_name": "shop"},
+    )
     assert sqlite_path(url) is None
     assert sqlite_path(driver_url("sqlite:////var/lib/x.db")[0]) == Path("/var/lib/x.db")
     assert sqlite_path(driver_url("sqlite:///x.db")[0]) == Path("x.db")
