@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from broadcaster.redis_relay import RedisRelay
 from broadcaster.relayed_control import RelayedControl
-from tests.broadcaster.test_control import PATIENT_S, Instance, bodies
-from tests.broadcaster.test_relay import Publisher, hears, instance, is_up
+from tests.broadcaster.test_control import PATIENT_S, PREFIX, Instance, bodies
+from tests.broadcaster.test_relay import Ear, Publisher, hears, instance, is_up
 from tests.certificates import make_certificates, tls_in_front_of
 from tests.e2e.harness.waiting import until
 from tests.servers import RedisServer
@@ -22,7 +23,7 @@ def server() -> Iterator[RedisServer]:
     server.kill()
 
 
-async def test_announcements_and_questions_travel_over_tls(server: RedisServer, tmp_path: Path) -> None:
+async def test_announcements_travel_over_tls(server: RedisServer, tmp_path: Path) -> None:
     certificates = make_certificates(tmp_path)
     async with tls_in_front_of(server.port, certificates) as port:
         url = f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={certificates.authority}"
@@ -34,11 +35,25 @@ async def test_announcements_and_questions_travel_over_tls(server: RedisServer, 
 
             assert ear.ids == [event.id for event in announcement.events]
             assert a.statistics().trouble is None
-            alone = Instance("a")
-            # Carried from the next connection on; asking needs one that is there.
-            control = RelayedControl(a, "a", patience_s=PATIENT_S)
-            control.start(alone.answer)
-            assert "a" in bodies(await control.ask("name", b""))
+
+
+async def test_questions_travel_over_tls(server: RedisServer, tmp_path: Path) -> None:
+    certificates = make_certificates(tmp_path)
+    async with tls_in_front_of(server.port, certificates) as port:
+        url = f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={certificates.authority}"
+        relays = [RedisRelay(url, channel_prefix=PREFIX, instance=name, ping_interval_s=30) for name in "ab"]
+        controls = [RelayedControl(relay, name, patience_s=PATIENT_S) for relay, name in zip(relays, "ab", strict=True)]
+        for relay, control, name in zip(relays, controls, "ab", strict=True):
+            control.start(Instance(name).answer)
+            await relay.start(Ear())
+        await is_up(*relays)
+
+        answers = await controls[0].ask("name", b"")
+        for relay, control in zip(relays, controls, strict=True):
+            await control.stop()
+            await relay.stop()
+
+    assert (set(bodies(answers)), answers.partial) == ({"a", "b"}, False)
 
 
 async def test_a_server_of_another_authority_is_refused_and_why_is_said(
