@@ -7,6 +7,7 @@ instance that is further than this one. It writes only what the outlet passes on
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Final, TypeVar
 
 from broadcaster.errors import LogUnavailable, PositionExpired
@@ -99,7 +100,7 @@ class CatchUp:
                 # It comes from a faster instance, or the log was already further than this one's tail.
                 await self._wait_for_tail()
             else:
-                await self._send_page()
+                await self._send_page(beginning=first and not self._replayed)
 
     async def _wait_for_tail(self) -> None:
         """The client has seen more than this instance's tail: wait outside the groups until it is there too."""
@@ -115,12 +116,17 @@ class CatchUp:
         finally:
             self._hub.forget_waiter(wake)
 
-    async def _send_page(self) -> None:
+    async def _send_page(self, *, beginning: bool) -> None:
         subscriber, hub, replay = self._subscriber, self._hub, self._replay
         epoch = hub.epoch
         try:
             events = await self._patiently(lambda: replay.after(subscriber.cursor))
-        except PositionExpired:
+        except PositionExpired as expired:
+            start = subscriber.request.start
+            if beginning and (start == "earliest" or isinstance(start, datetime)):
+                # Where that is, retention has just moved.
+                subscriber.cursor = expired.oldest - 1
+                return
             requested = f"{hub.epoch}-{subscriber.cursor}"
             subscriber.cursor = hub.head
             await self._reset(Reset("expired", requested))

@@ -75,15 +75,19 @@ class Poller:
 
         Raises CannotContinue and LogUnavailable.
         """
-        bounds = await self._log.bounds(workspace)
-        scan = Scan(self._log, self._wait_beyond, self._ending, workspace, bounds.epoch, selected)
-        try:
-            await scan.run(await self._after(workspace, start, bounds), limit, wait_s)
-        except (PositionExpired, LogReplaced) as error:
-            reason = "expired" if isinstance(error, PositionExpired) else "epoch_changed"
-            at = Position(bounds.epoch, scan.position)
-            raise _cannot_continue(at, await self._log.bounds(workspace), reason) from error
-        return Polled(scan.found, Position(bounds.epoch, scan.position), scan.more)
+        while True:
+            bounds = await self._log.bounds(workspace)
+            after = await self._after(workspace, start, bounds)
+            scan = Scan(self._log, self._wait_beyond, self._ending, workspace, bounds.epoch, selected)
+            try:
+                await scan.run(after, limit, wait_s)
+            except (PositionExpired, LogReplaced) as error:
+                at, expired = Position(bounds.epoch, scan.position), isinstance(error, PositionExpired)
+                if expired and scan.position == after and (start == "earliest" or isinstance(start, datetime)):
+                    continue  # where that is, retention has just moved
+                reason = "expired" if expired else "epoch_changed"
+                raise _cannot_continue(at, await self._log.bounds(workspace), reason) from error
+            return Polled(scan.found, Position(bounds.epoch, scan.position), scan.more)
 
     async def _after(self, workspace: str, start: Start, bounds: LogBounds) -> int:
         """The seq to read after. Raises CannotContinue when the events after it are not to be had."""

@@ -37,6 +37,7 @@ from taskhub import __version__
 from taskhub.auth.principal import AuthProvider
 from taskhub.auth.providers import ApiKeyAuth, NoAuth
 from taskhub.demo import Demo
+from taskhub.failpoints import OFF, Failpoints
 from taskhub.instances import Instances
 from taskhub.mcp.host import McpHost
 from taskhub.process_limits import room_for_streams
@@ -46,6 +47,7 @@ from taskhub.settings import Settings, is_loopback
 from taskhub.storage.database import Database
 from taskhub.storage.event_log import SqlEventLog
 from taskhub.storage.migrate import migrate
+from taskhub.storage.retention import Retention, RetentionKeeper
 from taskhub.storage.writer import Writer
 from taskhub.tickets.api import Tickets
 from taskhub.tickets.service import TicketService
@@ -96,7 +98,12 @@ async def open_tickets(settings: Settings) -> AsyncIterator[Tickets]:
         async with RemoteTickets(settings.api_base_url, settings.outgoing_key) as remote:
             yield remote
         return
-    async with _open_database(settings) as database, _open_writer(database) as writer:
+    failpoints = Failpoints.parse(settings.failpoints)
+    async with (
+        _open_database(settings, failpoints) as database,
+        _open_writer(database, failpoints=failpoints) as writer,
+        _retention(settings, database, failpoints),
+    ):
         tickets = TicketService(database, writer, lease_default_s=settings.lease_default_s)
         async with LeaseSweeper(tickets.expire_leases):
             yield tickets
@@ -105,14 +112,19 @@ async def open_tickets(settings: Settings) -> AsyncIterator[Tickets]:
 @contextlib.asynccontextmanager
 async def open_database_tickets(settings: Settings) -> AsyncIterator[TicketService]:
     """The tickets of the database, for a command; servers on it notice what the command writes."""
-    async with _open_database(settings) as database, _open_writer(database) as writer:
+    failpoints = Failpoints.parse(settings.failpoints)
+    async with (
+        _open_database(settings, failpoints) as database,
+        _open_writer(database, failpoints=failpoints) as writer,
+    ):
         yield TicketService(database, writer)
 
 
 async def _services(app: web.Application) -> AsyncIterator[None]:
     settings, instance = app[SETTINGS], app[LIFECYCLE].instance
+    failpoints = Failpoints.parse(settings.failpoints)
     async with contextlib.AsyncExitStack() as stack:
-        database = await stack.enter_async_context(_open_database(settings))
+        database = await stack.enter_async_context(_open_database(settings, failpoints))
         deployment = await database.deployment()
         log = SqlEventLog(database)
         lifecycle = app[LIFECYCLE]
@@ -137,7 +149,7 @@ async def _services(app: web.Application) -> AsyncIterator[None]:
         stack.push_async_callback(broadcaster.stop)
         stack.push_async_callback(control.stop)
         writer = await stack.enter_async_context(
-            _open_writer(database, broadcaster.committed, broadcaster.publish_transient)
+            _open_writer(database, broadcaster.committed, broadcaster.publish_transient, failpoints)
         )
         tickets = TicketService(
             database,
@@ -147,6 +159,7 @@ async def _services(app: web.Application) -> AsyncIterator[None]:
             ending=lambda: lifecycle.draining,
         )
         await stack.enter_async_context(LeaseSweeper(tickets.expire_leases))
+        await stack.enter_async_context(_retention(settings, database, failpoints))
         app[DATABASE] = database
         app[EVENT_LOG] = log
         app[BROADCASTER] = broadcaster
@@ -218,10 +231,10 @@ def _relay(settings: Settings, deployment: str, instance: str) -> tuple[Relay, C
 
 
 @contextlib.asynccontextmanager
-async def _open_database(settings: Settings) -> AsyncIterator[Database]:
+async def _open_database(settings: Settings, failpoints: Failpoints) -> AsyncIterator[Database]:
     if settings.embedded:
         settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    await asyncio.to_thread(migrate, settings.database_address)
+    await asyncio.to_thread(migrate, settings.database_address, failpoints)
     database = Database(settings.database_address)
     await database.open()
     try:
@@ -235,12 +248,18 @@ async def _open_writer(
     database: Database,
     on_commit: Callable[[str, Sequence[Event]], None] = lambda workspace, events: None,
     on_transient: Callable[[str, Sequence[EventDraft]], object] = lambda workspace, drafts: None,
+    failpoints: Failpoints = OFF,
 ) -> AsyncIterator[Writer]:
-    writer = Writer(database, on_commit, on_transient=on_transient)
+    writer = Writer(database, on_commit, on_transient=on_transient, failpoints=failpoints)
     try:
         yield writer
     finally:
         await writer.close()
+
+
+def _retention(settings: Settings, database: Database, failpoints: Failpoints) -> RetentionKeeper:
+    retention = Retention(settings.retention_days, settings.retention_min_events)
+    return RetentionKeeper(database, retention, failpoints=failpoints)
 
 
 async def _start_mcp(

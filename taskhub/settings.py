@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import parse_qs, urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -27,6 +27,8 @@ from pydantic_settings import (
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+
+from taskhub.failpoints import Failpoints
 
 PREFIX: Final = "TASKHUB_"
 CONFIG_VARIABLE: Final = "TASKHUB_CONFIG"
@@ -60,6 +62,13 @@ def _split(value: Any) -> Any:
 def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
     for network in value:
         ipaddress.ip_network(network, strict=False)
+    return value
+
+
+def _failpoints(value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+    Failpoints.parse(value)
+    if value and info.data.get("env") == "production":
+        raise ValueError("are for tests: they are refused with ENV=production")
     return value
 
 
@@ -170,6 +179,12 @@ class Settings(BaseSettings):
         1800, ge=60, le=86_400, description="Seconds for which a claim holds a ticket that does not say for how long"
     )
     drain_s: float = Field(8, ge=0.5, le=600, description="Seconds within which a stopping server has exited")
+    retention_days: int = Field(
+        90, ge=0, le=36_500, description="Days for which streams can replay events; 0 for ever; tickets keep theirs"
+    )
+    retention_min_events: int = Field(
+        100_000, ge=0, description="Newest events of a workspace that can be replayed however old they are"
+    )
     mcp_transports: Transports = Field(
         ("http", "sse"),
         description="`http`: Streamable HTTP at `/mcp`; `sse`: the older pair `/sse` and `/message` "
@@ -181,6 +196,9 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe level to log")
     log_format: Literal["console", "json"] | None = Field(
         None, description="`console` or `json`; when absent, `json` in production"
+    )
+    failpoints: Annotated[Words, AfterValidator(_failpoints)] = Field(
+        (), description="For tests, never in production: where this process dies, such as `write.after_commit=kill@3`"
     )
 
     @classmethod

@@ -4,6 +4,7 @@ import argparse
 import sys
 
 from taskhub.cli.parser import load_settings
+from taskhub.failpoints import Failpoints
 from taskhub.settings import mask_url
 
 
@@ -15,7 +16,7 @@ def run(parsed: argparse.Namespace) -> int:
     from taskhub.tickets.errors import StorageBusy
 
     try:
-        migrate(settings.database_address)
+        migrate(settings.database_address, Failpoints.parse(settings.failpoints))
     except (NewerSchema, StorageBusy) as error:
         print(f"taskhub: {mask_url(settings.database_address)}: {error}", file=sys.stderr)
         return 1

@@ -78,17 +78,11 @@ class SqlEventLog:
         return await self._read(read)
 
     async def seq_at(self, workspace: str, time: datetime) -> int:
-        """The seq of the last event at or before `time`, or oldest - 1. Times never go back in a log, so it halves."""
+        """The seq of the last event at or before `time`, or oldest - 1. Raises LogUnavailable, UnknownWorkspace."""
         wanted = to_text(time)
 
         def find(connection: Connection) -> int:
-            bounds = _bounds(connection, workspace)
-            low, high = bounds.oldest - 1, bounds.head
-            while low < high:
-                middle = (low + high + 1) // 2
-                row = connection.execute(_TIME, {"workspace": workspace, "seq": middle}).one()
-                low, high = (middle, high) if row.time <= wanted else (low, middle - 1)
-            return low
+            return last_at(connection, workspace, _bounds(connection, workspace), wanted)
 
         return await self._read(find)
 
@@ -118,6 +112,17 @@ def _bounds(connection: Connection, workspace: str) -> LogBounds:
     if row is None:
         raise UnknownWorkspace(workspace)
     return LogBounds(row.epoch, row.oldest_seq, row.head_seq)
+
+
+def last_at(connection: Connection, workspace: str, bounds: LogBounds, time: str) -> int:
+    """The seq of the last event at or before `time` that the log has, or oldest - 1. Times never go back in a log, so
+    it halves."""
+    low, high = bounds.oldest - 1, bounds.head
+    while low < high:
+        middle = (low + high + 1) // 2
+        found = connection.execute(_TIME, {"workspace": workspace, "seq": middle}).scalar_one()
+        low, high = (middle, high) if found <= time else (low, middle - 1)
+    return low
 
 
 def event_of(row: Row[*tuple[Any, ...]], workspace: str, epoch: str) -> Event:

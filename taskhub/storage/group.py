@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from broadcaster.event import Event, EventDraft
+from taskhub.failpoints import OFF, Failpoints
 from taskhub.storage import idempotency
 from taskhub.storage.idempotency import IdempotentRequest
 from taskhub.storage.times import Clock, to_text
@@ -73,7 +74,9 @@ class Group:
     transaction that all share: it is raised out of `run`, and nothing is kept of the group.
     """
 
-    def __init__(self, workspace: str, commands: Sequence[Command[Any]], clock: Clock | None) -> None:
+    def __init__(
+        self, workspace: str, commands: Sequence[Command[Any]], clock: Clock | None, failpoints: Failpoints = OFF
+    ) -> None:
         self.workspace = workspace
         self.commands = commands
         self.begun = False
@@ -84,6 +87,7 @@ class Group:
         self.transient: list[EventDraft] = []
         self.last_nonce = 0
         self._clock = clock
+        self._failpoints = failpoints
 
     @property
     def alone(self) -> bool:
@@ -108,6 +112,7 @@ class Group:
                 references=first.references_version,
             )
             self.outcomes.append(self._outcome(command, transaction, now))
+            self._failpoints.reach("write.after_ticket")
             state = transaction.after
             room -= sum(_EVENT_BYTES + len(event.data) for event in transaction.events)
             self.emitted += zip(transaction.events, transaction.drafts, strict=True)
@@ -116,8 +121,10 @@ class Group:
                 break
         if self.emitted:
             self.last_nonce = append(connection, self.emitted)
+            self._failpoints.reach("write.after_insert")
         if state != first:
             advance(connection, self.workspace, state)
+            self._failpoints.reach("write.after_counter")
 
     def _outcome(self, command: Command[T], transaction: Transaction, now: datetime) -> Answer[T] | Exception:
         try:

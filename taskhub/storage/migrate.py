@@ -15,6 +15,7 @@ from sqlalchemy import URL, Connection, create_engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from taskhub.failpoints import OFF, Failpoints
 from taskhub.storage.failures import storage_busy
 from taskhub.storage.seeds import plant
 from taskhub.storage.urls import driver_url, sqlite_path
@@ -33,7 +34,7 @@ class NewerSchema(RuntimeError):
         self.revision = revision
 
 
-def migrate(url: str) -> None:
+def migrate(url: str, failpoints: Failpoints = OFF) -> None:
     """Apply what is missing, in one transaction; make the default workspace when there is none.
 
     Several processes may call it at once: one works, the others wait and find nothing to do. Not to be called on an
@@ -42,12 +43,12 @@ def migrate(url: str) -> None:
     parsed, server_settings = driver_url(url)
     path = sqlite_path(parsed)
     if path is None:
-        asyncio.run(_migrate_postgres(parsed, server_settings))
+        asyncio.run(_migrate_postgres(parsed, server_settings, failpoints))
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch(mode=0o600)  # it holds the secret that signs sessions
     with _locked(path.with_name(path.name + ".migrate")), _failures_told():
-        _migrate_sqlite(parsed)
+        _migrate_sqlite(parsed, failpoints)
 
 
 @cache
@@ -57,24 +58,24 @@ def newest_revision() -> str | None:
     return ScriptDirectory.from_config(_config()).get_current_head()
 
 
-def _migrate_sqlite(url: URL) -> None:
+def _migrate_sqlite(url: URL, failpoints: Failpoints) -> None:
     engine = create_engine(url, connect_args={"isolation_level": None, "timeout": 60})
     try:
         with engine.connect() as connection, connection.begin():
             connection.exec_driver_sql("BEGIN IMMEDIATE")
-            _upgrade(connection)
+            _upgrade(connection, failpoints)
             plant(connection)
     finally:
         engine.dispose()
 
 
-async def _migrate_postgres(url: URL, server_settings: dict[str, str]) -> None:
+async def _migrate_postgres(url: URL, server_settings: dict[str, str], failpoints: Failpoints) -> None:
     engine = create_async_engine(url, connect_args={"timeout": 10, "server_settings": server_settings})
     try:
         with _failures_told():
             async with engine.begin() as connection:
                 await connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})")
-                await connection.run_sync(_upgrade)
+                await connection.run_sync(_upgrade, failpoints)
                 await connection.run_sync(plant)
     finally:
         await engine.dispose()
@@ -88,13 +89,14 @@ def _failures_told() -> Iterator[None]:
         raise storage_busy(error) or error from error
 
 
-def _upgrade(connection: Connection) -> None:
+def _upgrade(connection: Connection, failpoints: Failpoints) -> None:
     config = _config()
     present = MigrationContext.configure(connection).get_current_revision()
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     if present is not None and present not in known:
         raise NewerSchema(present)
     config.attributes["connection"] = connection
+    config.attributes["applied"] = lambda **_: failpoints.reach("migration.step")
     command.upgrade(config, "head")
     newest_revision()
 

@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 from sqlalchemy import Connection
 
 from broadcaster.event import Event, EventDraft
+from taskhub.failpoints import OFF, Failpoints
 from taskhub.storage import idempotency
 from taskhub.storage.database import Database
 from taskhub.storage.epochs import Seen
@@ -49,21 +50,27 @@ class Writer:
         *,
         on_transient: Callable[[str, Sequence[EventDraft]], object] = lambda workspace, drafts: None,
         clock: Clock | None = None,
+        failpoints: Failpoints = OFF,
     ) -> None:
         self.database = database
         self._on_commit = on_commit
         self._on_transient = on_transient
         self._clock = clock
+        self._failpoints = failpoints
         self._waiting: dict[str, deque[Command[Any]]] = {}
         """By workspace; there is an entry, and a task that works it off, while anything waits or is under way."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._pending = 0
         self._closed = False
-        self._next_sweep = self._now()
+        self._next_sweep = self.now()
 
     def time(self, connection: Connection) -> str:
         """What time a unit would have now."""
         return to_text(database_time(connection) if self._clock is None else self._clock())
+
+    def now(self) -> datetime:
+        """What time it is here: on PostgreSQL about what a unit would have, and there is no need to ask."""
+        return utc_now() if self._clock is None else self._clock()
 
     @property
     def pending(self) -> int:
@@ -88,7 +95,9 @@ class Writer:
             waiting = self._waiting[workspace] = deque()
             self._own(self._work_off(workspace, waiting), f"unit of work on {workspace}")
         waiting.append(command)
-        return await command.answered
+        answer = await command.answered
+        self._failpoints.reach("write.after_publish")
+        return answer
 
     async def close(self) -> None:
         """Refuse new units and wait for those under way."""
@@ -107,7 +116,7 @@ class Writer:
                 commands = [waiting.popleft() for _ in range(min(len(waiting), MAX_COMMANDS))]
                 # Those that come late in a long queue need not find out in their turn that the database is away.
                 if group := [command for command in commands if not self._too_late(command)]:
-                    rest = await self._commit(Group(workspace, group, self._clock))
+                    rest = await self._commit(Group(workspace, group, self._clock, self._failpoints))
                     waiting.extendleft(reversed(rest))
         finally:
             # Whatever happened, the next command finds the workspace free, and nobody waits for ever.
@@ -146,7 +155,7 @@ class Writer:
         for place, command in enumerate(group.commands):
             if self._too_late(command):
                 continue
-            alone = Group(group.workspace, [command], self._clock)
+            alone = Group(group.workspace, [command], self._clock, self._failpoints)
             await self._commit(alone)
             if not alone.begun:  # the database is away, and the others need not find out one after the other
                 self._fail(group.commands[place + 1 :], StorageBusy())
@@ -160,14 +169,12 @@ class Writer:
         self._pending -= 1
         command.answer(outcome)
 
-    def _now(self) -> datetime:
-        return utc_now() if self._clock is None else self._clock()
-
     def _tell(self, group: Group) -> None:
         if group.emitted:
             last, _ = group.emitted[-1]
             self.database.seen.committed(group.workspace, Seen(last.epoch, last.seq, group.last_nonce))
             try:
+                self._failpoints.reach("write.after_commit")
                 self._on_commit(group.workspace, [event for event, _ in group.emitted])
             except Exception:  # what is committed stays so, and who listens finds it in the log
                 _log.exception("committed events could not be told")
@@ -176,7 +183,7 @@ class Writer:
                 self._on_transient(group.workspace, group.transient)
             except Exception:
                 _log.exception("transient events could not be told")
-        now = self._now()
+        now = self.now()
         if now >= self._next_sweep and any(command.once is not None for command in group.commands):
             self._next_sweep = now + _SWEEP_EVERY
             self._own(self._sweep(now), "sweep of idempotency records")

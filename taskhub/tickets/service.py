@@ -15,7 +15,6 @@ from taskhub.storage.database import Database
 from taskhub.storage.event_log import SqlEventLog
 from taskhub.storage.group import Once
 from taskhub.storage.idempotency import IdempotentRequest, fingerprint
-from taskhub.storage.times import utc_now
 from taskhub.storage.transaction import Transaction
 from taskhub.storage.writer import Writer
 from taskhub.tickets import batches, claims, links, references, removal, writes
@@ -125,7 +124,7 @@ class TicketService:
         StorageBusy, and InvalidInput for what is wrong with `as_of`."""
         if as_of is None:
             return await self._read(caller, lambda reading: reading.detail(key, include, history_limit))
-        now = utc_now()
+        now = self._writer.now()
         return await self._read(
             caller, lambda reading: reading.past_detail(key, include, history_limit, reading.past(as_of, now))
         )
@@ -137,7 +136,7 @@ class TicketService:
 
     async def get_board(self, caller: Caller, query: BoardQuery) -> Board:
         """The tickets by status, now or as they were. Raises InvalidInput, Forbidden and StorageBusy."""
-        now = utc_now()
+        now = self._writer.now()
         filters = query.model_dump(exclude={"as_of", "limit"}, exclude_unset=True)
         rows = TicketQuery(**filters, show_completed=True)
 

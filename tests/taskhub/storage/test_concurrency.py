@@ -6,6 +6,7 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import asyncpg
 import orjson
 import pytest
 from sqlalchemy import select
@@ -21,7 +22,7 @@ from taskhub.tickets.service import TicketService
 from tests.taskhub.storage.writers import write_at_random
 from tests.taskhub.world import ALICE, Gate, World, rows, until
 
-WRITES_EACH = 12
+WRITES_EACH = 6
 ROOT = Path(__file__).parents[3]
 
 
@@ -113,6 +114,35 @@ async def test_a_later_place_is_never_visible_before_an_earlier_one(world: World
     await asyncio.gather(slow_one, quick_one)
 
     assert [event.actor for event in await world.log.read("default", 0, 10)] == ["user:slow", "user:quick"]
+
+
+async def test_the_numbers_of_a_sequence_would_lose_what_commits_late(postgres_url: str) -> None:
+    """Why the log counts in the workspace's row: the same readers lose events of the same writers without it."""
+    connections = [await asyncpg.connect(postgres_url) for _ in range(3)]
+    slow, quick, reader = connections
+    await slow.execute("CREATE TABLE naive (seq bigint GENERATED ALWAYS AS IDENTITY, actor text)")
+    seen: list[str] = []
+    last = 0
+
+    async def follow() -> None:
+        nonlocal last
+        for row in await reader.fetch("SELECT seq, actor FROM naive WHERE seq > $1 ORDER BY seq", last):
+            seen.append(row["actor"])
+            last = row["seq"]
+
+    open_transaction = slow.transaction()
+    await open_transaction.start()
+    await slow.execute("INSERT INTO naive (actor) VALUES ('slow')")
+    await quick.execute("INSERT INTO naive (actor) VALUES ('quick')")
+    await follow()
+    await open_transaction.commit()
+    await follow()
+    stored = await reader.fetch("SELECT actor FROM naive ORDER BY seq")
+    for connection in connections:
+        await connection.close()
+
+    assert [row["actor"] for row in stored] == ["slow", "quick"]
+    assert seen == ["quick"]
 
 
 async def test_twenty_creates_with_one_key_make_one_ticket(world: World) -> None:

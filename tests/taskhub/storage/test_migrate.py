@@ -3,6 +3,7 @@
 import asyncio
 import fcntl
 import multiprocessing
+import signal
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -11,8 +12,9 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, func, select, text
+from sqlalchemy import Connection, func, inspect, select, text
 
+from taskhub.failpoints import Failpoints
 from taskhub.storage import migrate as migrations
 from taskhub.storage.database import Database
 from taskhub.storage.migrate import NewerSchema, migrate
@@ -97,6 +99,26 @@ async def test_a_migration_that_fails_leaves_nothing(new_url: str, monkeypatch: 
     await database.ping()
     assert await rows(database, text("SELECT count(*) FROM workspaces")) == [(1,)]
     await database.close()
+
+
+async def test_a_migration_whose_process_dies_leaves_nothing_and_is_made_by_the_next(new_url: str) -> None:
+    process = multiprocessing.get_context("spawn").Process(target=migrate_and_die, args=(new_url,))
+    process.start()
+    await asyncio.to_thread(process.join)
+    assert process.exitcode == -signal.SIGKILL
+    database = Database(new_url)
+    await database.open()
+    assert await database.read(lambda connection: inspect(connection).get_table_names()) == []
+
+    await asyncio.to_thread(migrate, new_url)
+    assert await database.schema_is_current()
+    assert await rows(database, text("SELECT count(*) FROM workspaces")) == [(1,)]
+    await database.close()
+
+
+def migrate_and_die(url: str) -> None:
+    """In the middle: the second of several migrations was applied."""
+    migrate(url, Failpoints.parse(["migration.step=kill@2"]))
 
 
 async def test_tickets_of_an_older_schema_are_found_after_its_migration(url: str, database: Database) -> None:

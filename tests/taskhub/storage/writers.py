@@ -16,7 +16,7 @@ from taskhub.tickets.inputs import NewTicket, TicketChange
 from taskhub.tickets.service import TicketService
 from tests.taskhub.world import ALICE, wait_within
 
-WRITERS = 8
+WRITERS = 16
 
 
 class ChangedMind(Exception):

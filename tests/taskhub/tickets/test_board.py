@@ -85,6 +85,7 @@ async def test_a_time_is_the_last_event_at_or_before_it(world: World) -> None:
         world.now = start + timedelta(minutes=n)
         await world.create(f"ticket {n}")
         await world.update(f"TH-{n + 1}", remarks="x")
+    world.tick(hours=1)
 
     async def at(seconds: float) -> str:
         return (await board(world, as_of=(start + timedelta(seconds=seconds)).isoformat())).position.rpartition("-")[2]
