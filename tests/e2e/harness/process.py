@@ -84,6 +84,10 @@ class TaskHubProcess:
         own = psutil.Process(self.pid)
         return sum(p.memory_info().rss for p in [own, *own.children(recursive=True)])
 
+    def configure(self, **settings: str) -> None:
+        """Settings for the starts that follow, such as `failpoints="…"`; an empty one has its default again."""
+        self._environment |= {f"TASKHUB_{name.upper()}": value for name, value in settings.items()}
+
     def launch(self) -> None:
         """Start the process without waiting for it."""
         assert not self.running, "already running"
