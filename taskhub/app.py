@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import secrets
 import tempfile
@@ -57,6 +58,7 @@ logger = structlog.stdlib.get_logger(__name__)
 
 MAX_BODY_BYTES: Final = 1024 * 1024
 """Of any request; the routes that take more say so themselves."""
+READ_ALL_TIMEOUT_S: Final = 60.0
 LOOPBACK_NAMES: Final = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -118,6 +120,22 @@ async def open_database_tickets(settings: Settings) -> AsyncIterator[TicketServi
         _open_writer(database, failpoints=failpoints) as writer,
     ):
         yield TicketService(database, writer)
+
+
+@contextlib.asynccontextmanager
+async def open_database_as_it_is(settings: Settings) -> AsyncIterator[Database]:
+    """The database, neither made nor migrated, for a command that reads all of it: its statements may take long.
+
+    Raises FileNotFoundError when the file is not there, and StorageBusy.
+    """
+    database = Database(settings.database_address, pool_size=1, busy_timeout_s=READ_ALL_TIMEOUT_S)
+    if database.path is not None and not database.path.exists():
+        raise FileNotFoundError(errno.ENOENT, "there is no database", str(database.path))
+    await database.open()
+    try:
+        yield database
+    finally:
+        await database.close()
 
 
 async def _services(app: web.Application) -> AsyncIterator[None]:

@@ -58,6 +58,19 @@ def build_parser() -> argparse.ArgumentParser:
     import_.add_argument("file", type=Path, metavar="FILE", help="CSV when its name ends with .csv, else JSON lines")
     import_.add_argument("--strict", action="store_true", help="take nothing unless every line can be taken")
 
+    backup = _add(commands, "backup", "write the whole database to a file, while servers run on it")
+    backup.add_argument(
+        "file", type=Path, metavar="FILE", help="a new file, such as taskhub.backup; - is standard output"
+    )
+    backup.add_argument("--force", action="store_true", help="replace the file when it exists")
+
+    restore = _add(commands, "restore", "make the database what a backup says, while nothing else uses it")
+    restore.add_argument("file", type=Path, metavar="FILE", help="what `taskhub backup` wrote, from either database")
+    restore.add_argument("--replace", action="store_true", help="delete the tickets and events that are there now")
+
+    doctor = _add(commands, "doctor", "check that tickets, log, leases and search agree; changes nothing")
+    doctor.add_argument("--json", action="store_true", help="print the report as one JSON object")
+
     watch = _add(commands, "watch", "follow the event stream of a running server")
     watch.add_argument("filters", nargs="*", metavar="NAME=VALUE", help="such as status=in_progress or 'actor=!me'")
     watch.add_argument(

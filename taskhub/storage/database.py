@@ -18,6 +18,7 @@ from taskhub.storage import schema
 from taskhub.storage.epochs import SeenEvents
 from taskhub.storage.failures import storage_busy
 from taskhub.storage.migrate import newest_revision
+from taskhub.storage.occupancy import FileLock, share_postgres
 from taskhub.storage.threads import Threads, Transacted, Watcher
 from taskhub.storage.urls import driver_url, sqlite_path
 from taskhub.tickets.errors import StorageBusy
@@ -58,6 +59,7 @@ class Database:
         self._writers: AsyncEngine | Threads | None = None
         self._readers: AsyncEngine | Threads | None = None
         self._watcher: Watcher | None = None
+        self._lock: FileLock | None = None
         self._deployment: Deployment | None = None
         self._units: set[asyncio.Task[Any]] = set()
 
@@ -67,8 +69,11 @@ class Database:
         return sqlite_path(self._url)
 
     async def open(self) -> None:
-        """Make the pools; connections come with the first units. The schema must be there already (see migrate)."""
+        """Make the pools; connections come with the first units. The schema must be there already (see migrate).
+
+        Raises StorageBusy while a backup is being restored into an SQLite file."""
         if (path := self.path) is not None:
+            self._lock = FileLock(path)
             self._writers = self._threads(1, "BEGIN IMMEDIATE")
             self._readers = self._threads(self._pool_size, "BEGIN", read_only=True)
             self._watcher = Watcher(path)
@@ -112,6 +117,8 @@ class Database:
             await readers.dispose()
         if writers is not None:
             await writers.dispose()
+        if self._lock is not None:
+            self._lock.release()
 
     async def read(self, unit: Callable[[Connection], T]) -> T:
         """Run `unit` in one transaction that sees the database as it was at its first read. Raises what it raises, and
@@ -197,6 +204,7 @@ class Database:
                 "server_settings": {**server_settings, **self._server_settings},
             },
         )
+        event.listen(engine.sync_engine, "connect", share_postgres)
         event.listen(engine.sync_engine, "checkout", _refuse_closed)
         return engine
 

@@ -47,7 +47,7 @@ def migrate(url: str, failpoints: Failpoints = OFF) -> None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch(mode=0o600)  # it holds the secret that signs sessions
-    with _locked(path.with_name(path.name + ".migrate")), _failures_told():
+    with migrating_file(path), _failures_told():
         _migrate_sqlite(parsed, failpoints)
 
 
@@ -63,7 +63,7 @@ def _migrate_sqlite(url: URL, failpoints: Failpoints) -> None:
     try:
         with engine.connect() as connection, connection.begin():
             connection.exec_driver_sql("BEGIN IMMEDIATE")
-            _upgrade(connection, failpoints)
+            upgrade(connection, failpoints=failpoints)
             plant(connection)
     finally:
         engine.dispose()
@@ -74,8 +74,8 @@ async def _migrate_postgres(url: URL, server_settings: dict[str, str], failpoint
     try:
         with _failures_told():
             async with engine.begin() as connection:
-                await connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})")
-                await connection.run_sync(_upgrade, failpoints)
+                await connection.run_sync(lock_postgres)
+                await connection.run_sync(upgrade, failpoints=failpoints)
                 await connection.run_sync(plant)
     finally:
         await engine.dispose()
@@ -89,16 +89,33 @@ def _failures_told() -> Iterator[None]:
         raise storage_busy(error) or error from error
 
 
-def _upgrade(connection: Connection, failpoints: Failpoints) -> None:
+def upgrade(connection: Connection, revision: str = "head", *, failpoints: Failpoints = OFF) -> None:
+    """Apply what is missing up to a revision, in the transaction of `connection`. Raises NewerSchema."""
+    revision_of(connection)
     config = _config()
-    present = MigrationContext.configure(connection).get_current_revision()
-    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-    if present is not None and present not in known:
-        raise NewerSchema(present)
     config.attributes["connection"] = connection
     config.attributes["applied"] = lambda **_: failpoints.reach("migration.step")
-    command.upgrade(config, "head")
+    command.upgrade(config, revision)
     newest_revision()
+
+
+def revision_of(connection: Connection) -> str | None:
+    """The newest migration that was applied to the database; None to an empty one. Raises NewerSchema."""
+    present = MigrationContext.configure(connection).get_current_revision()
+    if present is not None:
+        check_known(present)
+    return present
+
+
+def check_known(revision: str) -> None:
+    """Raise NewerSchema for a revision that this program does not have."""
+    if revision not in {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}:
+        raise NewerSchema(revision)
+
+
+def lock_postgres(connection: Connection) -> None:
+    """Wait until nobody else migrates, and keep others from it until the transaction ends."""
+    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})")
 
 
 def _config() -> Config:
@@ -110,9 +127,9 @@ def _config() -> Config:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def migrating_file(database: Path) -> Iterator[None]:
     """Hold a lock on a file of its own: SQLite's would not cover the change to WAL mode."""
-    with path.open("a+b") as file:
+    with database.with_name(database.name + ".migrate").open("a+b") as file:
         try:
             import fcntl
         except ImportError:  # Windows: the transaction's own lock has to do

@@ -42,6 +42,9 @@ MAX_PHRASE: Final = 64
 MAX_LISTED: Final = 500
 """Tickets by their numbers in one statement."""
 
+TEXTS: Final = ("summary", "description", "external_ticket_id", "remarks", "response_details")
+"""The columns by which a ticket is found, beside its labels and its comments."""
+
 _BREAK: Final = "¶"  # between two texts: no phrase begins in one and ends in the next
 # Scripts that are written without spaces (Korean has them, but joins particles to its words).
 _UNSPACED: Final = (

@@ -39,12 +39,17 @@ def new_epoch() -> str:
     return "".join(secrets.choice(_EPOCH_LETTERS) for _ in range(8))
 
 
+def new_deployment_id() -> str:
+    """A new name for the channels of a database."""
+    return secrets.token_hex(8)
+
+
 def plant(connection: Connection) -> None:
     """Add the deployment and the default workspace with its reference data, unless they are there."""
     now = to_text(utc_now())
     if connection.execute(select(schema.deployment.c.id)).first() is None:
         connection.execute(
-            insert(schema.deployment).values(id=secrets.token_hex(8), secret=secrets.token_hex(32), created_at=now)
+            insert(schema.deployment).values(id=new_deployment_id(), secret=secrets.token_hex(32), created_at=now)
         )
     workspaces = schema.workspaces
     if connection.execute(select(workspaces.c.id).where(workspaces.c.id == DEFAULT_WORKSPACE)).first() is None:

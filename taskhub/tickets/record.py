@@ -6,7 +6,7 @@ from typing import Any, Final
 from sqlalchemy import Row, Select, and_, bindparam, delete, func, insert, null, select, update
 
 from taskhub.storage.schema import leases, ticket_labels, tickets
-from taskhub.storage.search import add_texts, replace_texts
+from taskhub.storage.search import TEXTS, add_texts, replace_texts
 from taskhub.storage.times import later
 from taskhub.storage.transaction import Transaction
 from taskhub.tickets.fields import PRIORITIES
@@ -184,7 +184,4 @@ def _values(record: TicketRecord, names: tuple[str, ...]) -> dict[str, Any]:
 
 def _texts(record: TicketRecord) -> tuple[str | None, ...]:
     """What a ticket is found by, beside its comments."""
-    return (
-        record.summary, record.description,
-        record.external_ticket_id, record.remarks, record.response_details, *record.labels,
-    )  # fmt: skip
+    return (*(getattr(record, name) for name in TEXTS), *record.labels)

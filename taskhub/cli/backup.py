@@ -1,0 +1,50 @@
+"""`taskhub backup`."""
+
+import argparse
+import asyncio
+import sys
+from pathlib import Path
+
+from taskhub.cli.parser import load_settings
+from taskhub.settings import Settings, mask_url
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """Write the whole database to a file, or to standard output; 1 when there is no backup in the end."""
+    settings = load_settings(parsed).settings
+    if str(parsed.file) == "-" and sys.stdout.isatty():
+        print("taskhub: a backup is not for a terminal: name a file, or lead standard output to one", file=sys.stderr)
+        return 1
+    return asyncio.run(_backup(settings, parsed.file, force=parsed.force))
+
+
+async def _backup(settings: Settings, path: Path, *, force: bool) -> int:
+    from taskhub.app import open_database_as_it_is
+    from taskhub.storage.backup import EmptyDatabase, backup, dump
+    from taskhub.storage.backup_file import BadBackup, CannotWrite
+    from taskhub.storage.migrate import NewerSchema
+    from taskhub.tickets.errors import StorageBusy
+
+    try:
+        async with open_database_as_it_is(settings) as database:
+            if str(path) == "-":
+                made = await database.read(lambda connection: dump(connection, sys.stdout.buffer))
+                sys.stdout.flush()
+            else:
+                made = await backup(database, path, replace=force)
+    except FileExistsError:
+        print(f"taskhub: {path} exists; --force replaces it", file=sys.stderr)
+        return 1
+    except CannotWrite as error:
+        print(f"taskhub: {path}: {error}", file=sys.stderr)
+        return 1
+    except (BadBackup, OSError) as error:
+        print(f"taskhub: {error}", file=sys.stderr)
+        return 1
+    except (EmptyDatabase, NewerSchema, StorageBusy) as error:
+        print(f"taskhub: {mask_url(settings.database_address)}: {error}", file=sys.stderr)
+        return 1
+    verified = "" if str(path) == "-" else ", read again and found whole"
+    counts = f"{made.rows['tickets']} tickets and {made.rows['events']} events"
+    print(f"{counts} backed up{verified}", file=sys.stderr if str(path) == "-" else sys.stdout)
+    return 0
