@@ -52,7 +52,9 @@ async def backup(database: Database, path: Path, *, replace: bool = False) -> Tr
 
 
 def dump(connection: Connection, file: IO[bytes]) -> Trailer:
-    """Write all rows as `connection` sees them in its transaction. Raises CannotWrite, NewerSchema and EmptyDatabase."""
+    """Write all rows as `connection` sees them in its transaction.
+
+    Raises CannotWrite, NewerSchema and EmptyDatabase."""
     if connection.dialect.name == "postgresql":
         # Whoever reads standard output may be slow, and the pages of a big table are many.
         connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")

@@ -9,6 +9,7 @@ import gzip
 import hashlib
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, Final
@@ -78,7 +79,8 @@ class BackupWriter:
     """Writes a backup to an open file. After the last row you must `finish`. Raises CannotWrite."""
 
     def __init__(self, file: IO[bytes], header: Header) -> None:
-        self._file = gzip.GzipFile(filename="", mode="wb", fileobj=file, compresslevel=6, mtime=0)
+        with _failures_told():
+            self._file = gzip.GzipFile(filename="", mode="wb", fileobj=file, compresslevel=6, mtime=0)
         self._digest = hashlib.sha256()
         self._rows: dict[str, int] = {}
         self._table = ""
@@ -99,19 +101,23 @@ class BackupWriter:
         """Write the last line; the file below stays open."""
         trailer = Trailer(self._rows, self._digest.hexdigest())
         self._write(asdict(trailer))
-        try:
+        with _failures_told():
             self._file.close()
-        except OSError as error:
-            raise CannotWrite(str(error)) from error
         return trailer
 
     def _write(self, value: Any) -> None:
         line = orjson.dumps(value) + b"\n"
         self._digest.update(line)
-        try:
+        with _failures_told():
             self._file.write(line)
-        except OSError as error:
-            raise CannotWrite(str(error)) from error
+
+
+@contextmanager
+def _failures_told() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CannotWrite(str(error)) from error
 
 
 class BackupReader:

@@ -32,7 +32,7 @@ _RECORDS: Final = select_records().where(
 
 _R: Final = ticket_relations.c
 _BLOCKER: Final = tickets.alias("blocker")
-_IS_BLOCKED: Final = exists(
+IS_BLOCKED: Final = exists(
     select(_BLOCKER.c.no)
     .join_from(
         ticket_relations, _BLOCKER, and_(_BLOCKER.c.workspace_id == _R.workspace_id, _BLOCKER.c.no == _R.from_no)
@@ -46,7 +46,8 @@ _IS_BLOCKED: Final = exists(
         statuses.c.phase.not_in(CLOSED_PHASES),
     )
 ).correlate(tickets)
-_BLOCKED: Final = select(tickets.c.no, _IS_BLOCKED.label("blocked")).where(
+"""Of a row of tickets: an open ticket blocks it."""
+_BLOCKED: Final = select(tickets.c.no, IS_BLOCKED.label("blocked")).where(
     tickets.c.workspace_id == bindparam("workspace"), tickets.c.no.in_(bindparam("numbers", expanding=True))
 )
 _BLOCKED_BY: Final = select(_R.to_no).where(

@@ -128,7 +128,7 @@ async def test_tickets_of_an_older_schema_are_found_after_its_migration(url: str
     await world.tickets.add_comment(ALICE, "TH-2", NewComment(comment="a special remark"))
     await world.writer.close()
 
-    await database.write(lambda connection: _to("0002", connection))
+    await database.write(lambda connection: to_revision("0002", connection))
     assert not await database.schema_is_current()
     await asyncio.to_thread(migrate, url)
 
@@ -148,7 +148,7 @@ async def test_the_numbers_of_attachments_go_on_after_the_migration(url: str, da
     await world.create("without")
     await world.writer.close()
 
-    await database.write(lambda connection: _to("0004", connection))
+    await database.write(lambda connection: to_revision("0004", connection))
     await asyncio.to_thread(migrate, url)
 
     world = World(database)
@@ -159,7 +159,7 @@ async def test_the_numbers_of_attachments_go_on_after_the_migration(url: str, da
     assert [tuple(row) for row in numbers] == [(1, 1), (1, 2), (1, 3), (1, 4), (2, 1)]
 
 
-def _to(revision: str, connection: Connection) -> None:
+def to_revision(revision: str, connection: Connection) -> None:
     """Take the schema back to a revision."""
     config = Config()
     config.set_main_option("script_location", str(Path(migrations.__file__ or "").with_name("migrations")))

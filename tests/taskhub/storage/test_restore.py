@@ -1,0 +1,434 @@
+"""Restoring: a backup of either database into either, all of it or nothing, and nobody is misled afterwards."""
+
+import asyncio
+import contextlib
+import gzip
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, text
+
+from taskhub.cli.parser import run
+from taskhub.publishing import EventPublisher
+from taskhub.storage import restore as restoring
+from taskhub.storage.backup import backup
+from taskhub.storage.backup_file import BackupReader, BackupWriter, BadBackup, Header, Table
+from taskhub.storage.database import Database
+from taskhub.storage.migrate import NewerSchema, migrate
+from taskhub.storage.occupancy import DatabaseInUse
+from taskhub.storage.restore import NewerTables, NotEmpty, restore
+from taskhub.storage.schema import METADATA, search_documents
+from taskhub.tickets.errors import LeaseLost, StorageBusy
+from taskhub.tickets.inputs import NewClaim, NewComment, NewTicket
+from tests.servers import PostgresServer
+from tests.taskhub.storage.history import BOB, DRAFT, contents, live, without_names
+from tests.taskhub.storage.test_migrate import to_revision
+from tests.taskhub.world import ALICE, World, execute
+
+MakeUrl = Callable[[str], str]
+
+
+@pytest.fixture
+def make_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeUrl]:
+    """Addresses of databases of each kind that do not exist yet, or are empty."""
+    made: list[tuple[PostgresServer, str]] = []
+
+    def make(kind: str) -> str:
+        if kind == "sqlite":
+            return f"sqlite:///{tmp_path}/not yet {len(os.listdir(tmp_path))}/taskhub.db"
+        server: PostgresServer = request.getfixturevalue("postgres")
+        made.append((server, server.create_database()))
+        return made[-1][1]
+
+    yield make
+    for server, url in made:
+        server.drop_database(url)
+
+
+@contextlib.asynccontextmanager
+async def opened(url: str) -> AsyncIterator[World]:
+    database = Database(url)
+    await database.open()
+    world = World(database)
+    yield world
+    await world.writer.close()
+    await database.close()
+
+
+@pytest.fixture
+async def saved(world: World, tmp_path: Path) -> Path:
+    """A backup of a database in which a bit of everything has happened."""
+    await live(world)
+    await backup(world.database, tmp_path / "taskhub.backup")
+    return tmp_path / "taskhub.backup"
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+async def test_a_backup_of_either_database_goes_into_either(
+    world: World, saved: Path, kind: str, make_url: MakeUrl
+) -> None:
+    url = make_url(kind)
+    before = await contents(world.database)
+
+    done = await restore(url, saved)
+
+    async with opened(url) as restored:
+        restored.now = world.now
+        after = await contents(restored.database)
+        assert without_names(after) == without_names(before)
+        assert (await restored.log.bounds("default")).epoch == done.epochs["default"]
+        assert done.epochs["default"] != (await world.log.bounds("default")).epoch
+        assert after["deployment"][0][0] != before["deployment"][0][0]  # its channels on a shared Redis are its own
+        for typed, found in (("検索", ["TH-1"]), ("special", ["TH-1"]), ("second", ["TH-2"]), ("質問", ["TH-1"])):
+            assert await restored.keys(query=typed) == found
+
+        # Repeats are known, the lease goes on, and numbers, comments and the search index continue.
+        new = {"description": "全文検索機能", "labels": ["ux", "急ぎ"], "actual_effort_hours": 0.1}
+        again = NewTicket(summary="Printer is on fire", **new)
+        repeated = await restored.tickets.create_ticket(ALICE, again, idempotency_key="k-1")
+        assert (repeated.key, repeated.replayed) == ("TH-1", True)
+        published = await EventPublisher(restored.writer).publish(ALICE, [DRAFT, DRAFT], idempotency_key="p-1")
+        assert (published.replayed, [event.data for event in published.events]) == (True, [DRAFT.data] * 2)
+        claimed = await restored.tickets.claim_ticket(BOB, "TH-1", NewClaim(), idempotency_key="claim")
+        assert claimed.replayed
+        comment = NewComment(comment="the holder speaks")
+        await restored.tickets.add_comment(BOB, "TH-1", comment, lease_token=claimed.lease_token)
+        with pytest.raises(LeaseLost):
+            await restored.tickets.add_comment(BOB, "TH-1", comment, lease_token=claimed.lease_token + 1)
+        created = await restored.create("fresh")
+        assert created.key == "TH-5"
+        assert created.position.startswith(done.epochs["default"])
+        assert await restored.keys(query="holder speaks") == ["TH-1"]
+
+
+async def test_the_restored_database_has_the_schema_of_a_new_one(
+    saved: Path, url: str, make_url: MakeUrl, world: World
+) -> None:
+    """Foreign keys that were put aside are there again."""
+    kind = "postgresql" if world.database.path is None else "sqlite"
+    target = make_url(kind)
+    await restore(target, saved)
+
+    async with opened(target) as restored:
+        wrong = text("INSERT INTO ticket_labels (workspace_id, ticket_no, label) VALUES ('default', 99, 'x')")
+        with pytest.raises(Exception, match=r"(?i)foreign key"):
+            await execute(restored.database, wrong)
+
+
+def test_no_table_of_a_backup_counts_its_rows_by_itself() -> None:
+    """A restore sets no counters of the database: the index, which has one, is made anew."""
+    counting = [
+        table.name
+        for table in METADATA.tables.values()
+        if table.autoincrement_column is not None and table is not search_documents
+    ]
+
+    assert counting == []
+
+
+async def test_what_is_there_is_replaced_only_when_that_is_asked_for(
+    saved: Path, world: World, make_url: MakeUrl
+) -> None:
+    url = make_url("postgresql" if world.database.path is None else "sqlite")
+    await asyncio.to_thread(migrate, url)
+    async with opened(url) as other:
+        for n in range(7):
+            await other.create(f"of the other database {n}", labels=["other"])
+        for _ in range(20):
+            await other.change_reference("statuses", "received", name="Angekommen")
+        before = await contents(other.database)
+
+    with pytest.raises(NotEmpty, match="7 tickets and 7 events"):
+        await restore(url, saved)
+
+    async with opened(url) as other:
+        assert await contents(other.database) == before
+    await restore(url, saved, replace=True)
+    async with opened(url) as other:
+        restored = await contents(other.database)
+        assert without_names(restored) == without_names(await contents(world.database))
+        assert await other.keys(query="other") == []
+        # Whoever has a copy of the reference data that was there must not take it for this one.
+        assert restored["workspaces"][0][8] > before["workspaces"][0][8]
+
+
+async def test_a_database_that_is_open_is_not_replaced(saved: Path, world: World, url: str) -> None:
+    await world.create("open")  # a connection is made when there is something to do
+    before = await contents(world.database)
+
+    with pytest.raises(DatabaseInUse):
+        await restore(url, saved, replace=True)
+
+    assert await contents(world.database) == before
+
+
+async def test_who_comes_while_a_backup_is_being_restored_waits_or_is_refused(
+    saved: Path, world: World, make_url: MakeUrl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = make_url("postgresql" if world.database.path is None else "sqlite")
+    migrating: list[asyncio.Task[None]] = []
+    refused: list[str] = []
+    loop = asyncio.get_running_loop()
+
+    async def use() -> None:
+        other = Database(url)
+        with contextlib.suppress(StorageBusy):
+            await other.open()
+            await other.ping()
+            refused.append("not at all")
+        await other.close()
+        with pytest.raises(DatabaseInUse):
+            await restore(url, saved)
+        refused.append("all")
+        migrating.append(asyncio.create_task(asyncio.to_thread(migrate, url)))
+
+    def come(connection: Connection) -> None:
+        if connection.dialect.name == "postgresql":
+            from sqlalchemy.util.concurrency import await_
+
+            await_(use())
+        else:
+            asyncio.run_coroutine_threadsafe(use(), loop).result(60)
+        rebuild(connection)
+
+    rebuild = restoring.rebuild
+    monkeypatch.setattr("taskhub.storage.restore.rebuild", come)
+    await restore(url, saved)
+    await migrating[0]
+
+    assert refused == ["all"]
+    async with opened(url) as restored:
+        assert without_names(await contents(restored.database)) == without_names(await contents(world.database))
+
+
+KILLED = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from taskhub.storage import restore
+url, path, where = sys.argv[1:]
+setattr(restore, where, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+asyncio.run(restore.restore(url, Path(path), replace=True))
+"""
+
+
+@pytest.mark.parametrize("where", ["_load", "rebuild", "_renew", "_settle", "sync_directory"])
+async def test_a_restore_that_is_killed_leaves_the_old_database_or_the_new_one(
+    saved: Path, world: World, url: str, make_url: MakeUrl, where: str
+) -> None:
+    sqlite = world.database.path is not None
+    if not sqlite and where in ("_settle", "sync_directory"):
+        pytest.skip("that is for files")
+    target = make_url("sqlite" if sqlite else "postgresql")
+    await asyncio.to_thread(migrate, target)
+    async with opened(target) as other:
+        await other.create("of the other database")
+        old = without_names(await contents(other.database))
+    new = without_names(await contents(world.database))
+
+    killed = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", KILLED, target, str(saved), where], check=False
+    )
+
+    assert killed.returncode == -9
+    async with opened(target) as other:
+        assert without_names(await contents(other.database)) == (new if where == "sync_directory" else old)
+        await other.create("goes on")
+    await restore(target, saved, replace=True)
+    async with opened(target) as other:
+        assert without_names(await contents(other.database)) == new
+    if sqlite:
+        directory = os.path.dirname(target.removeprefix("sqlite:///"))
+        assert sorted(os.listdir(directory)) == ["taskhub.db", "taskhub.db.lock", "taskhub.db.migrate"]
+
+
+LEFT = """
+import os, sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("PRAGMA journal_mode=WAL")
+connection.execute("PRAGMA wal_autocheckpoint=0")
+for n in range(300):
+    connection.execute("UPDATE workspaces SET name = ?", (f"left behind {n}",))
+os._exit(0)
+"""
+
+
+async def test_a_log_of_changes_that_was_left_beside_the_old_file_does_not_reach_the_new_one(
+    saved: Path, world: World, make_url: MakeUrl
+) -> None:
+    url = make_url("sqlite")
+    file = Path(url.removeprefix("sqlite:///"))
+    await asyncio.to_thread(migrate, url)
+    await asyncio.to_thread(subprocess.run, [sys.executable, "-c", LEFT, str(file)], check=True)
+    log = file.with_name("taskhub.db-wal")
+    assert log.stat().st_size > 0
+
+    await restore(url, saved)
+
+    async with opened(url) as restored:
+        assert without_names(await contents(restored.database)) == without_names(await contents(world.database))
+
+
+@pytest.mark.parametrize("log", [True, False])
+async def test_a_file_that_is_damaged_is_replaced_when_that_is_asked_for(
+    saved: Path, world: World, make_url: MakeUrl, log: bool
+) -> None:
+    url = make_url("sqlite")
+    file = Path(url.removeprefix("sqlite:///"))
+    await asyncio.to_thread(migrate, url)
+    if log:
+        await asyncio.to_thread(subprocess.run, [sys.executable, "-c", LEFT, str(file)], check=True)
+    await asyncio.to_thread(file.write_bytes, b"nothing that SQLite knows" * 1000)
+
+    with pytest.raises(NotEmpty, match="cannot be read"):
+        await restore(url, saved)
+    await restore(url, saved, replace=True)
+
+    async with opened(url) as restored:
+        assert without_names(await contents(restored.database)) == without_names(await contents(world.database))
+
+
+async def test_a_file_that_another_program_has_open_is_not_replaced(saved: Path, make_url: MakeUrl) -> None:
+    url = make_url("sqlite")
+    await asyncio.to_thread(migrate, url)
+    async with opened(url) as first:
+        await first.database.ping()  # now it is in WAL mode
+    with contextlib.closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as other:
+        other.execute("SELECT * FROM workspaces").fetchall()
+
+        with pytest.raises(DatabaseInUse, match="not TaskHub"):
+            await restore(url, saved)
+
+    await restore(url, saved)
+
+
+@pytest.mark.parametrize("revision", ["0001", "0002"])
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+async def test_a_backup_of_an_older_schema_is_brought_to_the_newest(
+    world: World, tmp_path: Path, revision: str, kind: str, make_url: MakeUrl
+) -> None:
+    await world.create("Printer is on fire", description="全文検索機能", labels=["ux"])
+    await world.create("second", blocked_by=["TH-1"])
+    before = await contents(world.database)
+    await world.database.write(lambda connection: to_revision(revision, connection))
+    old = tmp_path / "old.backup"
+    await backup(world.database, old)
+    url = make_url(kind)
+
+    await restore(url, old)
+
+    async with opened(url) as restored:
+        assert without_names(await contents(restored.database)) == without_names(before)
+        assert await restored.database.schema_is_current()
+        assert await restored.keys(query="検索") == ["TH-1"]
+        assert (await restored.ticket("TH-2")).blocked
+
+
+async def test_a_backup_of_a_newer_schema_is_refused_by_name(url: str, tmp_path: Path) -> None:
+    path = tmp_path / "newer.backup"
+    with path.open("wb") as file:
+        BackupWriter(file, Header(taskhub="9.0.0", revision="9999", created_at="", logs={})).finish()
+
+    with pytest.raises(NewerSchema, match="9999"):
+        await restore(url, path)
+
+
+async def test_a_database_of_a_newer_schema_gives_way_where_all_of_it_goes(
+    saved: Path, world: World, make_url: MakeUrl
+) -> None:
+    sqlite = world.database.path is not None
+    url = make_url("sqlite" if sqlite else "postgresql")
+    await asyncio.to_thread(migrate, url)
+    async with opened(url) as other:
+        await execute(other.database, text("UPDATE alembic_version SET version_num = '9999'"))
+
+    if sqlite:
+        await restore(url, saved)
+        async with opened(url) as restored:
+            assert await restored.database.schema_is_current()
+    else:
+        with pytest.raises(NewerTables, match="9999"):
+            await restore(url, saved)
+
+
+async def test_a_damaged_backup_changes_nothing(saved: Path, make_url: MakeUrl, world: World) -> None:
+    url = make_url("postgresql" if world.database.path is None else "sqlite")
+    await asyncio.to_thread(migrate, url)
+    async with opened(url) as other:
+        before = await contents(other.database)
+    os.truncate(saved, saved.stat().st_size - 30)
+
+    with pytest.raises(BadBackup, match="cut off"):
+        await restore(url, saved, replace=True)
+
+    async with opened(url) as other:
+        assert await contents(other.database) == before
+
+
+@pytest.mark.parametrize("what", ["a row", "a table", "a column"])
+async def test_a_backup_whose_parts_do_not_go_together_changes_nothing(
+    saved: Path, make_url: MakeUrl, world: World, what: str
+) -> None:
+    """What no TaskHub has written, for its sums are right."""
+    url = make_url("postgresql" if world.database.path is None else "sqlite")
+    await asyncio.to_thread(migrate, url)
+    async with opened(url) as other:
+        before = await contents(other.database)
+    _write_again(saved, what)
+
+    with pytest.raises(Exception, match=r"(?i)ticket"):
+        await restore(url, saved)
+
+    async with opened(url) as other:
+        assert await contents(other.database) == before
+
+
+def _write_again(path: Path, leave_out: str) -> None:
+    with BackupReader(path) as reader:
+        items = list(reader.contents())
+        header = reader.header
+    with path.open("wb") as file:
+        writer = BackupWriter(file, header)
+        table = ""
+        for item in items:
+            if isinstance(item, Table):
+                table = item.table
+                if leave_out == "a table" and table == "ticket_labels":
+                    continue
+                renamed = tuple(
+                    "colour" if name == "label" and leave_out == "a column" else name for name in item.columns
+                )
+                writer.begin(Table(table, renamed))
+                continue
+            gone = leave_out == "a row" and table == "tickets" and item[1] == 1
+            if not gone and not (leave_out == "a table" and table == "ticket_labels"):
+                writer.row(item)
+        writer.finish()
+
+
+async def test_the_command_says_what_it_did_and_who_is_in_its_way(
+    saved: Path, world: World, url: str, make_url: MakeUrl, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str], tmp_path: Path,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("TASKHUB_DATA_DIR", str(tmp_path))
+    target = make_url("postgresql" if world.database.path is None else "sqlite")
+    head = (await world.log.bounds("default")).head
+
+    async def command(url: str, *arguments: str) -> tuple[int, str]:
+        monkeypatch.setenv("TASKHUB_DATABASE_URL", url)
+        status = await asyncio.to_thread(run, ["restore", *arguments])
+        said = capsys.readouterr()
+        return status, said.out + said.err
+
+    assert (await command(url, str(saved), "--replace"))[0] == 1
+    assert "uses the database" in (await command(url, str(saved), "--replace"))[1]
+    status, said = await command(target, str(saved))
+    assert (status, said[: said.index(" of ")]) == (0, f"4 tickets and {head} events")
+    assert "--replace" in (await command(target, str(saved)))[1]
+    assert "No such file" in (await command(target, str(tmp_path / "none.backup")))[1]
+    (tmp_path / "other.gz").write_bytes(gzip.compress(b"hello"))
+    assert "is not a backup" in (await command(target, str(tmp_path / "other.gz")))[1]
