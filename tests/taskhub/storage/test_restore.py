@@ -15,12 +15,12 @@ from sqlalchemy import Connection, text
 
 from taskhub.cli.parser import run
 from taskhub.publishing import EventPublisher
-from taskhub.storage import restore as restoring
 from taskhub.storage.backup import backup
 from taskhub.storage.backup_file import BackupReader, BackupWriter, BadBackup, Header, Table
 from taskhub.storage.database import Database
 from taskhub.storage.migrate import NewerSchema, migrate
 from taskhub.storage.occupancy import DatabaseInUse
+from taskhub.storage.reindex import rebuild
 from taskhub.storage.restore import NewerTables, NotEmpty, restore
 from taskhub.storage.schema import METADATA, search_documents
 from taskhub.tickets.errors import LeaseLost, StorageBusy
@@ -196,7 +196,6 @@ async def test_who_comes_while_a_backup_is_being_restored_waits_or_is_refused(
             asyncio.run_coroutine_threadsafe(use(), loop).result(60)
         rebuild(connection)
 
-    rebuild = restoring.rebuild
     monkeypatch.setattr("taskhub.storage.restore.rebuild", come)
     await restore(url, saved)
     await migrating[0]
@@ -360,7 +359,7 @@ async def test_a_damaged_backup_changes_nothing(saved: Path, make_url: MakeUrl, 
     await asyncio.to_thread(migrate, url)
     async with opened(url) as other:
         before = await contents(other.database)
-    os.truncate(saved, saved.stat().st_size - 30)
+    await asyncio.to_thread(lambda: os.truncate(saved, saved.stat().st_size - 30))
 
     with pytest.raises(BadBackup, match="cut off"):
         await restore(url, saved, replace=True)
