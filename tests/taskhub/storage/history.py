@@ -8,7 +8,7 @@ from broadcaster.event import EventDraft
 from taskhub.publishing import EventPublisher
 from taskhub.storage.database import Database
 from taskhub.storage.schema import METADATA, search_documents
-from taskhub.tickets.inputs import BulkItem, BulkUpdate, NewAttachment, NewClaim, NewComment, NewTicket
+from taskhub.tickets.inputs import BulkItem, BulkUpdate, NewAttachment, NewClaim, NewComment, NewTicket, UndoBatch
 from taskhub.tickets.reference_inputs import NewUser
 from tests.taskhub.world import ALICE, World, caller
 
@@ -37,7 +37,7 @@ async def live(world: World) -> None:
     await tickets.add_comment(ALICE, "TH-1", NewComment(comment="質問です", kind="question"), idempotency_key="c")
     asked = BulkUpdate(items=[BulkItem(ticket_id="TH-3", remarks="so"), BulkItem(ticket_id="TH-2", remarks="too")])
     made = await tickets.update_tickets(ALICE, asked, idempotency_key="bulk")
-    await tickets.undo_batch(ALICE, str(made.batch_id))
+    await tickets.undo_batch(ALICE, str(made.batch_id), UndoBatch())
     await world.create("deleted")
     await tickets.delete_ticket(ALICE, "TH-4")
     await EventPublisher(world.writer).publish(ALICE, [DRAFT, DRAFT], idempotency_key="p-1")
