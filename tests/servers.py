@@ -192,6 +192,10 @@ class PostgresServer:
         """Remove a database, whoever is connected: each takes several megabytes."""
         _execute(self.url, f"DROP DATABASE {url.rpartition('/')[2]} WITH (FORCE)")
 
+    def disconnect_all(self) -> None:
+        """End every connection of every client, as an operator can."""
+        _execute(self.url, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+
     def _end(self, by: signal.Signals) -> None:
         process, self._process = self._process, None
         if process is None:
