@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, create_engine, event, select
+from sqlalchemy import Connection, create_engine, event, select, update
 from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from taskhub.storage import schema
 from taskhub.storage.epochs import SeenEvents
-from taskhub.storage.failures import storage_busy
+from taskhub.storage.failures import in_doubt, storage_busy
+from taskhub.storage.file import DatabaseFile
 from taskhub.storage.migrate import newest_revision
 from taskhub.storage.occupancy import FileLock, share_postgres
 from taskhub.storage.threads import Threads, Transacted, Watcher
@@ -62,6 +63,7 @@ class Database:
         self._lock: FileLock | None = None
         self._deployment: Deployment | None = None
         self._units: set[asyncio.Task[Any]] = set()
+        self._write_failed = False
 
     @property
     def path(self) -> Path | None:
@@ -74,9 +76,10 @@ class Database:
         Raises StorageBusy while a backup is being restored into an SQLite file."""
         if (path := self.path) is not None:
             self._lock = FileLock(path)
-            self._writers = self._threads(1, "BEGIN IMMEDIATE")
-            self._readers = self._threads(self._pool_size, "BEGIN", read_only=True)
-            self._watcher = Watcher(path)
+            file = DatabaseFile(path)
+            self._writers = self._threads(file, 1, "BEGIN IMMEDIATE")
+            self._readers = self._threads(file, self._pool_size, "BEGIN", read_only=True)
+            self._watcher = Watcher(file)
         else:
             self._writers = self._postgres_engine()
             self._readers = self._writers.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
@@ -128,7 +131,13 @@ class Database:
     async def write(self, unit: Callable[[Connection], T]) -> T:
         """Run `unit` in one transaction: committed when it returns, rolled back when it raises. Raises what it raises,
         and StorageBusy."""
-        return await self._run(self._writers, _write, unit)
+        try:
+            value = await self._run(self._writers, _write, unit)
+        except StorageBusy:
+            self._write_failed = True
+            raise
+        self._write_failed = False
+        return value
 
     async def _run(
         self,
@@ -147,7 +156,11 @@ class Database:
         """Return when the database can be written. Raises StorageBusy."""
         try:
             async with asyncio.timeout(_PING_TIMEOUT_S):
-                await self.write(_check_writable)
+                if self._write_failed:
+                    # That a disk is full shows only in writing, which costs too much to do it for every probe.
+                    await self.write(_rewrite)
+                else:
+                    await self._run(self._writers, _write, _check_writable)
         except TimeoutError as error:
             raise StorageBusy("the database gives no answer") from error
 
@@ -169,7 +182,7 @@ class Database:
         """
         return None if self._watcher is None else await self._watcher.data_version()
 
-    def _threads(self, size: int, begin: str, *, read_only: bool = False) -> Threads:
+    def _threads(self, file: DatabaseFile, size: int, begin: str, *, read_only: bool = False) -> Threads:
         engine = create_engine(
             self._url,
             pool_size=size,
@@ -179,7 +192,7 @@ class Database:
         )
         event.listen(engine, "connect", partial(_set_pragmas, read_only=read_only))
         event.listen(engine, "begin", partial(_begin, statement=begin))
-        return Threads(engine, size, self.busy_timeout_s)
+        return Threads(engine, file, size, self.busy_timeout_s)
 
     def _postgres_engine(self) -> AsyncEngine:
         patience = self.busy_timeout_s
@@ -188,8 +201,9 @@ class Database:
             "jit": "off",  # compiling a statement takes longer than any of ours is to run
             "lock_timeout": f"{patience * 1000:.0f}ms",
             "statement_timeout": f"{patience * 1000:.0f}ms",
-            # A process that was stopped in the middle of a write must not hold the workspace's row for ever.
-            "idle_in_transaction_session_timeout": "30s",
+            # A process that was stopped or cut off in the middle of a write holds the workspace's row, and everybody
+            # who writes there waits for it.
+            "idle_in_transaction_session_timeout": f"{patience * 1000:.0f}ms",
         }
         engine = create_async_engine(
             self._url,
@@ -242,9 +256,9 @@ def _write(connection: Connection, unit: Callable[[Connection], T]) -> T:
     try:
         connection.commit()
     except Exception as error:
-        if storage_busy(error) is None:
+        if (busy := storage_busy(error)) is None or not in_doubt(error):
             raise
-        raise StorageBusy("the database went away while committing", uncertain=True) from error
+        raise StorageBusy(f"{busy} while committing", uncertain=True) from error
     return value
 
 
@@ -253,6 +267,11 @@ def _check_writable(connection: Connection) -> None:
         return
     if connection.exec_driver_sql("SELECT pg_is_in_recovery()").scalar_one():
         raise StorageBusy("the database is read-only")
+
+
+def _rewrite(connection: Connection) -> None:
+    _check_writable(connection)
+    connection.execute(update(schema.deployment).values(id=schema.deployment.c.id))
 
 
 def _set_pragmas(connection: Any, record: object, *, read_only: bool) -> None:

@@ -1,6 +1,8 @@
 """Which failures of a database mean `busy or away`, so that the same call may work later, and which are mistakes."""
 
+import sqlite3
 import ssl
+from collections.abc import Mapping
 from typing import Final
 
 from sqlalchemy.exc import DBAPIError
@@ -8,10 +10,19 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from taskhub.tickets.errors import StorageBusy
 
-# Result codes of SQLite (the low byte of an extended one): busy, locked, read-only, I/O error, full, cannot open.
-_SQLITE_AWAY: Final = frozenset({5, 6, 8, 10, 13, 14})
+# Result codes of SQLite (the low byte of an extended one).
+_SQLITE_AWAY: Final[Mapping[int, str]] = {
+    sqlite3.SQLITE_BUSY: "another process has locked the database",
+    sqlite3.SQLITE_LOCKED: "the database is locked",
+    sqlite3.SQLITE_READONLY: "the database file is read-only",
+    sqlite3.SQLITE_IOERR: "the disk refuses to read or write the database file",
+    sqlite3.SQLITE_FULL: "the disk of the database is full",
+    sqlite3.SQLITE_CANTOPEN: "the database file cannot be opened",
+}
+# Of these, a commit that fails with one was not made: it had not got so far as to write its end.
+_SQLITE_NOT_COMMITTED: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_FULL})
 # Classes of SQLSTATE: connection, transaction rolled back, resources, object in use (lock timeout), operator, system.
-_POSTGRES_AWAY: Final = ("08", "40", "53", "55", "57", "58", "25P0", "3D000", "28")
+_POSTGRES_AWAY: Final = ("08", "40", "53", "55", "57", "58", "25P0", "25006", "3D000", "28")
 
 
 def storage_busy(error: BaseException) -> StorageBusy | None:
@@ -23,6 +34,12 @@ def storage_busy(error: BaseException) -> StorageBusy | None:
     if isinstance(error, OSError | TimeoutError):  # a connection that could not be made, or that gave no answer
         return StorageBusy(_unreachable(error))
     return None
+
+
+def in_doubt(error: BaseException) -> bool:
+    """Whether a commit that failed so may have been made all the same."""
+    code = getattr(getattr(error, "orig", None), "sqlite_errorcode", None)
+    return code is None or code & 0xFF not in _SQLITE_NOT_COMMITTED
 
 
 def _unreachable(error: BaseException) -> str:
@@ -42,7 +59,8 @@ def _from_driver(error: DBAPIError) -> StorageBusy | None:
     driver_error = error.orig
     code = getattr(driver_error, "sqlite_errorcode", None)
     if code is not None:
-        return StorageBusy("the database is locked or cannot be written") if code & 0xFF in _SQLITE_AWAY else None
+        reason = _SQLITE_AWAY.get(code & 0xFF)
+        return None if reason is None else StorageBusy(reason)
     state = getattr(driver_error, "sqlstate", None)
     if state is not None:
         return StorageBusy(_postgres_reason(state)) if state.startswith(_POSTGRES_AWAY) else None
@@ -57,4 +75,8 @@ def _postgres_reason(state: str) -> str:
         return "the database server refuses this user name or password"
     if state == "3D000":
         return "the database server has no database of that name"
+    if state == "53100":
+        return "the disk of the database server is full"
+    if state == "25006":
+        return "the database is read-only"
     return "the database is busy or away"

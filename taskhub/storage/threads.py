@@ -4,11 +4,11 @@ import asyncio
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Final, TypeAlias, TypeVar
 
 from sqlalchemy import Connection, Engine
 
+from taskhub.storage.file import DatabaseFile
 from taskhub.tickets.errors import StorageBusy
 
 T = TypeVar("T")
@@ -23,8 +23,9 @@ Transacted: TypeAlias = Callable[[Connection, Callable[[Connection], T]], T]
 class Threads:
     """Connections to an SQLite file, and a thread for each. You must `dispose` of it."""
 
-    def __init__(self, engine: Engine, size: int, patience_s: float) -> None:
+    def __init__(self, engine: Engine, file: DatabaseFile, size: int, patience_s: float) -> None:
         self._engine = engine
+        self._file = file
         self._size = size
         self._patience_s = patience_s
         self._executor = ThreadPoolExecutor(size, thread_name_prefix="taskhub-database")
@@ -63,6 +64,7 @@ class Threads:
         return outcome.result()
 
     def _connected(self, transaction: Transacted[T], unit: Callable[[Connection], T]) -> T:
+        self._file.check()
         with self._engine.connect() as connection:
             return transaction(connection, unit)
 
@@ -87,8 +89,8 @@ class Threads:
 class Watcher:
     """A connection that does nothing but watch an SQLite file for others, on a thread of its own."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, file: DatabaseFile) -> None:
+        self._file = file
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="taskhub-watches")
         self._connection: sqlite3.Connection | None = None
 
@@ -100,8 +102,9 @@ class Watcher:
             raise StorageBusy("the database file cannot be read") from error
 
     def _ask(self) -> int:
+        self._file.check()
         if self._connection is None:
-            self._connection = sqlite3.connect(self._path, isolation_level=None)
+            self._connection = sqlite3.connect(self._file.path, isolation_level=None)
         return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
 
     async def close(self) -> None:

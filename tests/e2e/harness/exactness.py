@@ -63,7 +63,10 @@ async def read_log(database_url: str) -> list[Logged]:
             rows = [tuple(row) for row in await connection.fetch(_LOG)]
         finally:
             await connection.close()
-    return [Logged(*row[:7], data=json.loads(row[7])) for row in rows]
+    return [
+        Logged(seq, event_id, event_type, subject, actor, origin, version, json.loads(data))
+        for seq, event_id, event_type, subject, actor, origin, version, data in rows
+    ]
 
 
 def _sqlite_rows(path: str) -> list[tuple[Any, ...]]:

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import Connection, create_engine
 
 from taskhub.storage import threads
+from taskhub.storage.file import DatabaseFile
 from taskhub.storage.threads import Threads
 from taskhub.tickets.errors import StorageBusy
 from tests.taskhub.world import DEADLINE_S, until
@@ -32,7 +33,9 @@ def direct(connection: Connection, unit: Callable[[Connection], str]) -> str:
 
 @pytest.fixture
 async def one_thread(tmp_path: Path) -> AsyncIterator[Threads]:
-    found = Threads(create_engine(f"sqlite:///{tmp_path / 'x.db'}"), 1, DEADLINE_S)
+    path = tmp_path / "x.db"
+    path.touch()
+    found = Threads(create_engine(f"sqlite:///{path}"), DatabaseFile(path), 1, DEADLINE_S)
     yield found
     await found.dispose()
 
