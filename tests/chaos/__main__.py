@@ -32,7 +32,8 @@ def main() -> int:
         print(f"a server printed: {line}")
     print(
         f"held: {outcome.faults} faults, {outcome.writes} writes ({outcome.repeated} repeated),"
-        f" {outcome.events} events, {outcome.deliveries} deliveries over {outcome.connections} connections, {outcome.notices} notices"
+        f" {outcome.events} events, {outcome.deliveries} deliveries over {outcome.connections} connections,"
+        f" {outcome.notices} notices"
     )
     for why, count in outcome.refusals.items():
         print(f"{count:6}  {why}")

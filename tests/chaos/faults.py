@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-SERVERS: Final = ("first", "second")
+from tests.e2e.harness.cluster import SERVERS
 
 _OF_A_SERVER: Final = ("kill", "kill", "pause", "terminate")
 _OF_A_LINK: Final = ("cut", "cut", "refuse", "blackhole", "delay")

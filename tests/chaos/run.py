@@ -1,18 +1,20 @@
 """One run: servers, followers and writers under a schedule of faults; then everything is healed and counted."""
 
 import asyncio
+import contextlib
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.chaos.cluster import Cluster
 from tests.chaos.faults import Fault, schedule
 from tests.chaos.invariants import check_log, check_records, check_tickets, check_writes
+from tests.chaos.ordeal import Ordeal
 from tests.chaos.writers import BUILDS, LABELS, PRIORITIES, STATUSES, SUBJECTS, Writers
 from tests.e2e.harness.clients import api
+from tests.e2e.harness.cluster import Cluster
 from tests.e2e.harness.exactness import read_log
 from tests.e2e.harness.followers import Follower, all_have, following
 from tests.e2e.harness.process import run_command
@@ -43,7 +45,7 @@ class Outcome:
     repeated: int
     refusals: dict[str, int]
     notices: int
-    complaints: list[str]
+    complaints: Sequence[str]
 
 
 def random_query(chance: random.Random, *, board: bool) -> dict[str, str]:
@@ -67,62 +69,75 @@ def random_query(chance: random.Random, *, board: bool) -> dict[str, str]:
 async def run(plan: Plan, directory: Path, say: Callable[[str], None]) -> Outcome:
     """Raises AssertionError when a promise was broken."""
     faults = schedule(plan.seed, plan.seconds)
-    chance = random.Random(plan.seed)
     cluster = Cluster(directory)
     try:
         await cluster.start()
-        cluster.followers = [
-            Follower(
-                f"follower {number}",
-                cluster.urls,
-                random_query(chance, board=number % 4 == 3),
-                random.Random(f"{plan.seed} {number}"),
-                snapshot=number % 4 == 3,
-            )
-            for number in range(plan.followers)
-        ]
-        writers = Writers(cluster.urls, plan.seed, plan.pause_s)
-        async with following(cluster.followers):
-            writing = [asyncio.create_task(writers.run(number)) for number in range(plan.writers)]
-            try:
-                await _suffer(cluster, faults, chance, say)
-                say("everything is healed")
-                await cluster.healthy()
-                writers.stop()
-                async with asyncio.timeout(_CONVERGED_IN_S):
-                    await asyncio.gather(*writing)
-            finally:
-                for task in writing:
-                    task.cancel()
-                await asyncio.gather(*writing, return_exceptions=True)
-            log = await read_log(cluster.database_url)
-            await all_have(cluster.followers, log, _CONVERGED_IN_S)
-        check_log(log)
-        check_writes(log, writers.writes)
-        await check_records(log, cluster.database_url)
-        for url in cluster.urls:
-            async with api(url) as client:
-                check_tickets(log, await client.all_tickets())
-        resets = {follower.name: follower.resets for follower in cluster.followers if follower.resets}
-        assert not resets, f"nothing was lost, and yet streams were reset: {resets}"
-        assert not cluster.unasked_exits, "\n".join(cluster.unasked_exits)
-        await _doctor(cluster)
-        return Outcome(
-            faults=len(faults),
-            events=len(log),
-            deliveries=sum(len(follower.got) for follower in cluster.followers),
-            connections=sum(follower.connections for follower in cluster.followers),
-            writes=len(writers.writes),
-            repeated=sum(write.attempts > 1 for write in writers.writes),
-            refusals=dict(sorted(writers.refusals.items(), key=lambda item: -item[1])),
-            notices=sum(len(follower.notices) for follower in cluster.followers),
-            complaints=cluster.complaints,
-        )
+        return await _run_on(cluster, plan, faults, say)
     finally:
-        await cluster.close()
+        await asyncio.to_thread(cluster.close)
 
 
-async def _suffer(cluster: Cluster, faults: list[Fault], chance: random.Random, say: Callable[[str], None]) -> None:
+async def _run_on(cluster: Cluster, plan: Plan, faults: Sequence[Fault], say: Callable[[str], None]) -> Outcome:
+    chance = random.Random(plan.seed)
+    followers = [
+        Follower(
+            f"follower {number}",
+            cluster.urls,
+            random_query(chance, board=number % 4 == 3),
+            random.Random(f"{plan.seed} {number}"),
+            snapshot=number % 4 == 3,
+        )
+        for number in range(plan.followers)
+    ]
+    writers = Writers(cluster.urls, plan.seed, plan.pause_s)
+    ordeal = Ordeal(cluster, followers, chance)
+    async with following(followers), _beside(ordeal.manage()):
+        writing = [asyncio.create_task(writers.run(number)) for number in range(plan.writers)]
+        async with _beside(*writing):
+            await _suffer(ordeal, faults, say)
+            say("everything is healed")
+            await cluster.healthy()
+            writers.stop()
+            async with asyncio.timeout(_CONVERGED_IN_S):
+                await asyncio.gather(*writing)
+        log = await read_log(cluster.database_url)
+        await all_have(followers, log, _CONVERGED_IN_S)
+    check_log(log)
+    check_writes(log, writers.writes)
+    await check_records(log, cluster.database_url)
+    for url in cluster.urls:
+        async with api(url) as client:
+            check_tickets(log, await client.all_tickets())
+    resets = {follower.name: follower.resets for follower in followers if follower.resets}
+    assert not resets, f"nothing was lost, and yet streams were reset: {resets}"
+    assert not ordeal.unasked_exits, "\n".join(ordeal.unasked_exits)
+    await _doctor(cluster)
+    return Outcome(
+        faults=len(faults),
+        events=len(log),
+        deliveries=sum(len(follower.got) for follower in followers),
+        connections=sum(follower.connections for follower in followers),
+        writes=len(writers.writes),
+        repeated=sum(write.attempts > 1 for write in writers.writes),
+        refusals=dict(sorted(writers.refusals.items(), key=lambda item: -item[1])),
+        notices=sum(len(follower.notices) for follower in followers),
+        complaints=cluster.complaints(),
+    )
+
+
+@contextlib.asynccontextmanager
+async def _beside(*work: Awaitable[None]) -> AsyncIterator[None]:
+    """Let this go on until the block is left; it ends then."""
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _suffer(ordeal: Ordeal, faults: Sequence[Fault], say: Callable[[str], None]) -> None:
     """Let the faults happen at their times; return when all are over."""
     clock = asyncio.get_running_loop().time
     began = clock()
@@ -130,7 +145,7 @@ async def _suffer(cluster: Cluster, faults: list[Fault], chance: random.Random, 
         for fault in faults:
             await asyncio.sleep(max(0.0, began + fault.at_s - clock()))
             say(str(fault))
-            group.create_task(cluster.suffer(fault, chance))
+            group.create_task(ordeal.suffer(fault))
 
 
 async def _doctor(cluster: Cluster) -> None:

@@ -59,7 +59,7 @@ class Writers:
             count = 0
             while not self._stopping:
                 count += 1
-                write = Write(f"writer-{number}-{count}")
+                write = Write(f"{self.seed}-{number}-{count}")
                 self.writes.append(write)
                 await self._until_answered(session, write, self._content(write.marker, chance), chance)
                 await asyncio.sleep(chance.uniform(0, 2 * self.pause_s))

@@ -11,7 +11,7 @@ from redis import Redis
 from tests.e2e.conftest import MakeHub
 from tests.e2e.harness.clients import Api, api, call, mcp_http, mcp_stdio
 from tests.e2e.harness.process import TaskHubProcess
-from tests.e2e.harness.streams import SocketRecorder, record
+from tests.e2e.harness.streams import record
 from tests.e2e.harness.waiting import until
 from tests.servers import PostgresServer, RedisServer
 
@@ -116,57 +116,6 @@ async def test_transient_events_cross_instances_and_are_not_kept(
 
         assert (stream.events[0]["type"], stream.named("message")[0].id) == ("presence.seen", None)
         assert await client.log() == []
-
-
-@pytest.mark.parametrize("how", ["stop", "kill"])
-async def test_changes_made_while_redis_is_away_are_heard_in_order_when_it_is_back(
-    make_hub: MakeHub, postgres: PostgresServer, redis: RedisServer, how: str
-) -> None:
-    environment = {"TASKHUB_DATABASE_URL": postgres.create_database(), "TASKHUB_REDIS_URL": redis.url}
-    hubs = [make_hub(name=name, environment=environment) for name in ("first", "second")]
-    await asyncio.gather(*(hub.start() for hub in hubs))
-    async with AsyncExitStack() as stack:
-        streams = [await stack.enter_async_context(record(hub.url)) for hub in hubs]
-        clients = [await stack.enter_async_context(api(hub.url)) for hub in hubs]
-        for stream in streams:
-            await stream.wait_ready()
-        written = [(await clients[n % 2].create(f"With Redis {n}"))["event_id"] for n in range(4)]
-        for stream in streams:
-            await stream.wait_id(written[-1])
-
-        getattr(redis, how)()
-        for stream in streams:
-            await wait_notice(stream, "degraded")
-        written += [(await clients[n % 2].create(f"Without Redis {n}"))["event_id"] for n in range(6)]
-        for stream in streams:
-            await stream.wait_id(written[-1])  # the poll of the log finds them
-        assert [hub.status("/readyz") for hub in hubs] == [200, 200]
-        redis.start()
-        for stream in streams:
-            await wait_notice(stream, "recovered")
-        written += [(await clients[n % 2].create(f"With Redis again {n}"))["event_id"] for n in range(4)]
-        for stream in streams:
-            await stream.wait_id(written[-1])
-
-        assert [stream.ids for stream in streams] == [written, written]
-        assert not any(stream.named("goodbye") or stream.named("reset") for stream in streams)
-
-
-async def wait_notice(stream: SocketRecorder, code: str) -> None:
-    await stream.wait_for(lambda: any(frame.data["code"] == code for frame in stream.named("notice")), f"notice {code}")
-
-
-async def test_a_redis_that_hangs_loses_and_blocks_nothing(pair: list[TaskHubProcess], redis: RedisServer) -> None:
-    async with record(pair[0].url) as stream, api(pair[0].url) as client:
-        await stream.wait_ready()
-        redis.pause()
-        try:
-            written = [(await client.create(f"Redis hangs {n}"))["event_id"] for n in range(5)]
-            await stream.wait_id(written[-1])
-        finally:
-            redis.resume()
-
-        assert stream.ids == written
 
 
 @pytest.fixture
