@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, create_engine, event, select, update
+from sqlalchemy import Connection, ExceptionContext, create_engine, event, select, update
 from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from taskhub.storage import schema
 from taskhub.storage.epochs import SeenEvents
-from taskhub.storage.failures import in_doubt, storage_busy
+from taskhub.storage.failures import breaks_connection, in_doubt, storage_busy
 from taskhub.storage.file import DatabaseFile
 from taskhub.storage.migrate import newest_revision
 from taskhub.storage.occupancy import FileLock, share_postgres
@@ -192,6 +192,7 @@ class Database:
         )
         event.listen(engine, "connect", partial(_set_pragmas, read_only=read_only))
         event.listen(engine, "begin", partial(_begin, statement=begin))
+        event.listen(engine, "handle_error", _replace_broken)
         return Threads(engine, file, size, self.busy_timeout_s)
 
     def _postgres_engine(self) -> AsyncEngine:
@@ -286,6 +287,11 @@ def _set_pragmas(connection: Any, record: object, *, read_only: bool) -> None:
 
 def _begin(connection: Connection, *, statement: str) -> None:
     connection.exec_driver_sql(statement)
+
+
+def _replace_broken(context: ExceptionContext) -> None:
+    if breaks_connection(context.original_exception):
+        context.is_disconnect = True
 
 
 def _refuse_closed(connection: object, record: Any, proxy: object) -> None:

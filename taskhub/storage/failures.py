@@ -21,6 +21,8 @@ _SQLITE_AWAY: Final[Mapping[int, str]] = {
 }
 # Of these, a commit that fails with one was not made: it had not got so far as to write its end.
 _SQLITE_NOT_COMMITTED: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_FULL})
+# Of these, a connection does not recover: it knows the file as it was opened, which may have been read-only.
+_SQLITE_BROKEN: Final = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN})
 # Classes of SQLSTATE: connection, transaction rolled back, resources, object in use (lock timeout), operator, system.
 _POSTGRES_AWAY: Final = ("08", "40", "53", "55", "57", "58", "25P0", "25006", "3D000", "28")
 
@@ -38,8 +40,17 @@ def storage_busy(error: BaseException) -> StorageBusy | None:
 
 def in_doubt(error: BaseException) -> bool:
     """Whether a commit that failed so may have been made all the same."""
-    code = getattr(getattr(error, "orig", None), "sqlite_errorcode", None)
-    return code is None or code & 0xFF not in _SQLITE_NOT_COMMITTED
+    return _sqlite_code(getattr(error, "orig", None)) not in _SQLITE_NOT_COMMITTED
+
+
+def breaks_connection(driver_error: BaseException) -> bool:
+    """Whether an SQLite connection that had this error must be replaced by a new one."""
+    return _sqlite_code(driver_error) in _SQLITE_BROKEN
+
+
+def _sqlite_code(driver_error: BaseException | None) -> int | None:
+    code = getattr(driver_error, "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF
 
 
 def _unreachable(error: BaseException) -> str:
@@ -54,13 +65,13 @@ def _unreachable(error: BaseException) -> str:
 
 
 def _from_driver(error: DBAPIError) -> StorageBusy | None:
+    driver_error = error.orig
+    code = _sqlite_code(driver_error)
+    if code is not None:
+        reason = _SQLITE_AWAY.get(code)
+        return None if reason is None else StorageBusy(reason)
     if error.connection_invalidated:
         return StorageBusy("the connection to the database was lost")
-    driver_error = error.orig
-    code = getattr(driver_error, "sqlite_errorcode", None)
-    if code is not None:
-        reason = _SQLITE_AWAY.get(code & 0xFF)
-        return None if reason is None else StorageBusy(reason)
     state = getattr(driver_error, "sqlstate", None)
     if state is not None:
         return StorageBusy(_postgres_reason(state)) if state.startswith(_POSTGRES_AWAY) else None

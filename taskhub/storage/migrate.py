@@ -19,6 +19,7 @@ from taskhub.failpoints import OFF, Failpoints
 from taskhub.storage.failures import storage_busy
 from taskhub.storage.seeds import plant
 from taskhub.storage.urls import driver_url, sqlite_path
+from taskhub.tickets.errors import StorageBusy
 
 # Any constant: it only must not be another program's in the same database.
 _ADVISORY_LOCK: Final = 0x7461736B687562
@@ -45,10 +46,13 @@ def migrate(url: str, failpoints: Failpoints = OFF) -> None:
     if path is None:
         asyncio.run(_migrate_postgres(parsed, server_settings, failpoints))
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch(mode=0o600)  # it holds the secret that signs sessions
-    with migrating_file(path), _failures_told():
-        _migrate_sqlite(parsed, failpoints)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)  # it holds the secret that signs sessions
+        with migrating_file(path), _failures_told():
+            _migrate_sqlite(parsed, failpoints)
+    except OSError as error:
+        raise StorageBusy(f"{error.filename or path}: {error.strerror}") from error
 
 
 @cache

@@ -1,19 +1,22 @@
 """The embedded database is locked, full, gone or replaced: that is said, and all is well again when it is over."""
 
 import contextlib
+import os
 import random
 import resource
 import shutil
 import sqlite3
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.harness.clients import Answer, Api, call_failing, mcp_http
+from tests.e2e.conftest import MakeHub
+from tests.e2e.harness.clients import Answer, Api, api, call_failing, mcp_http
 from tests.e2e.harness.exactness import read_log
 from tests.e2e.harness.followers import Follower, all_have, following
-from tests.e2e.harness.process import TaskHubProcess
+from tests.e2e.harness.process import TaskHubProcess, run_command
 from tests.e2e.harness.waiting import until
 
 Fault = Callable[[TaskHubProcess], contextlib.AbstractContextManager[None]]
@@ -65,6 +68,28 @@ def replaced(hub: TaskHubProcess) -> Iterator[None]:
     shutil.copy(kept, path)
     yield
     kept.rename(path)
+
+
+@contextlib.contextmanager
+def read_only(directory: Path) -> Iterator[None]:
+    """What is in a directory, and the directory, can be read and not written."""
+    modes = {path: path.stat().st_mode for path in (directory, *directory.glob("taskhub.db*"))}
+    for path in modes:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    try:
+        yield
+    finally:
+        for path, mode in modes.items():
+            path.chmod(mode)
+
+
+def as_anybody() -> list[str]:
+    """What makes a program obey the modes of files, which root need not."""
+    if os.geteuid() != 0:
+        return []
+    if (setpriv := shutil.which("setpriv")) is None:
+        pytest.skip("missing setpriv (util-linux): without it root may write everything")
+    return [setpriv, "--bounding-set", "-dac_override,-dac_read_search"]
 
 
 @contextlib.asynccontextmanager
@@ -151,3 +176,34 @@ async def test_readiness_knows_of_a_disk_that_has_room_again_before_anybody_writ
         assert (await rest.request("GET", "/api/v1/tickets")).status == 200
 
     assert hub.status("/readyz") == 200
+
+
+async def test_a_file_that_was_read_only_when_it_was_opened_is_opened_again(make_hub: MakeHub) -> None:
+    server = [sys.executable, "-m", "taskhub", "serve", "--no-reload", "--port", "0"]
+    hub = await make_hub(command=[*as_anybody(), *server]).start()
+    async with followed(hub), api(hub.url) as client:
+        with no_room(hub):  # a disk that fails is reason enough to open the file anew
+            assert (await write(client, "read-only")).status == 503
+            remounted = contextlib.ExitStack()
+            remounted.enter_context(read_only(hub.data_dir))
+        with remounted:
+            await check_refused(client, "read-only", "the database file is read-only; nothing was changed")
+        await check_recovered(client, "read-only")
+
+
+@pytest.mark.parametrize("lock_file", [False, True], ids=["new directory", "directory in use"])
+async def test_a_server_that_may_not_write_its_data_says_so_and_ends(tmp_path: Path, lock_file: bool) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    if lock_file:
+        (data / "taskhub.db").touch()
+        (data / "taskhub.db.migrate").touch()
+    command = [*as_anybody(), sys.executable, "-m", "taskhub", "migrate"]
+    with read_only(data):
+        printed = await run_command(
+            "sh", "-c", '"$@" 2>&1', "sh", *command, environment={"TASKHUB_DATA_DIR": str(data)}, status=1
+        )
+
+    assert "Permission denied" in printed or "read-only" in printed
+    assert str(data) in printed
+    assert "Traceback" not in printed
