@@ -213,9 +213,9 @@ def test_a_server_that_is_not_there_is_away() -> None:
         migrate(f"postgresql://nobody@127.0.0.1:{free_port()}/none")
 
 
-def test_a_directory_that_cannot_be_made_is_an_error_of_the_system(tmp_path: Path) -> None:
+def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match="file"):
+    with pytest.raises(StorageBusy, match=f"{tmp_path}/file: "):
         migrate(f"sqlite:///{tmp_path}/file/taskhub.db")
 
 
