@@ -17,7 +17,6 @@ from broadcaster.control import Control, LocalControl
 from broadcaster.engine import Broadcaster
 from broadcaster.event import Event, EventDraft
 from broadcaster.options import BroadcastOptions
-from broadcaster.redis_relay import RedisRelay
 from broadcaster.relay import LocalRelay, Relay
 from broadcaster.relayed_control import RelayedControl
 from routes.keys import (
@@ -242,6 +241,8 @@ def broadcast_options(settings: Settings, instance: str) -> BroadcastOptions:
 def _relay(settings: Settings, deployment: str, instance: str) -> tuple[Relay, Control]:
     if settings.redis_url is None:
         return LocalRelay(), LocalControl(instance)
+    from broadcaster.redis_relay import RedisRelay  # its library is not read where there is no Redis
+
     # The database's own id: two deployments on one Redis must not hear each other.
     prefix = f"{settings.redis_prefix}:{deployment}"
     relay = RedisRelay(settings.redis_url.get_secret_value(), channel_prefix=prefix, instance=instance)

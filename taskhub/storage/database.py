@@ -7,22 +7,23 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, ExceptionContext, create_engine, event, select, update
 from sqlalchemy.exc import InvalidatePoolError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from taskhub.storage import schema
 from taskhub.storage.epochs import SeenEvents
 from taskhub.storage.failures import breaks_connection, in_doubt, storage_busy
 from taskhub.storage.file import DatabaseFile
-from taskhub.storage.migrate import newest_revision
+from taskhub.storage.migrate import applied_revision, newest_revision
 from taskhub.storage.occupancy import FileLock, share_postgres
 from taskhub.storage.threads import Threads, Transacted, Watcher
 from taskhub.storage.urls import driver_url, sqlite_path
 from taskhub.tickets.errors import StorageBusy
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
 _PING_TIMEOUT_S: Final = 3.0
 
@@ -141,7 +142,7 @@ class Database:
 
     async def _run(
         self,
-        connections: AsyncEngine | Threads | None,
+        connections: "AsyncEngine | Threads | None",
         transaction: Transacted[T],
         unit: Callable[[Connection], T],
     ) -> T:
@@ -172,8 +173,7 @@ class Database:
 
     async def schema_is_current(self) -> bool:
         """Whether the newest migration of this program, and nothing newer, was applied. Raises StorageBusy."""
-        revision = await self.read(_revision)
-        return revision == await asyncio.to_thread(newest_revision)
+        return await self.read(applied_revision) == newest_revision()
 
     async def data_version(self) -> int | None:
         """On SQLite a number that changes when another connection or process has changed the file; None on PostgreSQL.
@@ -195,7 +195,9 @@ class Database:
         event.listen(engine, "handle_error", _replace_broken)
         return Threads(engine, file, size, self.busy_timeout_s)
 
-    def _postgres_engine(self) -> AsyncEngine:
+    def _postgres_engine(self) -> "AsyncEngine":
+        from sqlalchemy.ext.asyncio import create_async_engine  # a tenth of a second, which SQLite need not spend
+
         patience = self.busy_timeout_s
         server_settings = {
             "application_name": "taskhub",
@@ -225,7 +227,7 @@ class Database:
 
 
 async def _run_on_loop(
-    engine: AsyncEngine,
+    engine: "AsyncEngine",
     transaction: Transacted[T],
     unit: Callable[[Connection], T],
 ) -> T:
@@ -303,7 +305,3 @@ def _refuse_closed(connection: object, record: Any, proxy: object) -> None:
 def _read_deployment(connection: Connection) -> Deployment:
     row = connection.execute(select(schema.deployment.c.id, schema.deployment.c.secret)).one()
     return Deployment(row.id, bytes.fromhex(row.secret))
-
-
-def _revision(connection: Connection) -> str | None:
-    return MigrationContext.configure(connection).get_current_revision()

@@ -16,7 +16,6 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy import URL, Connection, MetaData, create_engine, func, insert, inspect, select, text, update
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from taskhub.storage import backup_file
 from taskhub.storage.backup import PAGE, sync_directory, tables_of
@@ -168,6 +167,8 @@ def _opened(file: Path) -> Iterator[Connection]:
 async def _restore_postgres(
     url: URL, server_settings: Mapping[str, str], path: Path, replace: bool
 ) -> Mapping[str, str]:
+    from sqlalchemy.ext.asyncio import create_async_engine  # as for migrations
+
     named = {"application_name": "taskhub restore", "lock_timeout": "10s", **server_settings}
     engine = create_async_engine(
         url,
