@@ -69,7 +69,7 @@ async def test_a_consumer_is_given_a_known_sequence_and_no_phantoms(
         wanted = []
         for number in range(3):
             await next_heartbeat(reference)
-            made = await client.create(f'改行\nと "quotes" and 🎫 {number}')
+            made = await client.create(f'改行と "quotes" and 🎫 {number}')
             moved = await client.change(made["key"], status="in_progress", comment="line one\r\nline two\u2028three")
             wanted += [made["event_id"], moved["event_id"]]
         wanted += await client.publish(*[{"type": "build.finished", "data": {"n": n}} for n in range(3)])
@@ -80,7 +80,7 @@ async def test_a_consumer_is_given_a_known_sequence_and_no_phantoms(
         assert [e["event"] for e in seen] == ["hello", "ready"] + ["message"] * len(wanted)
         assert [e["id"] for e in seen[2:]] == wanted
         assert [e["data"] for e in seen[2:]] == reference.events[-len(wanted) :]
-        assert seen[2]["data"]["data"]["ticket"]["summary"] == '改行\nと "quotes" and 🎫 0'
+        assert seen[2]["data"]["data"]["ticket"]["summary"] == '改行と "quotes" and 🎫 0'
         assert seen[3]["data"]["data"]["comment"] == "line one\r\nline two\u2028three"
 
 

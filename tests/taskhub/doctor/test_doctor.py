@@ -119,10 +119,10 @@ STRANGER = {
     "nonce": 1, "data": "{}",
 }  # fmt: skip
 
-# `live` emits: 1 reference.changed (carol), 2 TH-1 created, 3 TH-2 created, 4 TH-3 created, 5 TH-1 updated with a
-# comment, 6 and 7 linked, 8 attached, 9 reference.changed (bot), 10 claimed, 11 commented, …
+# `live` emits: 1 reference.changed (carol), 2 TH-1 created, 3 TH-2 created, 4 TH-1 linked to it, 5 TH-3 created, 6 TH-1
+# updated with a comment, 7 and 8 linked, 9 attached, 10 reference.changed (bot), 11 claimed, 12 commented, …
 DAMAGES: dict[str, tuple[list[Executable], str, str]] = {
-    "an event in the middle is gone": ([delete(events).where(events.c.seq == 9)], "log", "event 9 is missing"),
+    "an event in the middle is gone": ([delete(events).where(events.c.seq == 10)], "log", "event 10 is missing"),
     "several events are gone": (
         [delete(events).where(events.c.seq.in_([8, 9, 10]))], "log", "events 8 to 10 are missing",
     ),
@@ -134,17 +134,17 @@ DAMAGES: dict[str, tuple[list[Executable], str, str]] = {
     "a time goes back": (event(3, time="2020-01-01T00:00:00.000Z"), "log", "event 3 is of an earlier time"),
     "the time of the head is wrong": (workspace(head_time="2020-01-01T00:00:00.000Z"), "log", "workspace says 2020"),
     "an event has the id of another": (event(3, id="x-4"), "log", "event 3 has the id x-4"),
-    "an event lacks its ticket": (event(11, subject=None), "log", "event 11 .* does not say"),
+    "an event lacks its ticket": (event(12, subject=None), "log", "event 12 .* does not say"),
     "a ticket has another version": (ticket(3, version=9), "tickets", "TH-3: its row has version 9"),
-    "an event of a ticket has another version": (event(5, ticket_version=7), "tickets", "event 5 .* should have 2"),
-    "an event of a ticket is gone": ([delete(events).where(events.c.seq == 8)], "tickets", "TH-1: event .* version"),
+    "an event of a ticket has another version": (event(6, ticket_version=7), "tickets", "event 6 .* should have 3"),
+    "an event of a ticket is gone": ([delete(events).where(events.c.seq == 9)], "tickets", "TH-1: event .* version"),
     "the event of its creation is gone": (
-        [delete(events).where(events.c.seq == 4)], "tickets", "TH-3: its first event, .* and not ticket.created",
+        [delete(events).where(events.c.seq == 5)], "tickets", "TH-3: its first event, .* and not ticket.created",
     ),
     "all events of a ticket are gone": (
         [delete(events).where(events.c.subject == "TH-3")], "tickets", "TH-3: no event says that it was created",
     ),
-    "events tell of a ticket that is not there": (event(11, subject="TH-77"), "tickets", "TH-77: there are events"),
+    "events tell of a ticket that is not there": (event(12, subject="TH-77"), "tickets", "TH-77: there are events"),
     "a ticket has another summary": (ticket(3, summary="third!"), "tickets", "TH-3: its row has another summary"),
     "a ticket has another status": (ticket(3, status_id="completed"), "tickets", "TH-3: its row has another status"),
     "a label is gone": ([delete(ticket_labels)], "tickets", "TH-1: its row has another labels"),
@@ -156,11 +156,11 @@ DAMAGES: dict[str, tuple[list[Executable], str, str]] = {
     "the next number was given out": (workspace(next_no=3), "tickets", "the next number is 3, and should be 5"),
     "a number is left out": (workspace(next_no=9), "tickets", "the next number is 9"),
     "a comment is gone": (
-        [delete(search_documents), delete(comments).where(comments.c.seq == 11)], "comments", "TH-1: comment 11: it is",
+        [delete(search_documents), delete(comments).where(comments.c.seq == 12)], "comments", "TH-1: comment 12: it is",
     ),
     "a comment came from nowhere": ([insert(comments).values(**COMMENT, seq=3)], "comments", "comment 3: no event"),
     "a comment says something else": (
-        [update(comments).where(comments.c.seq == 5).values(body="!")], "comments", "comment 5 does not say",
+        [update(comments).where(comments.c.seq == 6).values(body="!")], "comments", "comment 6 does not say",
     ),
     "a relation is gone": (
         [delete(ticket_relations).where(ticket_relations.c.kind == "related")], "relations", "say `related TH-3`",
@@ -199,11 +199,11 @@ DAMAGES: dict[str, tuple[list[Executable], str, str]] = {
         [delete(search_documents).where(search_documents.c.ticket_no == 3)], "search", "ticket 3 cannot be found",
     ),
     "the index lacks a comment": (
-        [delete(search_documents).where(search_documents.c.comment_seq == 11)], "search", "comment 11 of ticket 1",
+        [delete(search_documents).where(search_documents.c.comment_seq == 12)], "search", "comment 12 of ticket 1",
     ),
     "the index has other words": (ticket(3, summary="changed"), "search", "ticket 3 cannot be found"),
     "the index has a comment that is gone": (
-        [delete(comments).where(comments.c.seq == 11)], "search", "comment 11 is found, and is not there",
+        [delete(comments).where(comments.c.seq == 12)], "search", "comment 12 is found, and is not there",
     ),
     "there is no deployment": ([delete(deployment)], "deployment", "there are 0 deployments"),
     "events of a workspace that is gone": ([insert(events).values(**STRANGER)], "deployment", "the workspace gone"),

@@ -525,7 +525,7 @@ async def test_a_former_value_that_was_removed_is_a_conflict_of_its_ticket_alone
         await undo(world, made.batch_id)
     undone = await undo(world, made.batch_id, atomic=False)
 
-    assert outcome(undone) == {"TH-1": 3, "TH-3": "undo_conflict"}
+    assert outcome(undone) == {"TH-1": 4, "TH-3": "undo_conflict"}
 
 
 async def test_a_former_detail_that_was_removed_is_a_conflict(world: World) -> None:

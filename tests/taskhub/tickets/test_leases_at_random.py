@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from taskhub.tickets.errors import LeaseHeld, LeaseLost, TicketError
+from taskhub.tickets.errors import InvalidInput, LeaseHeld, LeaseLost, TicketError
 from taskhub.tickets.inputs import NewClaim, NewComment, ProgressReport, Release, Renewal, TicketChange
 from tests.taskhub.world import ALICE, World, caller
 
@@ -69,14 +69,14 @@ class Walk:
 
     async def release(self, token: int | None) -> None:
         expected = self.model.refusal(self.world.now, token, guarded=True)
-        expected = expected or (LeaseLost if token is None else None)
+        expected = expected or (InvalidInput if token is None else None)
         await self.ends(expected, self.world.tickets.release_ticket(BOT, "TH-1", Release(), lease_token=token))
         if expected is None:
             self.model.moved("received")
 
     async def renew(self, token: int | None) -> None:
         expected = self.model.refusal(self.world.now, token, guarded=True)
-        expected = expected or (LeaseLost if token is None else None)
+        expected = expected or (InvalidInput if token is None else None)
         await self.ends(expected, self.world.tickets.renew_lease(BOT, "TH-1", Renewal(), lease_token=token))
         if expected is None:
             self.model.wrote(self.world.now, token)

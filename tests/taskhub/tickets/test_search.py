@@ -85,7 +85,7 @@ async def test_what_is_typed_is_never_taken_for_a_query_language(world: World, t
     await world.create("nothing of that")
 
     assert await world.keys(query=typed) == []
-    await world.create(f"so {typed} it")
+    await world.create("something", description=f"so {typed} it")
     letters = any(c.isalnum() for c in typed)
     assert await world.keys(query=typed) == (["TH-2"] if letters else [])
 
