@@ -129,7 +129,7 @@ class CatchUp:
                 return
             requested = f"{hub.epoch}-{subscriber.cursor}"
             subscriber.cursor = hub.head
-            await self._reset(Reset("expired", requested))
+            await self._reset(Reset("expired", requested), oldest=max(hub.oldest, expired.oldest))
             return
         if events is None or hub.epoch != epoch:
             return
@@ -190,8 +190,10 @@ class CatchUp:
         subscriber.cursor = snapshot.position.seq
         subscriber.snapshot_due = False
 
-    async def _reset(self, reset: Reset) -> None:
-        """Say that the client has to start afresh from the cursor, and send it the tickets if it asked for them."""
+    async def _reset(self, reset: Reset, *, oldest: int | None = None) -> None:
+        """Say that the client has to start afresh from the cursor, and send it the tickets if it asked for them.
+
+        `oldest`: where the log begins, when that is known better than by the last poll."""
         hub, request = self._hub, self._subscriber.request
         self._subscriber.reset = reset
         position = f"{hub.epoch}-{self._subscriber.cursor}"
@@ -199,7 +201,7 @@ class CatchUp:
         data = {
             "reason": reset.reason,
             "requested": reset.requested,
-            "oldest": f"{hub.epoch}-{hub.oldest - 1}",
+            "oldest": f"{hub.epoch}-{(oldest or hub.oldest) - 1}",
             "position": position,
             "snapshot": request.snapshot_url,
         }

@@ -10,8 +10,8 @@ from typing import Final, Protocol
 
 from broadcaster.errors import BroadcasterError
 
-MAX_QUESTION_BYTES: Final = 256 * 1024
-"""A question may carry an event, which may hold 64 KiB of data and the state of a ticket."""
+MAX_QUESTION_BYTES: Final = 16 * 1024
+"""A question names things; whoever answers looks them up."""
 MAX_ANSWER_BYTES: Final = 1024 * 1024
 
 Answerer = Callable[[str, bytes], Awaitable[bytes]]

@@ -18,7 +18,15 @@ from typing import Any, Final, Protocol
 
 import orjson
 
-from broadcaster.control import MAX_ANSWER_BYTES, MAX_QUESTION_BYTES, Answer, Answerer, Answers, check_question
+from broadcaster.control import (
+    MAX_ANSWER_BYTES,
+    MAX_QUESTION_BYTES,
+    Answer,
+    Answerer,
+    Answers,
+    UnknownQuestion,
+    check_question,
+)
 from broadcaster.errors import BroadcasterError
 
 MAX_ASKING: Final = 16
@@ -134,6 +142,8 @@ class RelayedControl:
                 await self._carrier.send(f"{_CHANNEL}/{asker}", orjson.dumps(header) + b"\n" + body)
         except (CarrierAway, TimeoutError):
             pass  # nor would an answer arrive
+        except UnknownQuestion as unknown:
+            logger.debug("an instance of another version asks: %s", unknown)
         except Exception:
             logger.exception("a question of the kind %.80s could not be answered", kind)
 

@@ -88,6 +88,7 @@ CODES: Final[Mapping[str, tuple[int, str]]] = {
     "internal_error": (500, "Something went wrong in TaskHub"),
     "draining": (503, "This process is shutting down"),
     "not_all_answered": (503, "Not every instance answered"),
+    "import_interrupted": (503, "The file was taken in part"),
     "overloaded": (503, "TaskHub cannot take this now"),
     "storage_busy": (503, "The database is busy or away"),
 }

@@ -95,6 +95,6 @@ ROUTES: Final = (
         "POST", "/api/v1/import", import_, "import_tickets", "Take the tickets of a file in",
         detail="With `strict` all of them or none.",
         scope="tickets:write", query=ImportParameters, file=tuple(_FORMATS), answer=Imported,
-        problems=("import_refused",),
+        problems=("import_refused", "import_interrupted"),
     ),
 )  # fmt: skip

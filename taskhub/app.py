@@ -155,6 +155,7 @@ async def _services(app: web.Application) -> AsyncIterator[None]:
         instances = Instances(
             control,
             broadcaster,
+            log,
             database,
             instance=instance,
             version=__version__,
@@ -197,7 +198,7 @@ async def _remote_services(app: web.Application) -> AsyncIterator[None]:
 
 
 async def _demo(app: web.Application) -> AsyncIterator[None]:
-    demo = Demo(app[DATABASE], app[TICKETS], lambda: bool(app[BROADCASTER].statistics().connected_clients))
+    demo = Demo(app[DATABASE], app[TICKETS], lambda: bool(app[BROADCASTER].statistics(streams=0).connected_clients))
     await demo.start()
     yield
     await demo.stop()

@@ -4,6 +4,7 @@ Each question is a kind of its own on the control path. A new one needs a method
 line in `_answerers`.
 """
 
+import asyncio
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
@@ -17,6 +18,7 @@ from broadcaster.control import MAX_ANSWER_BYTES, Answers, Control, UnknownQuest
 from broadcaster.engine import Broadcaster
 from broadcaster.event import Event
 from broadcaster.explanation import Explanation, explanation
+from broadcaster.log import EventLog
 from broadcaster.report import BroadcastStatistics
 from broadcaster.subscriber import Subscriber
 from taskhub.storage.database import Database
@@ -24,6 +26,8 @@ from taskhub.tickets.errors import StorageBusy
 
 MAX_STREAMS: Final = 1000
 """Streams of one instance that are told of."""
+PING_S: Final = 0.25
+"""How long an answer waits for the database: less than others wait for the answer, wanted most when that hangs."""
 
 T = TypeVar("T")
 
@@ -82,6 +86,7 @@ class Instances:
         self,
         control: Control,
         broadcaster: Broadcaster,
+        log: EventLog,
         database: Database,
         *,
         instance: str,
@@ -90,6 +95,7 @@ class Instances:
     ) -> None:
         self._control = control
         self._broadcaster = broadcaster
+        self._log = log
         self._database = database
         self._instance = instance
         self._version = version
@@ -115,9 +121,8 @@ class Instances:
 
     async def explain(self, workspace: str, event: Event, stream: str) -> Explanation:
         """Why a stream of the workspace did or did not get an event. Raises StreamNotFound and NotAllAnswered."""
-        head = {"workspace": workspace, "stream": stream, "epoch": event.epoch, "seq": event.seq}
-        answers = await self._control.ask("explain", orjson.dumps(head) + b"\n" + event.encoded)
-        return _the_one(answers, _EXPLANATION)
+        question = orjson.dumps({"workspace": workspace, "stream": stream, "seq": event.seq})
+        return _the_one(await self._control.ask("explain", question), _EXPLANATION)
 
     async def end_stream(self, workspace: str, stream: str) -> None:
         """Say goodbye to a stream of the workspace. Raises StreamNotFound and NotAllAnswered."""
@@ -142,12 +147,11 @@ class Instances:
         return encoded
 
     async def _own_explanation(self, question: bytes) -> Explanation | None:
-        head, _, encoded = question.partition(b"\n")
-        asked = orjson.loads(head)
+        asked = orjson.loads(question)
         subscriber = self._find(asked)
         if subscriber is None:
             return None
-        event = Event.decode(encoded, epoch=asked["epoch"], seq=asked["seq"])
+        (event,) = await self._log.read(asked["workspace"], asked["seq"] - 1, 1)
         return explanation(event, subscriber, self._broadcaster.position_of(subscriber))
 
     async def _end_own_stream(self, question: bytes) -> bool | None:
@@ -163,9 +167,12 @@ class Instances:
 
     async def _database_state(self) -> str:
         try:
-            await self._database.ping()
+            async with asyncio.timeout(PING_S):
+                await self._database.ping()
         except StorageBusy as busy:
             return f"away: {busy}"
+        except TimeoutError:
+            return f"no answer within {PING_S:g} s"
         return "up"
 
 

@@ -21,7 +21,7 @@ async def _import(settings: Settings, path: Path, *, strict: bool) -> int:
     from taskhub.storage.migrate import NewerSchema
     from taskhub.tickets.errors import TicketError
     from taskhub.tickets.export import Format
-    from taskhub.tickets.imports import ImportRefused
+    from taskhub.tickets.imports import ImportInterrupted, ImportRefused
 
     caller = Caller(Principal("user:local", "default", ALL_SCOPES, authenticated=False), "import")
     form: Format = "csv" if path.suffix.lower() == ".csv" else "jsonl"
@@ -33,6 +33,9 @@ async def _import(settings: Settings, path: Path, *, strict: bool) -> int:
         for bad in refused.lines:
             print(f"{path}:{bad.line}: {bad.reason}", file=sys.stderr)
         print(f"taskhub: {refused}", file=sys.stderr)
+        return 1
+    except ImportInterrupted as interrupted:
+        print(f"taskhub: {path}: {interrupted}; {interrupted.hint}", file=sys.stderr)
         return 1
     except (TicketError, NewerSchema, OSError) as error:
         print(f"taskhub: {path}: {error}", file=sys.stderr)

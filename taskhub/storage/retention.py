@@ -116,8 +116,8 @@ class RetentionKeeper:
     async def keep(self) -> int:
         """Cut off all that is due; how many events were, those of tickets included. Raises StorageBusy."""
         total = 0
-        for workspace in await self._database.read(self._due):
-            while cut := await self._database.write(partial(self._cut, workspace=workspace)):
+        for workspace, oldest in (await self._database.read(self._due)).items():
+            while cut := await self._database.write(partial(self._cut, workspace=workspace, target=oldest)):
                 total += cut
                 await asyncio.sleep(self._pause_s)
         return total
@@ -130,23 +130,25 @@ class RetentionKeeper:
             wait_s = self._every_s
             try:
                 if cut := await self.keep():
-                    _log.info("the event log begins %s events later", cut)
+                    _log.info("%s events have expired", cut)
             except StorageBusy as error:
                 _log.debug("events that have expired stay until the next look: %s", error)
             except Exception:  # the next look may fare better
                 _log.exception("events that have expired could not be deleted")
 
-    def _due(self, connection: Connection) -> list[str]:
-        """Which workspaces have something to cut off: nobody is locked out for those that have nothing."""
+    def _due(self, connection: Connection) -> dict[str, int]:
+        """Where the logs should begin that begin earlier. Found before anybody is locked out: it takes some reading."""
         now = self._now(connection)
         found = connection.execute(_WORKSPACES).all()
-        return [row.id for row in found if self._retention.oldest(connection, row, now) > row.oldest_seq]
+        due = {row.id: self._retention.oldest(connection, row, now) for row in found}
+        return {row.id: due[row.id] for row in found if due[row.id] > row.oldest_seq}
 
-    def _cut(self, connection: Connection, workspace: str) -> int:
-        """One chunk: by how many events the log begins later."""
+    def _cut(self, connection: Connection, workspace: str, target: int) -> int:
+        """One chunk: by how many events the log begins later. Others may have cut some off meanwhile, and a head that
+        went back is another log's."""
         row = connection.execute(_LOCKED, {"workspace": workspace}).one()
         first: int = row.oldest_seq
-        oldest = min(self._retention.oldest(connection, row, self._now(connection)), first + self._chunk)
+        oldest: int = min(target, row.head_seq, first + self._chunk)
         if oldest > first:
             connection.execute(_MOVE, {"workspace": workspace, "oldest": oldest})
             self._failpoints.reach("retention.chunk")

@@ -13,7 +13,7 @@ from sqlalchemy import select
 from taskhub.storage.group import MAX_COMMANDS
 from taskhub.storage.schema import tickets
 from taskhub.tickets import writes
-from taskhub.tickets.errors import InputProblem, InvalidInput, TicketError, VersionConflict
+from taskhub.tickets.errors import InputProblem, InvalidInput, StorageBusy, TicketError, VersionConflict
 from taskhub.tickets.import_rows import BadLine, ImportRow
 from taskhub.tickets.inputs import NewTicket, TicketChange
 from taskhub.tickets.keys import key_of
@@ -53,6 +53,22 @@ class ImportRefused(TicketError):
         super().__init__(f"{failed} line{'' if failed == 1 else 's'} cannot be taken, so nothing was")
         self.failed = failed
         self.lines = lines
+
+
+class ImportInterrupted(TicketError):
+    """The database was busy or away in the middle of a file. What was taken before stays."""
+
+    code = "import_interrupted"
+    data = ("created", "updated", "unchanged", "failed")
+    retryable = True
+    hint = "send the same file again: rows that were taken change nothing the second time"
+
+    def __init__(self, created: int, updated: int, unchanged: int, failed: int) -> None:
+        super().__init__(f"{created} tickets were created and {updated} updated when the database did not answer")
+        self.created = created
+        self.updated = updated
+        self.unchanged = unchanged
+        self.failed = failed
 
 
 def take(unit: TicketUnit, row: ImportRow) -> Outcome:
@@ -119,7 +135,7 @@ class RunUnit(Protocol):
 async def import_rows(run: RunUnit, rows: Iterable[tuple[int, ImportRow | BadLine]], *, strict: bool) -> Imported:
     """Take rows in, each by itself; with `strict` all of them or none.
 
-    Raises InvalidInput, ImportRefused and StorageBusy.
+    Raises InvalidInput, ImportRefused, ImportInterrupted and StorageBusy.
     """
     importing = _Importing(run)
     rows = iter(rows)
@@ -181,14 +197,20 @@ class _Importing:
         return sorted(self._bad, key=lambda found: found.line)[:MAX_NAMED]
 
     async def take_group(self) -> None:
-        """Take the rows that wait, together but each by itself. Raises StorageBusy."""
+        """Take the rows that wait, together but each by itself. Raises StorageBusy and ImportInterrupted."""
         changes = [partial(take, row=row) for _, row in self.group]
         answers = await asyncio.gather(*(self._run(change) for change in changes), return_exceptions=True)
+        failures: list[BaseException] = []
         for (number, _), answer in zip(self.group, answers, strict=True):
             if isinstance(answer, TicketError) and not answer.retryable:
                 self.refuse(BadLine(number, str(answer)))
             elif isinstance(answer, BaseException):
-                raise answer
+                failures.append(answer)
             else:
                 self.outcomes[answer] += 1
+        for failure in failures:
+            done = self.outcomes
+            if isinstance(failure, StorageBusy) and (done["created"] or done["updated"]):
+                raise ImportInterrupted(done["created"], done["updated"], done["unchanged"], self.failed) from failure
+            raise failure
         self.group.clear()

@@ -48,6 +48,17 @@ async def test_streams_and_channels_are_described(hub: Hub) -> None:
     assert ready.data["position"].startswith(channel["head"].partition("-")[0])
 
 
+async def test_the_largest_event_can_be_explained(hub: Hub) -> None:
+    key = (await hub.create("long", description="a" * 65_536, remarks="b" * 65_536))["key"]
+    async with hub.stream() as stream:
+        stream_id = (await stream.frame()).data["stream"]
+        change = {"description": "c" * 65_536, "remarks": "d" * 65_536, "comment": "e" * 65_536}
+        assert (await hub.request("PATCH", f"/api/v1/tickets/{key}", json=change)).status == 200
+        event = await stream.until("message")
+
+        assert (await explain(hub, event.data["id"], stream_id))["verdict"] == "sent"
+
+
 @pytest.mark.parametrize(("told", "left_out"), [(0, 3), (2, 1), (3, 0)])
 async def test_only_so_many_streams_are_described_as_were_asked_for(hub: Hub, told: int, left_out: int) -> None:
     async with hub.stream(), hub.stream(), hub.stream():

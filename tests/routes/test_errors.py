@@ -49,6 +49,7 @@ from taskhub.tickets.errors import (
     UndoConflict,
     VersionConflict,
 )
+from taskhub.tickets.imports import ImportInterrupted
 from taskhub.tickets.model import BatchResult, ItemError, ItemResult
 from tests.routes.conftest import Hub
 
@@ -76,6 +77,7 @@ CASES: list[tuple[Exception, int, str]] = [
     (UndoConflict("b-x", [Conflict("TH-1", "status", "user:bob", "2026", "status was changed")]), 409, "undo_conflict"),
     (IdempotencyMismatch(), 422, "idempotency_mismatch"),
     (Draining(), 503, "draining"),
+    (ImportInterrupted(100, 5, 0, 1), 503, "import_interrupted"),
     (StorageBusy(), 503, "storage_busy"),
     (Unauthenticated("no"), 401, "unauthenticated"),
     (Forbidden("admin"), 403, "forbidden"),

@@ -47,8 +47,8 @@ async def broadcaster(log: MemoryEventLog) -> AsyncIterator[Broadcaster]:
 
 
 @pytest.fixture
-def instances(control: WithNeighbour, broadcaster: Broadcaster, database: Database) -> Instances:
-    instances = Instances(control, broadcaster, database, instance="a", version="1", draining=lambda: False)
+def instances(control: WithNeighbour, broadcaster: Broadcaster, log: MemoryEventLog, database: Database) -> Instances:
+    instances = Instances(control, broadcaster, log, database, instance="a", version="1", draining=lambda: False)
     answer: Answerer = instances.answer
     control.start(answer)
     return instances

@@ -3,7 +3,9 @@
 import asyncio
 import csv
 import io
+from collections.abc import Callable
 from datetime import date
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,12 +14,13 @@ from hypothesis import strategies as st
 
 from taskhub.auth.errors import Forbidden
 from taskhub.auth.principal import ALL_SCOPES, Caller, Principal
-from taskhub.tickets.errors import InvalidInput
+from taskhub.tickets.errors import InvalidInput, StorageBusy
 from taskhub.tickets.export import Format, header, line
 from taskhub.tickets.import_rows import MAX_LINE, BadLine, ImportRow, read_rows
-from taskhub.tickets.imports import MAX_STRICT, Imported, ImportRefused
+from taskhub.tickets.imports import MAX_STRICT, Imported, ImportInterrupted, ImportRefused, import_rows
 from taskhub.tickets.inputs import ExportQuery
 from taskhub.tickets.model import Ref, Ticket
+from taskhub.tickets.unit import TicketUnit
 from tests.taskhub.world import ALICE, World, caller
 
 
@@ -164,6 +167,26 @@ async def test_a_line_that_is_too_long_is_named_and_the_others_are_taken(world: 
 
     line = 3 if form == "csv" else 2
     assert done == Imported(2, 0, 0, 1, [BadLine(line, f"has more than {MAX_LINE} characters")])
+
+
+async def test_an_import_that_the_database_ends_says_how_far_it_came(world: World) -> None:
+    taken = 0
+
+    async def run(change: Callable[[TicketUnit], Any]) -> Any:
+        nonlocal taken
+        if taken == 100:
+            raise StorageBusy
+        taken += 1
+        return await world.tickets._unit(ALICE, change)
+
+    rows = [(n, ImportRow(external_ticket_id=f"E-{n}", summary=f"{n}")) for n in range(200)]
+
+    with pytest.raises(ImportInterrupted) as interrupted:
+        await import_rows(run, rows, strict=False)
+    again = await import_rows(partial(world.tickets._unit, ALICE), rows, strict=False)
+
+    assert interrupted.value.created == 100
+    assert (again.created, again.unchanged) == (100, 100)
 
 
 async def test_others_are_served_while_a_file_is_read(world: World) -> None:
