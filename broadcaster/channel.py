@@ -1,5 +1,6 @@
 """One workspace on this instance, from its first subscriber to its last: tail, hub, and what is wrong."""
 
+import logging
 from collections.abc import Callable, Sequence
 
 from broadcaster.event import Event
@@ -8,6 +9,12 @@ from broadcaster.log import EventLog, LogBounds
 from broadcaster.replay import Replay
 from broadcaster.subscriber import Subscriber
 from broadcaster.tail import Tail, TailRunner
+
+logger = logging.getLogger(__name__)
+
+Observer = Callable[[Sequence[Event] | None], None]
+"""Gets the stored events of a workspace as they arrive, in order; None when the log begins anew, so that whatever was
+told before may no longer be true. Must not block."""
 
 
 class Channel:
@@ -28,6 +35,7 @@ class Channel:
         self.subscribers: dict[Subscriber, None] = {}
         self.watchers = 0
         """Others that listen to the hub's head, such as long polls."""
+        self.observers: dict[Observer, None] = {}
         self.idle_since: float | None = None
         self.troubles: set[str] = set()
         """Why streams are degraded: `database`, `relay`."""
@@ -71,7 +79,7 @@ class Channel:
 
     @property
     def in_use(self) -> bool:
-        return bool(self.subscribers) or self.watchers > 0
+        return bool(self.subscribers) or bool(self.observers) or self.watchers > 0
 
     def observe(self, bounds: LogBounds) -> None:
         """What a poll found."""
@@ -82,6 +90,14 @@ class Channel:
 
     def _deliver(self, events: Sequence[Event]) -> None:
         self.hub.publish(events)
+        self._tell_observers(events)
+
+    def _tell_observers(self, events: Sequence[Event] | None) -> None:
+        for observer in list(self.observers):
+            try:
+                observer(events)
+            except Exception:
+                logger.exception("an observer of %s failed", self.workspace)
 
     def _epoch_changed(self, bounds: LogBounds) -> None:
         hub = self.hub
@@ -91,3 +107,4 @@ class Channel:
         hub.begin_epoch(bounds)
         self.replay.clear()
         self._on_epoch(self, old_epoch)
+        self._tell_observers(None)

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from broadcaster.catchup import CatchUp
 from broadcaster.catchup_queue import CatchUpQueue
-from broadcaster.channel import Channel
+from broadcaster.channel import Channel, Observer
 from broadcaster.channels import Channels
 from broadcaster.errors import LogUnavailable
 from broadcaster.event import Event, EventDraft, Position, wire_time
@@ -268,6 +268,13 @@ class Broadcaster:
             channel.hub.forget_waiter(wake)
             channel.watchers -= 1
         return True
+
+    async def watch(self, workspace: str, observer: Observer) -> Callable[[], None]:
+        """Show the workspace's stored events to an observer, whichever instance they come from, from now until what is
+        returned is called. Raises LogUnavailable."""
+        channel = await self._channels.open(workspace)
+        channel.observers[observer] = None
+        return lambda: channel.observers.pop(observer, None)
 
     def position_of(self, subscriber: Subscriber) -> Position:
         """Up to where this stream has everything it asked for."""

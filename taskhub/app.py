@@ -40,6 +40,7 @@ from taskhub.demo import Demo
 from taskhub.failpoints import OFF, Failpoints
 from taskhub.instances import Instances
 from taskhub.mcp.host import McpHost
+from taskhub.mcp.wakeups import Watch
 from taskhub.process_limits import room_for_streams
 from taskhub.publishing import EventPublisher
 from taskhub.remote import RemoteTickets
@@ -184,7 +185,7 @@ async def _services(app: web.Application) -> AsyncIterator[None]:
         app[INSTANCES] = instances
         app[TICKETS] = tickets
         app[PUBLISHER] = EventPublisher(writer)
-        app[MCP] = await _start_mcp(app, stack, tickets, deployment.secret)
+        app[MCP] = await _start_mcp(app, stack, tickets, deployment.secret, broadcaster.watch)
         yield
 
 
@@ -283,7 +284,11 @@ def _retention(settings: Settings, database: Database, failpoints: Failpoints) -
 
 
 async def _start_mcp(
-    app: web.Application, stack: contextlib.AsyncExitStack, tickets: Tickets, secret: bytes
+    app: web.Application,
+    stack: contextlib.AsyncExitStack,
+    tickets: Tickets,
+    secret: bytes,
+    watch: Watch | None = None,
 ) -> McpHost:
     settings = app[SETTINGS]
     hosts, origins = settings.allowed_hosts, settings.allowed_origins
@@ -300,6 +305,7 @@ async def _start_mcp(
         allowed_origins=origins,
         max_age_s=settings.sse_max_age_s,
         version=__version__,
+        watch=watch,
     )
     await mcp.start()
     stack.push_async_callback(_unless_draining, app, lambda: mcp.stop(0))

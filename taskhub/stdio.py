@@ -40,7 +40,7 @@ async def run_stdio(tickets: Tickets, *, version: str, actor: str | None = None)
     named = actor_of(actor or "")
     principal = Principal(named or "user:local", DEFAULT_WORKSPACE, ALL_SCOPES, authenticated=False)
     CURRENT.set(CallContext(Caller(principal, "mcp_tool"), unnamed=named is None))
-    server = build_server(tool_registry(tickets), version=version)
+    server = build_server(tickets, tool_registry(tickets), version=version)
     calls = CallsInFlight()
     with ExitStack() as stack:
         source, sink = stack.enter_context(_descriptors())

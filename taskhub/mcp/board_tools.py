@@ -23,20 +23,25 @@ BOARD: Final = result_schema(
 )
 
 
+async def read_board(tickets: Tickets, caller: Caller, arguments: BoardArguments) -> ToolResult:
+    """The board within the cap, for the tool and the resource."""
+    query = body_of(arguments, BoardQuery).model_copy(update={"limit": arguments.limit})
+    board = await tickets.get_board(caller, query)
+    result = _shown(board, arguments.limit)
+    most = max((len(column.tickets) for column in board.columns), default=0)
+    shown = most
+    while size_of(result.data) + len(result.text) > MAX_CHARACTERS - 300 and shown:
+        shown = shown * 3 // 4
+        result = _shown(board, shown)
+    if shown == most:
+        return result
+    hint = f"only {shown} tickets of each status fit: narrow the board, or list one status with get_ticket_list"
+    return ToolResult({**result.data, "truncated": True, "hint": hint}, f"{result.text}\n({hint})")
+
+
 def board_tools(tickets: Tickets) -> list[Tool[Any]]:
     async def get_board(caller: Caller, arguments: BoardArguments) -> ToolResult:
-        query = body_of(arguments, BoardQuery).model_copy(update={"limit": arguments.limit})
-        board = await tickets.get_board(caller, query)
-        result = _shown(board, arguments.limit)
-        most = max((len(column.tickets) for column in board.columns), default=0)
-        shown = most
-        while size_of(result.data) + len(result.text) > MAX_CHARACTERS - 300 and shown:
-            shown = shown * 3 // 4
-            result = _shown(board, shown)
-        if shown == most:
-            return result
-        hint = f"only {shown} tickets of each status fit: narrow the board, or list one status with get_ticket_list"
-        return ToolResult({**result.data, "truncated": True, "hint": hint}, f"{result.text}\n({hint})")
+        return await read_board(tickets, caller, arguments)
 
     return [
         Tool(

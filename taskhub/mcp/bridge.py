@@ -23,6 +23,8 @@ Application = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None
 
 MAX_BODY_BYTES: Final = 4 * 1024 * 1024
 BODY_READ_TIMEOUT_S: Final = 10.0
+WRITE_TIMEOUT_S: Final = 30.0
+"""A client that takes nothing of its stream for so long is as good as gone; it must not keep what serves it."""
 # Headers about one connection, not about the message (RFC 9110, 7.6.1): aiohttp writes its own.
 HOP_BY_HOP: Final = frozenset((
     "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding",
@@ -167,8 +169,13 @@ class Exchange:
                 self._complete = True
                 await response.write_eof(body)
             elif body:
-                await response.write(body)
+                async with asyncio.timeout(WRITE_TIMEOUT_S if self._stream else None):
+                    await response.write(body)
         except ConnectionError:
+            self._lost()
+        except TimeoutError:
+            if self._request.transport is not None:
+                self._request.transport.abort()
             self._lost()
 
     def _lost(self) -> None:

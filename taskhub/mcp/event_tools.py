@@ -21,27 +21,32 @@ EVENTS: Final = result_schema(
 _MAX_DATA: Final = MAX_CHARACTERS - 2_000
 
 
+async def read_events(tickets: Tickets, caller: Caller, arguments: EventQuery) -> ToolResult:
+    """A page of events within the cap, for the tool and the resource."""
+    page = await tickets.get_events(caller, arguments)
+    rows: list[dict[str, Any]] = []
+    size, position, more, truncated = 0, page.position, page.more, False
+    for event in page.events:
+        row = _row(event)
+        if size_of(row) > _MAX_DATA:
+            row, truncated = fitted(row, _MAX_DATA, "the event is longer: GET /api/v1/events has all"), True
+        size += size_of(row) + 1
+        if rows and size > _MAX_DATA:
+            # The rest is not lost, but the next page: its position is that of the last event shown.
+            position, more = _position_at(page.position, rows[-1]["id"]), True
+            break
+        rows.append(row)
+    data: dict[str, Any] = {"events": rows, "position": position, "more": more}
+    if truncated:
+        data["truncated"] = True
+    count = f"{len(rows)} event{'' if len(rows) == 1 else 's'}" if rows else "Nothing happened"
+    rest = "; there are more" if more else ""
+    return ToolResult(data, f"{count}{rest}. Go on with after={position}.")
+
+
 def event_tools(tickets: Tickets) -> list[Tool[Any]]:
     async def get_events(caller: Caller, arguments: EventQuery) -> ToolResult:
-        page = await tickets.get_events(caller, arguments)
-        rows: list[dict[str, Any]] = []
-        size, position, more, truncated = 0, page.position, page.more, False
-        for event in page.events:
-            row = _row(event)
-            if size_of(row) > _MAX_DATA:
-                row, truncated = fitted(row, _MAX_DATA, "the event is longer: GET /api/v1/events has all"), True
-            size += size_of(row) + 1
-            if rows and size > _MAX_DATA:
-                # The rest is not lost, but the next page: its position is that of the last event shown.
-                position, more = _position_at(page.position, rows[-1]["id"]), True
-                break
-            rows.append(row)
-        data: dict[str, Any] = {"events": rows, "position": position, "more": more}
-        if truncated:
-            data["truncated"] = True
-        count = f"{len(rows)} event{'' if len(rows) == 1 else 's'}" if rows else "Nothing happened"
-        rest = "; there are more" if more else ""
-        return ToolResult(data, f"{count}{rest}. Go on with after={position}.")
+        return await read_events(tickets, caller, arguments)
 
     return [
         Tool(

@@ -18,19 +18,23 @@ from taskhub.auth.providers import ACTOR_HEADER
 from taskhub.mcp.bridge import Application, Exchange, Receive, RefusedBody, Send, error_response, read_body
 from taskhub.mcp.context import CURRENT, CallContext
 from taskhub.mcp.registry import ToolRegistry
+from taskhub.mcp.resources import Resources
 from taskhub.mcp.server import build_server
 from taskhub.mcp.sessions import MAX_SESSIONS, HttpSessions, initializing_client, malformed
-from taskhub.mcp.streams import CallsInFlight, CountedReader, CountedWriter
+from taskhub.mcp.streams import LISTEN, CallsInFlight, CountedReader, CountedWriter
+from taskhub.mcp.subscriptions import Subscriptions
 from taskhub.mcp.tools import tool_registry
+from taskhub.mcp.wakeups import Watch
 from taskhub.tickets.api import Tickets
 
 SESSION_HEADER: Final = "Mcp-Session-Id"
 VERSION_HEADER: Final = "MCP-Protocol-Version"
+METHOD_HEADER: Final = "Mcp-Method"
 READ_ONLY_HEADER: Final = "X-MCP-Readonly"
 TOOLSETS_HEADER: Final = "X-MCP-Toolsets"
 # What a page of another origin may send and read. `Mcp-Param-*` is one header for each marked argument.
 CORS_ALLOW_HEADERS: Final = (
-    "Content-Type", "Accept", "Authorization", "X-API-Key", SESSION_HEADER, VERSION_HEADER, "Mcp-Method", "Mcp-Name",
+    "Content-Type", "Accept", "Authorization", "X-API-Key", SESSION_HEADER, VERSION_HEADER, METHOD_HEADER, "Mcp-Name",
     "Last-Event-ID", ACTOR_HEADER, READ_ONLY_HEADER, TOOLSETS_HEADER,
 )  # fmt: skip
 CORS_ALLOW_HEADER_PREFIX: Final = "Mcp-Param-"
@@ -41,6 +45,8 @@ NO_SESSION: Final = (
     f"or send {VERSION_HEADER}: {LATEST_MODERN_VERSION}, which needs no session"
 )
 MAX_STREAMS: Final = 2 * MAX_SESSIONS
+CLOSING_S: Final = 1.0
+"""How long listen streams have at least to send their last frame when the server stops; it takes them an instant."""
 
 Transport = Literal["http", "sse"]
 
@@ -50,7 +56,8 @@ class McpHost:
 
     `secret` signs session ids. A GET stream lasts `max_age_s` (± 10 %). `allowed_hosts` may be given with or without a
     port, and both lists anew at `start()`, when the port is known. `registry` replaces the tools of `tickets`.
-    `draining`: it is stopping, and opens no further streams. `tickets` is what its tools call.
+    `draining`: it is stopping, and opens no further streams. `tickets` is what its tools call. `watch` tells of
+    changes; without it there are no subscriptions.
     """
 
     def __init__(
@@ -65,6 +72,7 @@ class McpHost:
         max_age_s: float,
         version: str,
         registry: ToolRegistry | None = None,
+        watch: Watch | None = None,
     ) -> None:
         self.tickets = tickets
         self.registry = registry or tool_registry(tickets)
@@ -73,10 +81,14 @@ class McpHost:
         self._max_age_s = max_age_s
         self._security = TransportSecuritySettings()
         self._allow(allowed_hosts, allowed_origins)
-        self._server = build_server(self.registry, version=version)
-        self._sessions = HttpSessions(self._server, secret=secret, security=self._security)
+        self.subscriptions = None if watch is None else Subscriptions(watch, Resources(tickets), self._age)
+        self._server = build_server(tickets, self.registry, version=version, subscriptions=self.subscriptions)
+        self._sessions = HttpSessions(
+            self._server, secret=secret, security=self._security, on_stream=self._stream_opened
+        )
         self._sse = SseServerTransport(MESSAGE_PATH, security_settings=self._security)
         self._streams: set[Exchange] = set()
+        self._listening: set[Exchange] = set()
         self._sse_streams: dict[Exchange, CallsInFlight] = {}
         self._running = 0
         self._finished = asyncio.Event()
@@ -114,11 +126,17 @@ class McpHost:
         deadline = asyncio.get_running_loop().time() + grace_s
         for stream in list(self._streams):
             stream.end()
+        if self.subscriptions is not None:
+            self.subscriptions.close()
         await self._wait_until(lambda: self._running == 0, deadline)
         for stream, calls in list(self._sse_streams.items()):
             await calls.wait_until_none(max(0.0, deadline - asyncio.get_running_loop().time()))
             stream.end()
         await self._wait_until(lambda: not self._streams and not self._sse_streams, deadline)
+        soon = asyncio.get_running_loop().time() + CLOSING_S
+        await self._wait_until(lambda: not self._listening, max(deadline, soon))
+        for stream in list(self._listening):
+            stream.end()
         self._stopping.set()
         if self._task is not None:
             await self._task
@@ -144,6 +162,8 @@ class McpHost:
             return error_response(refused.status, str(refused))
         version = request.headers.get(VERSION_HEADER)
         if version is not None and version not in HANDSHAKE_PROTOCOL_VERSIONS:
+            if request.headers.get(METHOD_HEADER) == LISTEN:
+                return await self._serve_listening(exchange, self._context(request, caller))
             return await self._serve(exchange, self._sessions.sessionless, self._context(request, caller))
         given = request.headers.get(SESSION_HEADER)
         client = initializing_client(exchange.body) if request.method == "POST" else None
@@ -254,6 +274,22 @@ class McpHost:
             ageing.cancel()
             self._streams.discard(exchange)
             self._finished.set()
+
+    async def _serve_listening(self, exchange: Exchange, context: CallContext) -> web.StreamResponse:
+        """A request of the 2026 era that lasts until its client leaves, or the subscriptions end it."""
+        if self._task is None or self.draining:
+            return error_response(503, "no further streams at the moment", retry_after_s=5)
+        self._listening.add(exchange)
+        try:
+            with _current(context):
+                return await exchange.run(self._sessions.sessionless)
+        finally:
+            self._listening.discard(exchange)
+            self._finished.set()
+
+    def _stream_opened(self, session_id: str) -> None:
+        if self.subscriptions is not None:
+            self.subscriptions.stream_opened(session_id)
 
     async def _end_between_calls(self, exchange: Exchange, calls: CallsInFlight) -> None:
         await asyncio.sleep(self._age())

@@ -23,8 +23,17 @@ _HEADER: Final = b"mcp-session-id"
 class HttpSessions:
     """The SDK's session managers behind ids of our own, signed with `secret`: whoever has it accepts them."""
 
-    def __init__(self, server: Server[Any], *, secret: bytes, security: TransportSecuritySettings) -> None:
+    def __init__(
+        self,
+        server: Server[Any],
+        *,
+        secret: bytes,
+        security: TransportSecuritySettings,
+        on_stream: Callable[[str], None] = lambda inner: None,
+    ) -> None:
+        """`on_stream` is called with the SDK's id of a session that has its GET stream now."""
         self._ids = SessionIds(secret)
+        self._on_stream = on_stream
         self._known = _manager(server, security, stateless=False)
         # For sessions that another process knows, or this one before a restart: a tool call needs nothing they held.
         self._unknown = _manager(server, security, stateless=True)
@@ -71,6 +80,8 @@ class HttpSessions:
                     unknown = True
                 if not unknown:
                     await renaming(message)
+                if message["type"] == "http.response.start" and scope["method"] == "GET" and message["status"] == 200:
+                    self._on_stream(session.inner)
 
             await self._known.handle_request(_with_session(scope, session.inner), receive, unless_unknown)
             if scope["method"] == "DELETE":

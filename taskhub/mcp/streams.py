@@ -3,11 +3,13 @@
 import asyncio
 import contextvars
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from mcp.shared._stream_protocols import ReadStream, WriteStream
 from mcp.shared.message import SessionMessage
 from mcp_types import JSONRPCError, JSONRPCNotification, JSONRPCRequest, JSONRPCResponse, RequestId
+
+LISTEN: Final = "subscriptions/listen"
 
 Incoming = SessionMessage | Exception
 
@@ -37,6 +39,8 @@ class CallsInFlight:
             return
         message = item.message
         if isinstance(message, JSONRPCRequest):
+            if message.method == LISTEN:
+                return  # it lasts as long as the connection does: nobody waits for its answer
             self._open.add(message.id)
             self._idle.clear()
         elif isinstance(message, JSONRPCNotification) and message.method == "notifications/cancelled":

@@ -18,5 +18,15 @@ def no_of(key: str) -> int:
 
 def number_of(prefix: str, key: str) -> int | None:
     """The number in `key`, written in any case, or None when it is no key of this workspace."""
-    found = _KEY.fullmatch(unicodedata.normalize("NFKC", key).strip().upper())
+    found = _match(key)
     return int(found[2]) if found is not None and found[1] == prefix else None
+
+
+def canonical_key(key: str) -> str | None:
+    """`key` as this workspace or another would write it; None when it is no key."""
+    found = _match(key)
+    return None if found is None else f"{found[1]}-{found[2]}"
+
+
+def _match(key: str) -> re.Match[str] | None:
+    return _KEY.fullmatch(unicodedata.normalize("NFKC", key).strip().upper())
