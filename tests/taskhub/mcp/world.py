@@ -18,6 +18,7 @@ from taskhub.auth.principal import ALL_SCOPES, AuthProvider, Caller, Principal
 from taskhub.auth.providers import NoAuth
 from taskhub.mcp.host import McpHost
 from taskhub.mcp.registry import ToolRegistry
+from taskhub.mcp.wakeups import Watch
 from taskhub.storage.database import Database
 from taskhub.storage.writer import Writer
 from taskhub.tickets.api import Tickets
@@ -88,6 +89,7 @@ async def serve_mcp(
     registry: ToolRegistry | None = None,
     allowed_origins: tuple[str, ...] = (),
     port: int = 0,
+    watch: Watch | None = None,
 ) -> AsyncIterator[Served]:
     """Serve on a free port, with a guard that authenticates as the product's does."""
     provider = auth or NoAuth()
@@ -101,6 +103,7 @@ async def serve_mcp(
         max_age_s=max_age_s,
         version="1.2.3",
         registry=registry,
+        watch=watch,
     )
 
     def guarded(handler: Callable[[web.Request, Caller], Any]) -> Any:
