@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Collection, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, Literal
 
@@ -171,7 +171,7 @@ class McpHost:
             return error_response(400, NO_SESSION)
         if given is None or client is not None:
             application = self._sessions.opening(caller.principal, client)
-            return await self._serve(exchange, application, self._context(request, caller))
+            return await self._serve(exchange, application, self._context(request, caller), to_its_end=True)
         session = self._sessions.find(given, caller.principal)
         if session is None:
             return error_response(404, "Session not found")
@@ -246,7 +246,9 @@ class McpHost:
             toolsets=None if not toolsets or "all" in toolsets else toolsets,
         )
 
-    async def _serve(self, exchange: Exchange, application: Application, context: CallContext) -> web.StreamResponse:
+    async def _serve(
+        self, exchange: Exchange, application: Application, context: CallContext, *, to_its_end: bool = False
+    ) -> web.StreamResponse:
         if self._task is None or self._task.done() or self._stopping.is_set():
             return error_response(503, "the server is stopping", retry_after_s=2)
         if exchange.method == "GET":
@@ -254,7 +256,8 @@ class McpHost:
         self._running += 1
         try:
             with _current(context):
-                return await exchange.run(application)
+                serving = exchange.run(application)
+                return await (_finished(serving) if to_its_end else serving)
         finally:
             self._running -= 1
             self._finished.set()
@@ -299,6 +302,17 @@ class McpHost:
     def _age(self) -> float:
         # Spread, so that streams that began together (after a restart) do not all come back together.
         return self._max_age_s * random.uniform(0.9, 1.1)  # noqa: S311  # nothing secret depends on it
+
+
+async def _finished(serving: Coroutine[Any, Any, web.StreamResponse]) -> web.StreamResponse:
+    """Await it to its end, also when the client leaves. Clients do so as soon as they have read the answer that opens a
+    session, and the SDK would throw the session away if its last step were cancelled then."""
+    task = asyncio.create_task(serving, name="mcp session opening")
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait((task,))
+        raise
 
 
 def _lacks_only_a_session(request: web.Request, body: bytes) -> bool:

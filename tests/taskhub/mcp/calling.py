@@ -12,6 +12,7 @@ class Tools:
     """The tools over a ticket service, as one caller."""
 
     def __init__(self, tickets: Tickets, caller: Caller = ALICE) -> None:
+        self.tickets = tickets
         self.registry = tool_registry(tickets)
         self.caller = caller
 

@@ -6,29 +6,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
 
+from sqlalchemy import insert
+
 from broadcaster.engine import Broadcaster
+from broadcaster.event import EventDraft
 from broadcaster.options import BroadcastOptions
 from broadcaster.relay import LocalRelay
 from taskhub.auth.principal import ALL_SCOPES, Principal, Scope
 from taskhub.storage.database import Database
 from taskhub.storage.event_log import SqlEventLog
+from taskhub.storage.schema import workspaces
 from taskhub.storage.writer import Writer
 from taskhub.tickets.inputs import NewTicket, TicketChange
 from taskhub.tickets.service import TicketService
 from tests.taskhub.mcp.world import ALICE, Served, serve_mcp
 
 SCOPES: Final = "X-Scopes"
+WORKSPACE: Final = "X-Workspace"
 
 
 class ByHeader:
-    """Believes whatever scopes a request claims; all of them when it claims none."""
+    """Believes whatever scopes and workspace a request claims; all scopes when it claims none."""
 
     name = "api_key"
 
     async def authenticate(self, headers: Mapping[str, str], client_address: str | None) -> Principal:
         claimed = headers.get(SCOPES)
         scopes = ALL_SCOPES if claimed is None else frozenset(cast(Sequence[Scope], claimed.split()))
-        return Principal("user:alice", "default", scopes, authenticated=True)
+        return Principal("user:alice", headers.get(WORKSPACE, "default"), scopes, authenticated=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +43,26 @@ class Live:
     tickets: TicketService
     broadcaster: Broadcaster
     served: Served
+    writer: Writer
+    database: Database
 
     async def create(self, summary: str = "a ticket", **fields: Any) -> str:
         return (await self.tickets.create_ticket(ALICE, NewTicket(summary=summary, **fields))).key
 
     async def change(self, key: str, **fields: Any) -> None:
         await self.tickets.update_ticket(ALICE, key, TicketChange(**fields))
+
+    async def emit(self, event_type: str, workspace: str = "default") -> None:
+        """Store an event that is about no ticket."""
+        draft = EventDraft(event_type, "user:alice", "rest_api", b"{}")
+        await self.writer.run(workspace, lambda transaction: transaction.emit(draft))
+
+    async def add_workspace(self, name: str) -> None:
+        row = {
+            "id": name, "key_prefix": name[:2].upper(), "name": name, "next_no": 1, "epoch": "e", "head_seq": 0,
+            "head_time": "", "oldest_seq": 1, "references_version": 1, "created_at": "",
+        }  # fmt: skip
+        await self.database.write(lambda connection: connection.execute(insert(workspaces), row))
 
     @property
     def left_behind(self) -> int:
@@ -65,7 +84,7 @@ async def open_live(path: Path, **options: Any) -> AsyncIterator[Live]:
     tickets = TicketService(database, writer)
     try:
         async with serve_mcp(tickets, auth=ByHeader(), watch=broadcaster.watch, **options) as served:
-            yield Live(tickets, broadcaster, served)
+            yield Live(tickets, broadcaster, served, writer, database)
     finally:
         await writer.close()
         await broadcaster.stop()

@@ -69,9 +69,11 @@ async def test_the_board_and_the_events_are_listed_and_tickets_are_a_template(
 
     assert [resource.uri for resource in listed.resources] == [BOARD, EVENTS]
     assert [template.uri_template for template in templates.resource_templates] == [TICKET_TEMPLATE, EVENTS_TEMPLATE]
-    assert all(item.description for item in (*listed.resources, *templates.resource_templates))
+    descriptions = [item.description for item in listed.resources]
+    assert all(descriptions + [item.description for item in templates.resource_templates])
     if era == MODERN:
-        assert listed.ttl_ms and listed.cache_scope == "private"
+        assert listed.ttl_ms
+        assert listed.cache_scope == "private"
 
 
 async def test_a_ticket_is_read_with_its_parts(served: Served, tools: Tools, era: str) -> None:
@@ -85,7 +87,9 @@ async def test_a_ticket_is_read_with_its_parts(served: Served, tools: Tools, era
     found = json_of(read)
     assert (found["ticket"]["key"], found["ticket"]["priority"]) == (key, "high")
     assert [comment["body"] for comment in found["comments"]] == ["Ordered."]
-    assert found["history"] and found["relations"] == [] and found["attachments"] == []
+    assert found["history"]
+    assert found["relations"] == []
+    assert found["attachments"] == []
 
 
 async def test_the_board_is_what_the_tool_shows(served: Served, tools: Tools, era: str) -> None:

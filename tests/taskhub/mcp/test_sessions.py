@@ -217,3 +217,9 @@ async def test_a_call_without_a_session_is_told_how_to_get_one(wire: Wire, accep
     message = answer.message["error"]["message"]
     assert answer.status == status
     assert ("`initialize`" in message and SESSION_HEADER in message) is (status == 400)
+
+
+async def test_a_client_that_leaves_right_after_the_answer_to_initialize_has_its_session(served: Served) -> None:
+    async with served.client("legacy") as client:  # the SDK's closes that response without reading its end
+        assert (await client.list_tools()).tools
+        assert len(served.host._sessions._known._server_instances) == 1
