@@ -1,18 +1,21 @@
 """Several processes on one database: what changes through one is heard on every other."""
 
 import asyncio
+import json
 import sqlite3
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from mcp.shared.exceptions import MCPDeprecationWarning
+from mcp.shared.subscriptions import ResourceUpdated
 from redis import Redis
 
 from tests.e2e.conftest import MakeHub
 from tests.e2e.harness.clients import Api, api, call, mcp_http, mcp_stdio
 from tests.e2e.harness.process import TaskHubProcess
 from tests.e2e.harness.streams import record
-from tests.e2e.harness.waiting import until
+from tests.e2e.harness.waiting import DEADLINE_S, until
 from tests.servers import PostgresServer, RedisServer
 
 
@@ -76,6 +79,31 @@ async def test_a_change_through_one_instance_is_heard_on_the_other_through_redis
             await heard_through_redis(hub, 5)
         async with api(first.url) as one, api(second.url) as other:
             assert await one.all_tickets() == await other.all_tickets()
+
+
+async def test_a_change_through_one_instance_wakes_mcp_subscriptions_of_both_eras_on_the_other(
+    pair: list[TaskHubProcess], redis: RedisServer
+) -> None:
+    first, second = pair
+    async with api(first.url) as client:
+        key = (await client.create("Watched from the other instance"))["key"]
+        watched = f"taskhub://tickets/{key}"
+        async with AsyncExitStack() as stack:
+            modern = await stack.enter_async_context(mcp_http(second.url, "2026-07-28"))
+            listening = await stack.enter_async_context(modern.listen(resource_subscriptions=[watched]))
+            woken: list[str] = []
+            older = await stack.enter_async_context(mcp_http(second.url, "legacy", on_update=woken.append))
+            with pytest.warns(MCPDeprecationWarning):  # of the SDK, for the client of the older era
+                await older.subscribe_resource(watched)
+            await subscribed(redis, 1)
+
+            await client.change(key, priority="high")
+
+            assert await asyncio.wait_for(anext(listening), DEADLINE_S) == ResourceUpdated(watched)
+            await until(lambda: woken == [watched], "wake-up of the older client")
+            for mcp in (modern, older):
+                (read,) = (await mcp.read_resource(watched)).contents
+                assert json.loads(read.text)["ticket"]["priority"] == "high"  # type: ignore[union-attr]  # it is text
 
 
 async def test_simultaneous_writers_on_both_instances_give_both_streams_one_order(

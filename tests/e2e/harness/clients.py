@@ -5,7 +5,7 @@ import contextlib
 import io
 import json
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -13,6 +13,7 @@ import aiohttp
 from mcp.client.client import Client
 from mcp.client.sse import sse_client
 from mcp.client.stdio import StdioServerParameters, stdio_client
+from mcp_types import ResourceUpdatedNotification
 
 from tests.e2e.harness.process import ROOT, clean_environment, run_command
 from tests.e2e.harness.tools import node
@@ -111,9 +112,17 @@ async def api(base_url: str, headers: Mapping[str, str] | None = None) -> AsyncI
         yield Api(session, base_url)
 
 
-def mcp_http(base_url: str, mode: str = "auto") -> Client:
-    """The SDK's client on Streamable HTTP; `mode` is `auto`, `legacy`, or a protocol revision."""
-    return Client(f"{base_url}/mcp", mode=mode, read_timeout_seconds=DEADLINE_S)
+def mcp_http(base_url: str, mode: str = "auto", *, on_update: Callable[[str], None] | None = None) -> Client:
+    """The SDK's client on Streamable HTTP; `mode` is `auto`, `legacy`, or a protocol revision.
+
+    `on_update` gets the address of each resource of which an older server tells that it changed.
+    """
+
+    async def handle(message: object) -> None:
+        if on_update is not None and isinstance(message, ResourceUpdatedNotification):
+            on_update(message.params.uri)
+
+    return Client(f"{base_url}/mcp", mode=mode, read_timeout_seconds=DEADLINE_S, message_handler=handle)
 
 
 def mcp_sse(base_url: str, path: str = "/sse") -> Client:

@@ -165,7 +165,7 @@ async def test_a_prompt_over_very_many_tickets_is_short_and_says_what_is_missing
         ("standup", {"since": "yesterday"}, "[Mm]ust be earliest, now"),
         ("standup", {"since": "x" * 65}, "64 characters"),
         ("standup", {"person": "x" * 201}, "person has at most 200 characters"),
-        ("triage", {"account": "nobody"}, "there is no account"),
+        ("triage", {"account": "nobody"}, "account: there is no 'nobody'"),
     ],
 )
 async def test_what_is_wrong_with_a_request_is_said(
