@@ -14,6 +14,8 @@ from routes.bodies import json_response
 from routes.keys import AUTH, BROADCASTER, DATABASE, LIFECYCLE, MCP, SETTINGS
 from taskhub import __version__
 from taskhub.auth.principal import ALL_SCOPES
+from taskhub.mcp.prompts import Prompts
+from taskhub.mcp.uris import FORMS
 from taskhub.remote import RemoteTickets
 from taskhub.tickets.errors import StorageBusy
 
@@ -56,11 +58,15 @@ class AuthCapabilities(BaseModel):
 
 
 class McpCapabilities(BaseModel):
-    """`transports`: name → paths. `eras`: how a session begins → protocol versions."""
+    """`transports`: name → paths. `eras`: how a session begins → protocol versions. `subscriptions`: whether a client
+    can be told that a resource changed."""
 
     transports: dict[str, list[str]]
     eras: dict[str, list[str]]
     tools: list[str]
+    resources: list[str]
+    prompts: list[str]
+    subscriptions: bool
 
 
 class EventCapabilities(BaseModel):
@@ -144,6 +150,9 @@ async def capabilities(request: web.Request) -> web.Response:
             },
             eras=eras,
             tools=[tool.name for tool in tools],
+            resources=list(FORMS),
+            prompts=list(Prompts(app[MCP].tickets).sources),
+            subscriptions=app[MCP].subscriptions is not None,
         ),
     )
     if BROADCASTER in app:

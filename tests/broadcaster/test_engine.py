@@ -177,6 +177,43 @@ async def test_a_new_epoch_resets_every_open_stream_in_band(world: World) -> Non
     assert outlet.frame("reset").id == f"{bounds.epoch}-{bounds.head}"
 
 
+async def test_an_observer_sees_every_stored_event_and_a_new_epoch_until_it_ends(world: World) -> None:
+    seen: list[int | None] = []
+    second: list[object] = []
+
+    def observe(events: Sequence[Event] | None) -> None:
+        seen.extend([None] if events is None else [event.seq for event in events])
+
+    def fail(events: Sequence[Event] | None) -> None:
+        raise RuntimeError("an observer's own fault")
+
+    world.append(*world.numbered(2))
+    end = await world.broadcaster.watch(WORKSPACE, observe)
+    await world.broadcaster.watch(WORKSPACE, fail)
+    await world.broadcaster.watch(WORKSPACE, second.append)
+    world.commit(*world.numbered(2))
+    world.append(*world.numbered(1))  # by another instance that could not say so: the poll finds it
+    await until(lambda: seen == [3, 4, 5])
+    world.log.new_epoch(WORKSPACE)
+    await until(lambda: seen[-1] is None)
+
+    end()
+    end()
+    world.commit(*world.numbered(1))
+    await until(lambda: second and second[-1] is not None)
+    assert seen == [3, 4, 5, None]
+
+
+async def test_a_workspace_that_is_watched_is_not_idle(world: World) -> None:
+    end = await world.broadcaster.watch(WORKSPACE, lambda events: None)
+    (channel,) = world.broadcaster._channels
+    assert channel.in_use
+
+    end()
+
+    assert not channel.in_use
+
+
 async def test_a_client_from_a_faster_instance_waits_until_the_tail_is_there(world: World) -> None:
     await world.listen()
     world.append(*world.numbered(3))  # another instance: its subscriber has seen all three
