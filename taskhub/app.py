@@ -91,24 +91,30 @@ def auth_provider(settings: Settings) -> AuthProvider:
 
 
 @contextlib.asynccontextmanager
-async def open_tickets(settings: Settings) -> AsyncIterator[Tickets]:
-    """The tickets alone, for a process that serves no HTTP: those of the API at `api_base_url`, or the database's.
+async def open_tickets(settings: Settings) -> AsyncIterator[tuple[Tickets, Watch | None]]:
+    """The tickets alone, for a process that serves no HTTP: those of the API at `api_base_url`, or the database's; and
+    what tells of changes, where there is that.
 
-    Servers on the same database notice what this process writes by themselves.
+    Processes on one database notice what the others write by themselves, within a poll interval.
     """
     if settings.api_base_url:
         async with RemoteTickets(settings.api_base_url, settings.outgoing_key) as remote:
-            yield remote
+            yield remote, None
         return
     failpoints = Failpoints.parse(settings.failpoints)
-    async with (
-        _open_database(settings, failpoints) as database,
-        _open_writer(database, failpoints=failpoints) as writer,
-        _retention(settings, database, failpoints),
-    ):
-        tickets = TicketService(database, writer, lease_default_s=settings.lease_default_s)
-        async with LeaseSweeper(tickets.expire_leases):
-            yield tickets
+    async with contextlib.AsyncExitStack() as stack:
+        database = await stack.enter_async_context(_open_database(settings, failpoints))
+        options = BroadcastOptions(poll_interval_s=settings.poll_interval_ms / 1000)
+        broadcaster = Broadcaster(SqlEventLog(database), LocalRelay(), options)
+        await broadcaster.start()
+        stack.push_async_callback(broadcaster.stop)
+        writer = await stack.enter_async_context(_open_writer(database, broadcaster.committed, failpoints=failpoints))
+        await stack.enter_async_context(_retention(settings, database, failpoints))
+        tickets = TicketService(
+            database, writer, lease_default_s=settings.lease_default_s, wait_beyond=broadcaster.wait_beyond
+        )
+        await stack.enter_async_context(LeaseSweeper(tickets.expire_leases))
+        yield tickets, broadcaster.watch
 
 
 @contextlib.asynccontextmanager

@@ -18,9 +18,12 @@ from mcp.server.stdio import stdio_server
 from taskhub.auth.principal import ALL_SCOPES, Caller, Principal
 from taskhub.auth.providers import DEFAULT_WORKSPACE, actor_of
 from taskhub.mcp.context import CURRENT, CallContext
+from taskhub.mcp.resources import Resources
 from taskhub.mcp.server import build_server
 from taskhub.mcp.streams import CallsInFlight, CountedReader, CountedWriter
+from taskhub.mcp.subscriptions import Subscriptions
 from taskhub.mcp.tools import tool_registry
+from taskhub.mcp.wakeups import Watch
 from taskhub.tickets.api import Tickets
 
 log = structlog.get_logger(__name__)
@@ -31,16 +34,17 @@ LINGER_S: Final = 10.0
 _CHUNK_BYTES: Final = 65_536
 
 
-async def run_stdio(tickets: Tickets, *, version: str, actor: str | None = None) -> None:
+async def run_stdio(tickets: Tickets, *, version: str, actor: str | None = None, watch: Watch | None = None) -> None:
     """Serve until the client closes standard input, or SIGTERM or SIGINT; answer the calls in flight before returning.
 
-    `actor` names the caller; without it the client's own name does. While it runs, descriptor 1 leads to standard
-    error, so that nothing but the protocol reaches the client.
+    `actor` names the caller; without it the client's own name does. `watch` tells of changes. While it runs,
+    descriptor 1 leads to standard error, so that nothing but the protocol reaches the client.
     """
     named = actor_of(actor or "")
     principal = Principal(named or "user:local", DEFAULT_WORKSPACE, ALL_SCOPES, authenticated=False)
     CURRENT.set(CallContext(Caller(principal, "mcp_tool"), unnamed=named is None))
-    server = build_server(tickets, tool_registry(tickets), version=version)
+    subscriptions = None if watch is None else Subscriptions(watch, Resources(tickets))
+    server = build_server(tickets, tool_registry(tickets), version=version, subscriptions=subscriptions)
     calls = CallsInFlight()
     with ExitStack() as stack:
         source, sink = stack.enter_context(_descriptors())

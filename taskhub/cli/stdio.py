@@ -31,5 +31,5 @@ async def _serve(settings: Settings, actor: str | None) -> None:
     from taskhub.app import open_tickets
     from taskhub.stdio import run_stdio
 
-    async with open_tickets(settings) as tickets:
-        await run_stdio(tickets, version=__version__, actor=actor)
+    async with open_tickets(settings) as (tickets, watch):
+        await run_stdio(tickets, version=__version__, actor=actor, watch=watch)

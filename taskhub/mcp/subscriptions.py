@@ -46,9 +46,9 @@ Context = ServerRequestContext[Any, Any]
 
 class Subscriptions:
     """The handlers of subscriptions over `watch`. `close` ends the streams of the 2026 era in good order; those of
-    older connections end with the connection. A listen stream lasts `age()` seconds."""
+    older connections end with the connection. A listen stream lasts `age()` seconds, or as its connection does."""
 
-    def __init__(self, watch: Watch, resources: Resources, age: Callable[[], float]) -> None:
+    def __init__(self, watch: Watch, resources: Resources, age: Callable[[], float] | None = None) -> None:
         self.wakeups = Wakeups(watch)
         self._resources = resources
         self._age = age
@@ -93,12 +93,13 @@ class Subscriptions:
             # One for each stream, so that each can be closed at its own age.
             handler = ListenHandler(_Bus(feed, topics), max_subscriptions=1, max_buffered_events=MAX_BUFFERED)
             self._listening.add(handler)
-            ageing = asyncio.get_running_loop().call_later(self._age(), handler.close)
+            ageing = None if self._age is None else asyncio.get_running_loop().call_later(self._age(), handler.close)
             try:
                 honoured = SubscriptionFilter(resource_subscriptions=list(topics))
                 return await handler(context, params.model_copy(update={"notifications": honoured}))
             finally:
-                ageing.cancel()
+                if ageing is not None:
+                    ageing.cancel()
                 self._listening.discard(handler)
         finally:
             self.wakeups.leave(workspace)

@@ -41,7 +41,7 @@ async def test_what_a_stdio_process_writes_a_server_on_the_same_database_has(tmp
     settings = load({"data_dir": tmp_path}).settings
     caller = Caller(Principal("user:alice", "default", ALL_SCOPES, authenticated=False), "mcp_tool")
 
-    async with open_tickets(settings) as tickets:
+    async with open_tickets(settings) as (tickets, _):
         written = await tickets.create_ticket(caller, NewTicket(summary="From elsewhere"))
     async with TestClient(TestServer(create_app(settings))) as client:
         answer = await client.get(f"/api/v1/tickets/{written.key}")
@@ -52,9 +52,10 @@ async def test_in_front_of_another_taskhub_only_mcp_is_served_and_the_tickets_ar
     caller = Caller(Principal("user:alice", "default", ALL_SCOPES, authenticated=False), "mcp_tool")
     async with TestServer(create_app(load({"data_dir": tmp_path / "a"}).settings)) as server:
         front = load({"data_dir": tmp_path / "b", "api_base_url": str(server.make_url("")).rstrip("/")}).settings
-        async with open_tickets(front) as tickets:
+        async with open_tickets(front) as (tickets, watch):
             written = await tickets.create_ticket(caller, NewTicket(summary="Through the front"))
             listed = await tickets.list_tickets(caller, TicketQuery())
+            assert watch is None
         app = create_app(front)
         async with TestClient(TestServer(app)) as client:
             assert (await client.get("/api/v1/tickets")).status == 404

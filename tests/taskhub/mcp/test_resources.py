@@ -1,6 +1,7 @@
 """Resources: what is listed, what a read answers, who may read it, and what a wrong address is told."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -23,6 +24,7 @@ from taskhub.tickets.service import TicketService
 from tests.taskhub.mcp.calling import Tools
 from tests.taskhub.mcp.live import SCOPES, ByHeader
 from tests.taskhub.mcp.world import ALICE, MODERN, Served, serve_mcp
+from tests.taskhub.test_remote import elsewhere_at
 
 OLDER_NOT_FOUND = -32002
 
@@ -259,6 +261,26 @@ async def test_a_read_that_fails_for_reasons_of_our_own_tells_where_to_look(
 
     assert "a secret" not in str(error)
     assert error.error.data["correlation_id"] == "request-1"
+
+
+async def test_in_front_of_another_taskhub_resources_and_prompts_are_read_there(tmp_path: Path, era: str) -> None:
+    async with elsewhere_at(tmp_path) as elsewhere, elsewhere.remote() as remote, serve_mcp(remote) as front:
+        tools = Tools(elsewhere.local)
+        await tools.create("Kept elsewhere", person_in_charge=None)
+        async with front.client(era) as client:
+            assert (
+                json_of(await client.read_resource("taskhub://tickets/TH-1"))["ticket"]["summary"] == "Kept elsewhere"
+            )
+            assert json_of(await client.read_resource(BOARD)) == await tools("get_board")
+            assert len(json_of(await client.read_resource(EVENTS))["events"]) == 1
+            assert (await failure(client, "taskhub://tickets/TH-9")).error.data["code"] == "not_found"
+            template = ResourceTemplateReference(uri=TICKET_TEMPLATE)
+            completed = await client.complete(template, {"name": "key", "value": "TH"})
+            assert completed.completion.values == ["TH-1"]
+            for prompt in ("triage", "standup"):
+                content = (await client.get_prompt(prompt)).messages[0].content
+                assert content.type == "text"
+                assert "Kept elsewhere" in content.text
 
 
 async def test_what_changes_between_two_reads_is_in_the_second(served: Served, tickets: TicketService) -> None:

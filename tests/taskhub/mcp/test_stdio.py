@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,13 +15,13 @@ import pytest
 from aiohttp import web
 from mcp.client.client import Client
 from mcp.client.stdio import StdioServerParameters
-from mcp_types import Implementation
+from mcp_types import Implementation, ResourceUpdatedNotification
 
 from taskhub.app import create_app
 from taskhub.settings import Settings
 from taskhub.stdio import MAX_LINE_BYTES, _lines_of
 from tests.taskhub.mcp.calling import Tools
-from tests.taskhub.mcp.world import DEADLINE_S, MODERN, data_of, open_tickets
+from tests.taskhub.mcp.world import DEADLINE_S, MODERN, data_of, open_tickets, until
 
 ROOT: Final = Path(__file__).resolve().parents[3]
 COMMAND: Final = ("-P", "-m", "taskhub", "stdio")
@@ -84,6 +84,37 @@ async def test_a_client_of_either_era_works_on_the_embedded_database(
     assert {"get_ticket_list", "update_ticket", "claim_ticket"} <= {tool.name for tool in listed.tools}
     assert found["ticket"]["summary"] == "over stdio"
     assert found["history"][0]["actor"] == "agent:my_agent"
+
+
+@pytest.mark.filterwarnings("ignore::mcp.shared.exceptions.MCPDeprecationWarning")
+@pytest.mark.parametrize("mode", ["legacy", MODERN])
+async def test_a_client_of_either_era_reads_and_watches_what_another_process_changes(
+    database_file: Path, tmp_path: Path, mode: str
+) -> None:
+    woken: list[str] = []
+
+    async def hear_update(message: object) -> None:
+        if isinstance(message, ResourceUpdatedNotification):
+            woken.append(message.params.uri)
+
+    server = StdioServerParameters(command=sys.executable, args=[*COMMAND], env=environment(tmp_path))
+    ticket = "taskhub://tickets/TH-1"
+    async with Client(server, mode=mode, message_handler=hear_update) as client, AsyncExitStack() as stack:
+        await client.call_tool("create_ticket", {"summary": "over stdio"})
+        if mode == MODERN:
+            listening = await stack.enter_async_context(client.listen(resource_subscriptions=[ticket]))
+        else:
+            await client.subscribe_resource(ticket)
+        async with open_tickets(database_file) as elsewhere:
+            await Tools(elsewhere)("update_ticket", ticket_id="TH-1", summary="changed elsewhere")
+
+        if mode == MODERN:
+            woken.append((await asyncio.wait_for(anext(listening), DEADLINE_S)).uri)  # type: ignore[union-attr]  # it is one
+        await until(lambda: ticket in woken)
+        (read,) = (await client.read_resource(ticket)).contents
+        assert json.loads(read.text)["ticket"]["summary"] == "changed elsewhere"  # type: ignore[union-attr]  # it is text
+        prompt = (await client.get_prompt("handover", {"ticket": "TH-1"})).messages[0].content
+        assert "changed elsewhere" in prompt.text  # type: ignore[union-attr]  # it is text
 
 
 async def test_calls_in_flight_are_answered_when_the_input_ends(database_file: Path, tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ async def server(settings: Settings, seen: Callable[[Database], None]) -> AsyncI
 
 @asynccontextmanager
 async def tools_alone(settings: Settings, seen: Callable[[Database], None]) -> AsyncIterator[Tickets]:
-    async with composition.open_tickets(settings) as tickets:
+    async with composition.open_tickets(settings) as (tickets, _):
         database = Database(settings.database_address)
         await database.open()
         seen(database)
