@@ -171,7 +171,8 @@ class LeaseHeld(TicketError):
         self.holder = holder
         self.expires_at = expires_at
         self.changing = list(changing)
-        self.hint = "work on another ticket, or tell the holder in a comment; a person may take the ticket over"
+        yours = "if the claim is yours, pass its lease_token; else " if changing else ""
+        self.hint = f"{yours}work on another ticket, or tell the holder in a comment; a person may take the ticket over"
 
 
 class LeaseLost(TicketError):
