@@ -39,7 +39,7 @@ run: install
 test: install
 	$(BIN)/python -m tests.provision
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -rs -n $(JOBS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -rs -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # The benchmarks. ARGS="--list" names them; peers that are not installed are named and left out.
 bench: install
