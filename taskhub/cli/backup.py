@@ -1,11 +1,11 @@
 """`taskhub backup`."""
 
 import argparse
-import asyncio
 import sys
 from pathlib import Path
 
 from taskhub.cli.parser import load_settings
+from taskhub.cli.termination import run_to_the_end
 from taskhub.settings import Settings, mask_url
 
 
@@ -15,7 +15,7 @@ def run(parsed: argparse.Namespace) -> int:
     if str(parsed.file) == "-" and sys.stdout.isatty():
         print("taskhub: a backup is not for a terminal: name a file, or lead standard output to one", file=sys.stderr)
         return 1
-    return asyncio.run(_backup(settings, parsed.file, force=parsed.force))
+    return run_to_the_end(_backup(settings, parsed.file, force=parsed.force))
 
 
 async def _backup(settings: Settings, path: Path, *, force: bool) -> int:
@@ -23,6 +23,7 @@ async def _backup(settings: Settings, path: Path, *, force: bool) -> int:
     from taskhub.storage.backup import EmptyDatabase, backup, dump
     from taskhub.storage.backup_file import BadBackup, CannotWrite
     from taskhub.storage.migrate import NewerSchema
+    from taskhub.storage.whole_files import BeingWritten
     from taskhub.tickets.errors import StorageBusy
 
     try:
@@ -32,6 +33,9 @@ async def _backup(settings: Settings, path: Path, *, force: bool) -> int:
                 sys.stdout.flush()
             else:
                 made = await backup(database, path, replace=force)
+    except BeingWritten as error:
+        print(f"taskhub: {error}", file=sys.stderr)
+        return 1
     except FileExistsError:
         print(f"taskhub: {path} exists; --force replaces it", file=sys.stderr)
         return 1

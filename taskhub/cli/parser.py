@@ -65,7 +65,9 @@ def build_parser() -> argparse.ArgumentParser:
     backup.add_argument("--force", action="store_true", help="replace the file when it exists")
 
     restore = _add(commands, "restore", "make the database what a backup says, while nothing else uses it")
-    restore.add_argument("file", type=Path, metavar="FILE", help="what `taskhub backup` wrote, from either database")
+    restore.add_argument(
+        "file", type=Path, metavar="FILE", help="what `taskhub backup` wrote, from either database; - is standard input"
+    )
     restore.add_argument("--replace", action="store_true", help="delete the tickets and events that are there now")
 
     doctor = _add(commands, "doctor", "check that tickets, log, leases and search agree; changes nothing")

@@ -1,42 +1,95 @@
 """`taskhub restore`."""
 
 import argparse
-import asyncio
+import contextlib
+import shutil
 import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
 
 from taskhub import server_file
 from taskhub.cli.parser import load_settings
+from taskhub.cli.termination import exiting_when_terminated, run_to_the_end
 from taskhub.settings import Settings, mask_url
 
 
 def run(parsed: argparse.Namespace) -> int:
     """Make the database what a backup says; 1 when it is as it was."""
     settings = load_settings(parsed).settings
+    if str(parsed.file) == "-" and sys.stdin.isatty():
+        print("taskhub: nobody types a backup: name a file, or lead one to standard input", file=sys.stderr)
+        return 1
 
+    from taskhub.storage.whole_files import BeingWritten
+
+    name = "standard input" if str(parsed.file) == "-" else str(parsed.file)
+    try:
+        with _received(settings, parsed.file) as file:
+            return run_to_the_end(_restore(settings, file, name, replace=parsed.replace))
+    except (BeingWritten, OSError) as error:
+        print(f"taskhub: {error}", file=sys.stderr)
+        return 1
+
+
+async def _restore(settings: Settings, file: Path, name: str, *, replace: bool) -> int:
     from taskhub.storage.backup_file import BadBackup
+    from taskhub.storage.database_file import CannotKeepOwner
     from taskhub.storage.migrate import NewerSchema
     from taskhub.storage.occupancy import DatabaseInUse
-    from taskhub.storage.restore import NewerTables, NotEmpty, restore
+    from taskhub.storage.restore import NewerTables, NotEmpty, NotOurs, restore
     from taskhub.tickets.errors import StorageBusy
 
     address = mask_url(settings.database_address)
     try:
-        done = asyncio.run(restore(settings.database_address, parsed.file, replace=parsed.replace))
+        done = await restore(settings.database_address, file, replace=replace)
     except DatabaseInUse as error:
         print(f"taskhub: {address}: {error}{_servers(settings)}; stop it first", file=sys.stderr)
         return 1
     except NewerSchema as error:
         newer = f"its schema ({error.revision}) is that of a newer TaskHub: update this one"
-        print(f"taskhub: {parsed.file}: {newer}", file=sys.stderr)
+        print(f"taskhub: {name}: {newer}", file=sys.stderr)
         return 1
     except (BadBackup, OSError) as error:
-        print(f"taskhub: {error}", file=sys.stderr)
+        print(f"taskhub: {error}".replace(str(file), name), file=sys.stderr)
         return 1
-    except (NotEmpty, NewerTables, StorageBusy) as error:
+    except (NotEmpty, NotOurs, NewerTables, CannotKeepOwner, StorageBusy) as error:
         print(f"taskhub: {address}: {error}", file=sys.stderr)
         return 1
     print(f"{done.rows['tickets']} tickets and {done.rows['events']} events of {done.header.created_at} restored")
+    for workspace, now in done.workspaces.items():
+        was = "" if now.was is None else f" after event {now.was.head_seq} of epoch {now.was.epoch}"
+        print(f"{workspace}: {now.tickets} tickets, {now.events} events; its log goes on{was} in epoch {now.epoch}")
     return 0
+
+
+@contextlib.contextmanager
+def _received(settings: Settings, file: Path) -> Iterator[Path]:
+    """The file of the backup: what comes from standard input is put into one, for it is read twice."""
+    if str(file) != "-":
+        yield file
+        return
+
+    from taskhub.storage.database_file import DatabaseFiles
+    from taskhub.storage.urls import driver_url, sqlite_path
+    from taskhub.storage.whole_files import unfinished
+
+    database = sqlite_path(driver_url(settings.database_address)[0])
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(exiting_when_terminated())
+        part: IO[bytes]
+        if database is None:
+            part = stack.enter_context(tempfile.NamedTemporaryFile(prefix="taskhub-", suffix=".backup"))
+            path = Path(part.name)
+        else:
+            # Where there is room for the database.
+            target = DatabaseFiles(database).path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path, part = stack.enter_context(unfinished(target))
+        shutil.copyfileobj(sys.stdin.buffer, part)
+        part.flush()
+        yield path
 
 
 def _servers(settings: Settings) -> str:

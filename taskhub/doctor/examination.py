@@ -8,6 +8,7 @@ from taskhub.doctor.log import check_log
 from taskhub.doctor.records import check_answers, check_batches
 from taskhub.doctor.tickets import TicketCheck
 from taskhub.storage import schema
+from taskhub.storage.database import lift_time_limits
 from taskhub.storage.migrate import newest_revision, revision_of
 from taskhub.tickets.reference import load
 
@@ -22,9 +23,7 @@ class OtherSchema(Exception):
 
 def examine(connection: Connection) -> Findings:
     """Look at everything, and change nothing: a unit for Database.read. Raises OtherSchema and NewerSchema."""
-    if connection.dialect.name == "postgresql":
-        # Between two pages there is work to do, and with a million events a count takes its time.
-        connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
+    lift_time_limits(connection)
     revision = revision_of(connection)
     if revision != newest_revision():
         raise OtherSchema(revision)

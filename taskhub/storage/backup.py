@@ -2,9 +2,6 @@
 
 import asyncio
 import os
-import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, Final
@@ -12,9 +9,9 @@ from typing import IO, Any, Final
 from sqlalchemy import Column, Connection, MetaData, select
 
 from taskhub import __version__
-from taskhub.storage import backup_file
+from taskhub.storage import backup_file, whole_files
 from taskhub.storage.backup_file import BackupWriter, BadBackup, Header, Log, Trailer
-from taskhub.storage.database import Database
+from taskhub.storage.database import Database, lift_time_limits
 from taskhub.storage.migrate import revision_of
 from taskhub.storage.schema import METADATA, search_documents
 from taskhub.storage.times import to_text, utc_now
@@ -39,15 +36,14 @@ async def backup(database: Database, path: Path, *, replace: bool = False) -> Tr
     Raises FileExistsError unless `replace`, other OSErrors, CannotWrite, BadBackup, StorageBusy, NewerSchema and
     EmptyDatabase.
     """
-    with _beside(path, replace=replace) as unfinished:
-        with _new_file(unfinished) as file:
-            written = await database.read(partial(dump, file=file))
-            file.flush()
-            os.fsync(file.fileno())
+    with whole_files.unfinished(path, replace=replace) as (unfinished, file):
+        written = await database.read(partial(dump, file=file))
+        file.flush()
+        os.fsync(file.fileno())
         _, found = await asyncio.to_thread(backup_file.verify, unfinished)
         if found != written:
             raise BadBackup(f"{unfinished} does not hold what was written to it")
-        _name(unfinished, path, replace=replace)
+        whole_files.give_name(unfinished, path, replace=replace)
     return written
 
 
@@ -55,9 +51,7 @@ def dump(connection: Connection, file: IO[bytes]) -> Trailer:
     """Write all rows as `connection` sees them in its transaction.
 
     Raises CannotWrite, NewerSchema and EmptyDatabase."""
-    if connection.dialect.name == "postgresql":
-        # Whoever reads standard output may be slow, and the pages of a big table are many.
-        connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
+    lift_time_limits(connection)  # whoever reads standard output may be slow
     revision = revision_of(connection)
     if revision is None:
         raise EmptyDatabase
@@ -86,37 +80,3 @@ def _header(connection: Connection, revision: str, tables: MetaData) -> Header:
     found = connection.execute(select(*columns).order_by(w.id))
     logs = {row.id: Log(row.epoch, row.oldest_seq, row.head_seq) for row in found}
     return Header(taskhub=__version__, revision=revision, created_at=to_text(utc_now()), logs=logs)
-
-
-@contextmanager
-def _beside(path: Path, *, replace: bool) -> Iterator[Path]:
-    """A name in the same directory, for a file that is gone from there in the end. Raises FileExistsError."""
-    if path.exists() and not replace:
-        raise FileExistsError(path)
-    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.unfinished")
-    try:
-        yield unfinished
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def _new_file(path: Path) -> IO[bytes]:
-    """For its owner alone: it holds the secret that signs sessions."""
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
-
-
-def _name(unfinished: Path, path: Path, *, replace: bool) -> None:
-    if replace:
-        unfinished.replace(path)
-    else:
-        os.link(unfinished, path)  # unlike a rename, it fails when there is such a file by now
-    sync_directory(path.parent)
-
-
-def sync_directory(directory: Path) -> None:
-    """Let a name in it outlive a power failure."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

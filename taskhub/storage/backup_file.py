@@ -79,7 +79,7 @@ class BackupWriter:
     """Writes a backup to an open file. After the last row you must `finish`. Raises CannotWrite."""
 
     def __init__(self, file: IO[bytes], header: Header) -> None:
-        with _failures_told():
+        with _as_cannot_write():
             self._file = gzip.GzipFile(filename="", mode="wb", fileobj=file, compresslevel=6, mtime=0)
         self._digest = hashlib.sha256()
         self._rows: dict[str, int] = {}
@@ -101,19 +101,19 @@ class BackupWriter:
         """Write the last line; the file below stays open."""
         trailer = Trailer(self._rows, self._digest.hexdigest())
         self._write(asdict(trailer))
-        with _failures_told():
+        with _as_cannot_write():
             self._file.close()
         return trailer
 
     def _write(self, value: Any) -> None:
         line = orjson.dumps(value) + b"\n"
         self._digest.update(line)
-        with _failures_told():
+        with _as_cannot_write():
             self._file.write(line)
 
 
 @contextmanager
-def _failures_told() -> Iterator[None]:
+def _as_cannot_write() -> Iterator[None]:
     try:
         yield
     except OSError as error:

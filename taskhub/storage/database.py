@@ -1,23 +1,21 @@
 """Connections to the database: units of reading and of writing, on SQLite and on PostgreSQL."""
 
 import asyncio
-import logging
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from sqlalchemy import Connection, ExceptionContext, create_engine, event, select, update
+from sqlalchemy import Connection, ExceptionContext, create_engine, event, select, text, update
 from sqlalchemy.exc import InvalidatePoolError
 
 from taskhub.storage import schema
+from taskhub.storage.database_file import DatabaseFiles, Lock, SameFile
 from taskhub.storage.epochs import SeenEvents
-from taskhub.storage.failures import breaks_connection, in_doubt, storage_busy
-from taskhub.storage.file import DatabaseFile
+from taskhub.storage.failures import breaks_connection, busy_told, in_doubt, storage_busy
 from taskhub.storage.migrate import applied_revision, newest_revision
-from taskhub.storage.occupancy import FileLock, share_postgres
+from taskhub.storage.occupancy import share_postgres
 from taskhub.storage.threads import Threads, Transacted, Watcher
 from taskhub.storage.urls import driver_url, sqlite_path
 from taskhub.tickets.errors import StorageBusy
@@ -26,8 +24,11 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
 _PING_TIMEOUT_S: Final = 3.0
-
-_log = logging.getLogger(__name__)
+# transaction_timeout is one of PostgreSQL 17 and newer.
+_LIFT: Final = text(
+    "SELECT set_config(name, '0', true) FROM pg_settings WHERE name IN"
+    " ('idle_in_transaction_session_timeout', 'statement_timeout', 'transaction_timeout')"
+)
 
 T = TypeVar("T")
 
@@ -61,7 +62,7 @@ class Database:
         self._writers: AsyncEngine | Threads | None = None
         self._readers: AsyncEngine | Threads | None = None
         self._watcher: Watcher | None = None
-        self._lock: FileLock | None = None
+        self._lock: Lock | None = None
         self._deployment: Deployment | None = None
         self._units: set[asyncio.Task[Any]] = set()
         self._write_failed = False
@@ -76,8 +77,8 @@ class Database:
 
         Raises StorageBusy while a backup is being restored into an SQLite file."""
         if (path := self.path) is not None:
-            self._lock = FileLock(path)
-            file = DatabaseFile(path)
+            self._lock = DatabaseFiles(path).share()
+            file = SameFile(path)
             self._writers = self._threads(file, 1, "BEGIN IMMEDIATE")
             self._readers = self._threads(file, self._pool_size, "BEGIN", read_only=True)
             self._watcher = Watcher(file)
@@ -122,7 +123,7 @@ class Database:
         if writers is not None:
             await writers.dispose()
         if self._lock is not None:
-            self._lock.release()
+            self._lock.close()
 
     async def read(self, unit: Callable[[Connection], T]) -> T:
         """Run `unit` in one transaction that sees the database as it was at its first read. Raises what it raises, and
@@ -148,7 +149,7 @@ class Database:
     ) -> T:
         if connections is None:
             raise StorageBusy("the database is closed")
-        with _failures_told():
+        with busy_told():
             if isinstance(connections, Threads):
                 return await connections.run(transaction, unit)
             return await self._to_the_end(_run_on_loop(connections, transaction, unit))
@@ -182,7 +183,7 @@ class Database:
         """
         return None if self._watcher is None else await self._watcher.data_version()
 
-    def _threads(self, file: DatabaseFile, size: int, begin: str, *, read_only: bool = False) -> Threads:
+    def _threads(self, file: SameFile, size: int, begin: str, *, read_only: bool = False) -> Threads:
         engine = create_engine(
             self._url,
             pool_size=size,
@@ -235,17 +236,12 @@ async def _run_on_loop(
         return await connection.run_sync(transaction, unit)
 
 
-@contextmanager
-def _failures_told() -> Iterator[None]:
-    """Raise StorageBusy for failures that mean it."""
-    try:
-        yield
-    except Exception as error:
-        busy = storage_busy(error)
-        if busy is None:
-            raise
-        _log.debug("a unit failed: %s", error)
-        raise busy from error
+def lift_time_limits(connection: Connection) -> None:
+    """Let this transaction take as long as it takes, with pauses and long statements: it goes through everything.
+
+    How long it waits for a lock stays limited."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(_LIFT)
 
 
 def _read(connection: Connection, unit: Callable[[Connection], T]) -> T:

@@ -1,8 +1,10 @@
 """Which failures of a database mean `busy or away`, so that the same call may work later, and which are mistakes."""
 
+import logging
 import sqlite3
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Final
 
 from sqlalchemy.exc import DBAPIError
@@ -26,6 +28,21 @@ _SQLITE_BROKEN: Final = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR
 # Classes of SQLSTATE: connection, transaction rolled back, resources, object in use (lock timeout), operator, system.
 _POSTGRES_AWAY: Final = ("08", "40", "53", "55", "57", "58", "25P0", "25006", "3D000", "28")
 
+_log = logging.getLogger(__name__)
+
+
+@contextmanager
+def busy_told(failures: type[Exception] = Exception) -> Iterator[None]:
+    """Raise StorageBusy for those of these failures that mean it, and the others as they are."""
+    try:
+        yield
+    except failures as error:
+        busy = storage_busy(error)
+        if busy is None:
+            raise
+        _log.debug("the database is busy or away: %s", error)
+        raise busy from error
+
 
 def storage_busy(error: BaseException) -> StorageBusy | None:
     """The condition that `error` stands for when the database is busy or away, else None: then it is a mistake."""
@@ -41,6 +58,11 @@ def storage_busy(error: BaseException) -> StorageBusy | None:
 def in_doubt(error: BaseException) -> bool:
     """Whether a commit that failed so may have been made all the same."""
     return _sqlite_code(getattr(error, "orig", None)) not in _SQLITE_NOT_COMMITTED
+
+
+def is_locked(error: BaseException) -> bool:
+    """Whether another connection to the SQLite file is in the way."""
+    return _sqlite_code(getattr(error, "orig", None)) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 def breaks_connection(driver_error: BaseException) -> bool:

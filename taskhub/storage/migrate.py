@@ -1,17 +1,15 @@
 """Bringing a database to the newest schema, and a new one to life."""
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Final
 
 from sqlalchemy import URL, Connection, create_engine
-from sqlalchemy.exc import DBAPIError
 
 from taskhub.failpoints import OFF, Failpoints
-from taskhub.storage.failures import storage_busy
+from taskhub.storage.database_file import DatabaseFiles
+from taskhub.storage.failures import busy_told
 from taskhub.storage.seeds import plant
 from taskhub.storage.urls import driver_url, sqlite_path
 from taskhub.tickets.errors import StorageBusy
@@ -44,9 +42,9 @@ def migrate(url: str, failpoints: Failpoints = OFF) -> None:
         asyncio.run(_migrate_postgres(parsed, server_settings, failpoints))
         return
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=0o600)  # it holds the secret that signs sessions
-        with migrating_file(path), _failures_told():
+        files = DatabaseFiles(path)
+        files.make()
+        with files.migrating(), busy_told():
             _migrate_sqlite(parsed, failpoints)
     except OSError as error:
         raise StorageBusy(f"{error.filename or path}: {error.strerror}") from error
@@ -80,21 +78,13 @@ async def _migrate_postgres(url: URL, server_settings: dict[str, str], failpoint
 
     engine = create_async_engine(url, connect_args={"timeout": 10, "server_settings": server_settings})
     try:
-        with _failures_told():
+        with busy_told():
             async with engine.begin() as connection:
                 await connection.run_sync(lock_postgres)
                 await connection.run_sync(upgrade, failpoints=failpoints)
                 await connection.run_sync(plant)
     finally:
         await engine.dispose()
-
-
-@contextmanager
-def _failures_told() -> Iterator[None]:
-    try:
-        yield
-    except (DBAPIError, OSError) as error:
-        raise storage_busy(error) or error from error
 
 
 def upgrade(connection: Connection, revision: str = "head", *, failpoints: Failpoints = OFF) -> None:
@@ -140,16 +130,3 @@ def check_known(revision: str) -> None:
 def lock_postgres(connection: Connection) -> None:
     """Wait until nobody else migrates, and keep others from it until the transaction ends."""
     connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})")
-
-
-@contextmanager
-def migrating_file(database: Path) -> Iterator[None]:
-    """Hold a lock on a file of its own: SQLite's would not cover the change to WAL mode."""
-    with database.with_name(database.name + ".migrate").open("a+b") as file:
-        try:
-            import fcntl
-        except ImportError:  # Windows: the transaction's own lock has to do
-            yield
-            return
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -1,23 +1,23 @@
 """Who uses a database: everybody who has it open, or one who replaces it.
 
-Each open connection to PostgreSQL, and each process that has an SQLite file open, holds a shared lock; a restore holds
-the exclusive one. It is refused while anybody holds a shared lock, and nobody who comes meanwhile gets one. So there is
-no moment between looking and beginning, and nothing to clean up: both databases' locks end with their holders.
+Each open connection to PostgreSQL, and each process that has an SQLite file open (see database_file), holds a shared
+lock; a restore holds the exclusive one. It is refused while anybody holds a shared lock, and nobody who comes meanwhile
+gets one. So there is no moment between looking and beginning, and nothing to clean up: both databases' locks end with
+their holders.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import IO, Any, Final
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
+from sqlalchemy.exc import DBAPIError
 
 from taskhub.tickets.errors import StorageBusy
 
 ADVISORY_LOCK: Final = 0x7461736B687563
 """Any constant: it only must not be another program's in the same database."""
 
-_BEING_RESTORED: Final = "a backup is being restored into the database"
+BEING_RESTORED: Final = "a backup is being restored into the database"
 
 _OTHERS: Final = text(
     "SELECT DISTINCT a.pid, a.application_name, a.client_addr::text AS address"
@@ -26,6 +26,15 @@ _OTHERS: Final = text(
     " WHERE datname = current_database()) AND l.classid = :high AND l.objid = :low AND l.pid <> pg_backend_pid()"
     " ORDER BY a.pid"
 )
+_HOLDERS: Final = text(
+    "SELECT DISTINCT a.pid, a.application_name, a.client_addr::text AS address"
+    " FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid"
+    " WHERE l.locktype = 'relation' AND l.granted AND l.database = (SELECT oid FROM pg_database"
+    " WHERE datname = current_database()) AND l.pid <> pg_backend_pid()"
+    " AND l.relation IN (SELECT to_regclass(name) FROM unnest(CAST(:names AS text[])) AS name)"
+    " ORDER BY a.pid"
+)
+_LOCK_NOT_AVAILABLE: Final = "55P03"
 
 
 class DatabaseInUse(Exception):
@@ -33,46 +42,6 @@ class DatabaseInUse(Exception):
 
     def __init__(self, who: str = "") -> None:
         super().__init__("a server or another process uses the database" + (f" ({who})" if who else ""))
-
-
-class FileLock:
-    """The lock on an SQLite file: one on a file of its own beside it, which stays. You must `release` it."""
-
-    def __init__(self, database: Path, *, exclusive: bool = False) -> None:
-        """Take it, unless there is not even the directory. Raises StorageBusy (DatabaseInUse when `exclusive`) when it
-        cannot be had at once."""
-        self._file: IO[bytes] | None = None
-        try:
-            import fcntl
-        except ImportError:  # Windows, where a file that is open cannot be replaced anyway
-            return
-        try:
-            file = (real := database.resolve()).with_name(real.name + ".lock").open("a+b")
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise StorageBusy("the directory of the database file cannot be written") from error
-        try:
-            fcntl.flock(file, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            raise (DatabaseInUse() if exclusive else StorageBusy(_BEING_RESTORED)) from None
-        self._file = file
-
-    def release(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-
-@contextmanager
-def sole_user_of_file(database: Path) -> Iterator[None]:
-    """Be the only process that has the SQLite file open. Raises DatabaseInUse."""
-    lock = FileLock(database, exclusive=True)
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def share_postgres(connection: Any, record: object) -> None:
@@ -85,7 +54,7 @@ def share_postgres(connection: Any, record: object) -> None:
     connection.rollback()
     if not granted:
         connection.close()
-        raise StorageBusy(_BEING_RESTORED)
+        raise StorageBusy(BEING_RESTORED)
 
 
 def be_sole_user_of_postgres(connection: Connection) -> None:
@@ -95,4 +64,28 @@ def be_sole_user_of_postgres(connection: Connection) -> None:
         return
     halves = {"high": ADVISORY_LOCK >> 32, "low": ADVISORY_LOCK & 0xFFFFFFFF}
     found = connection.execute(_OTHERS, halves).all()
-    raise DatabaseInUse(", ".join(f"{row.application_name} at {row.address}, backend {row.pid}" for row in found))
+    raise DatabaseInUse(_told(found))
+
+
+def take_tables(connection: Connection, names: Sequence[str]) -> None:
+    """Keep everybody from the tables, also other programs, until the transaction ends. Raises DatabaseInUse when that
+    takes longer than lock_timeout, with those who have them: every lock is in the way of this one."""
+    if not names:
+        return
+    quote = connection.dialect.identifier_preparer.quote
+    quoted = [quote(name) for name in names]
+    try:
+        with connection.begin_nested():
+            connection.exec_driver_sql(f"LOCK TABLE {', '.join(quoted)} IN ACCESS EXCLUSIVE MODE")
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
+            raise
+        raise DatabaseInUse(_told(connection.execute(_HOLDERS, {"names": quoted}).all())) from None
+
+
+def _told(found: Iterable[Row[Any]]) -> str:
+    """Who they are, as far as is known: over a socket they have no address, and not every program says its name."""
+    return ", ".join(
+        f"{row.application_name or 'a program'}{f' at {row.address}' if row.address else ''}, backend {row.pid}"
+        for row in found
+    )

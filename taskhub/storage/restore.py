@@ -5,8 +5,9 @@ one transaction. Nobody else has the database open meanwhile (see occupancy); wh
 """
 
 import asyncio
-import os
+import contextlib
 import sqlite3
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,20 +19,27 @@ from sqlalchemy import URL, Connection, MetaData, create_engine, func, insert, i
 from sqlalchemy.exc import DBAPIError
 
 from taskhub.storage import backup_file
-from taskhub.storage.backup import PAGE, sync_directory, tables_of
-from taskhub.storage.backup_file import BackupReader, BadBackup, Header
-from taskhub.storage.failures import storage_busy
-from taskhub.storage.migrate import NewerSchema, check_known, lock_postgres, migrating_file, revision_of, upgrade
-from taskhub.storage.occupancy import DatabaseInUse, be_sole_user_of_postgres, sole_user_of_file
+from taskhub.storage.backup import PAGE, tables_of
+from taskhub.storage.backup_file import BackupReader, BadBackup, Header, Log
+from taskhub.storage.database import lift_time_limits
+from taskhub.storage.database_file import DatabaseFiles
+from taskhub.storage.failures import busy_told, is_locked, storage_busy
+from taskhub.storage.migrate import NewerSchema, check_known, lock_postgres, revision_of, upgrade
+from taskhub.storage.occupancy import DatabaseInUse, be_sole_user_of_postgres, take_tables
 from taskhub.storage.reindex import rebuild
 from taskhub.storage.schema import METADATA, deployment, events, tickets, workspaces
-from taskhub.storage.seeds import new_deployment_id, new_epoch
+from taskhub.storage.seeds import new_deployment_id, new_epoch, new_secret
 from taskhub.storage.urls import driver_url, sqlite_path
 
 _FOREIGN_KEYS: Final = text(
     "SELECT conrelid::regclass::text AS of_table, quote_ident(conname) AS name, pg_get_constraintdef(oid) AS definition"
     " FROM pg_constraint WHERE contype = 'f' AND conrelid::regclass::text = ANY(:tables) ORDER BY 1, 2"
 )
+_REVISIONS: Final = "alembic_version"
+# Every schema of TaskHub has had these.
+_SIGNS: Final = frozenset({deployment.name, workspaces.name, tickets.name, events.name, _REVISIONS})
+# FTS5 keeps its index in tables whose names begin so.
+_INDEX: Final = "search_words"
 
 
 class NotEmpty(Exception):
@@ -39,6 +47,17 @@ class NotEmpty(Exception):
 
     def __init__(self, what: str) -> None:
         super().__init__(f"the database holds {what}; --replace puts the backup in its place")
+
+
+class NotOurs(Exception):
+    """The database is another program's, or its tables would be in the way: `tables` are theirs."""
+
+    def __init__(self, tables: list[str]) -> None:
+        more = f" and {len(tables) - 5} more" if len(tables) > 5 else ""
+        super().__init__(
+            f"it is the database of another program, which has the table {', '.join(tables[:5])}{more};"
+            " it is not replaced: restore into a database of TaskHub or an empty one"
+        )
 
 
 class NewerTables(Exception):
@@ -49,61 +68,76 @@ class NewerTables(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class RestoredWorkspace:
+    """What a workspace has now. `was`: where its log was when the backup was made; it goes on there in `epoch`."""
+
+    tickets: int
+    events: int
+    was: Log | None
+    epoch: str
+
+
+@dataclass(frozen=True, slots=True)
 class Restored:
-    """What was restored: where it came from, its rows by table, and the new epochs by workspace."""
+    """What was restored: where it came from, its rows by table, and the workspaces."""
 
     header: Header
     rows: Mapping[str, int]
-    epochs: Mapping[str, str]
+    workspaces: Mapping[str, RestoredWorkspace]
 
 
 async def restore(url: str, path: Path, *, replace: bool = False) -> Restored:
     """Make the database at `url` what the backup at `path` says, with the newest schema and a new epoch for each log.
 
-    Raises BadBackup, NewerSchema, NotEmpty unless `replace`, NewerTables, DatabaseInUse, StorageBusy, and OSError.
+    A caller that is cancelled has changed nothing. Raises BadBackup, NewerSchema, NotEmpty unless `replace`, NotOurs,
+    NewerTables, DatabaseInUse, CannotKeepOwner, StorageBusy, and OSError.
     """
     header, trailer = await asyncio.to_thread(backup_file.verify, path)
     check_known(header.revision)
     parsed, server_settings = driver_url(url)
     file = sqlite_path(parsed)
-    try:
-        if file is not None:
-            epochs = await asyncio.to_thread(_restore_file, file.resolve(), path, replace)
-        else:
-            epochs = await _restore_postgres(parsed, server_settings, path, replace)
-    except DBAPIError as error:
-        raise storage_busy(error) or error from error
-    return Restored(header, trailer.rows, epochs)
+    if file is not None:
+        found = await _restore_file_to_the_end(file, path, replace)
+    else:
+        found = await _restore_postgres(parsed, server_settings, path, replace)
+    return Restored(header, trailer.rows, found)
 
 
 # SQLite
 
 
-def _restore_file(file: Path, path: Path, replace: bool) -> Mapping[str, str]:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with sole_user_of_file(file), migrating_file(file):
-        versions = _look_at_file(file, replace)
-        # Always the same name: what a restore that was killed has left goes away with the next one.
-        unfinished = file.with_name(file.name + ".restoring")
-        unfinished.unlink(missing_ok=True)
-        unfinished.touch(mode=0o600)
+class _GivenUp(Exception):
+    """Nobody waits for the restore any more."""
+
+
+async def _restore_file_to_the_end(file: Path, path: Path, replace: bool) -> Mapping[str, RestoredWorkspace]:
+    given_up = threading.Event()
+    work = asyncio.ensure_future(asyncio.to_thread(_restore_file, DatabaseFiles(file), path, replace, given_up))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        given_up.set()
         try:
-            epochs = _build_file(unfinished, path, versions)
-            descriptor = os.open(unfinished, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-            _settle(file)
-            unfinished.replace(file)
-        finally:
-            unfinished.unlink(missing_ok=True)
-        sync_directory(file.parent)
-        return epochs
+            return await work  # it may have been too late
+        except _GivenUp:
+            raise asyncio.CancelledError from None
+
+
+def _restore_file(
+    files: DatabaseFiles, path: Path, replace: bool, given_up: threading.Event
+) -> Mapping[str, RestoredWorkspace]:
+    files.path.parent.mkdir(parents=True, exist_ok=True)
+    with busy_told(DBAPIError), files.alone(), files.migrating():
+        versions = _look_at_file(files.path, replace)
+        with files.successor() as successor:
+            restored = _build_file(successor, path, versions, given_up)
+            _settle(files)
+            files.take_place(successor)
+        return restored
 
 
 def _look_at_file(file: Path, replace: bool) -> Mapping[str, int]:
-    """The versions of reference data in the file. Raises NotEmpty unless it may be replaced."""
+    """The versions of reference data in the file. Raises NotOurs, and NotEmpty unless it may be replaced."""
     if not file.exists():
         return {}
     try:
@@ -117,33 +151,44 @@ def _look_at_file(file: Path, replace: bool) -> Mapping[str, int]:
         return {}
 
 
-def _build_file(file: Path, path: Path, versions: Mapping[str, int]) -> Mapping[str, str]:
+def _build_file(
+    file: Path, path: Path, versions: Mapping[str, int], given_up: threading.Event
+) -> Mapping[str, RestoredWorkspace]:
     with _opened(file) as connection:
         # Until it has its name it is worth nothing: it needs no journal, and no more than one write to the disk.
         connection.exec_driver_sql("PRAGMA journal_mode=OFF")
         connection.exec_driver_sql("PRAGMA synchronous=OFF")
+        _driver_of(connection).set_progress_handler(given_up.is_set, 10_000)
         connection.exec_driver_sql("BEGIN")
-        epochs = _fill(connection, path, versions)
-        if found := connection.exec_driver_sql("PRAGMA foreign_key_check").first():
+        try:
+            restored = _fill(connection, path, versions)
+            found = connection.exec_driver_sql("PRAGMA foreign_key_check").first()
+        except DBAPIError as error:
+            if given_up.is_set():
+                raise _GivenUp from error
+            raise
+        if found:
             raise BadBackup(f"{path} is not sound: a row of {found[0]} refers to one of {found[2]} that is not there")
         connection.commit()
-        return epochs
+        if given_up.is_set():
+            raise _GivenUp
+        return restored
 
 
-def _settle(file: Path) -> None:
+def _settle(files: DatabaseFiles) -> None:
     """Let the old file be all there is of the old database: a log of changes that stays beside it would be taken for
     one of the new file's."""
-    if not file.exists():
+    if not files.path.exists():
         return
     try:
-        with _opened(file) as connection:
+        with _opened(files.path) as connection:
             (mode,) = connection.exec_driver_sql("PRAGMA journal_mode=DELETE").one()
     except DBAPIError as error:
-        if storage_busy(error) is not None:
+        if is_locked(error):
             raise DatabaseInUse("a program that is not TaskHub") from None
-        # It cannot be read, so the log is lost already.
-        for suffix in ("-wal", "-shm"):
-            file.with_name(file.name + suffix).unlink(missing_ok=True)
+        if storage_busy(error) is not None:
+            raise
+        files.drop_logs()
         return
     if mode != "delete":
         raise DatabaseInUse("a program that is not TaskHub")
@@ -161,12 +206,18 @@ def _opened(file: Path) -> Iterator[Connection]:
         engine.dispose()
 
 
+def _driver_of(connection: Connection) -> sqlite3.Connection:
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)  # noqa: S101  # for the type
+    return driver
+
+
 # PostgreSQL
 
 
 async def _restore_postgres(
     url: URL, server_settings: Mapping[str, str], path: Path, replace: bool
-) -> Mapping[str, str]:
+) -> Mapping[str, RestoredWorkspace]:
     from sqlalchemy.ext.asyncio import create_async_engine  # as for migrations
 
     named = {"application_name": "taskhub restore", "lock_timeout": "10s", **server_settings}
@@ -179,17 +230,27 @@ async def _restore_postgres(
         },
     )
 
-    def work(connection: Connection) -> Mapping[str, str]:
+    def work(connection: Connection) -> Mapping[str, RestoredWorkspace]:
+        lift_time_limits(connection)
         be_sole_user_of_postgres(connection)
         lock_postgres(connection)
         versions = _look(connection, replace)
+        ours = METADATA.tables.keys() | {_REVISIONS}
+        take_tables(connection, sorted(ours & set(inspect(connection).get_table_names())))
         METADATA.drop_all(connection)
-        connection.exec_driver_sql("DROP TABLE IF EXISTS alembic_version")
-        return _fill(connection, path, versions)
+        connection.exec_driver_sql(f"DROP TABLE IF EXISTS {_REVISIONS}")
+        restored = _fill(connection, path, versions)
+        # Its planner knows nothing of tables that are new; it would learn by and by, from slow statements.
+        connection.exec_driver_sql(f"ANALYZE {', '.join(METADATA.tables)}")
+        return restored
 
     try:
-        async with engine.begin() as connection:
-            return await connection.run_sync(work)
+        async with contextlib.AsyncExitStack() as stack:
+            with busy_told():
+                connection = await stack.enter_async_context(engine.connect())
+            with busy_told(DBAPIError):
+                async with connection.begin():
+                    return await connection.run_sync(work)
     finally:
         await engine.dispose()
 
@@ -212,26 +273,39 @@ def _references_unchecked(connection: Connection, tables: MetaData) -> Iterator[
 
 
 def _look(connection: Connection, replace: bool) -> Mapping[str, int]:
-    """The versions of reference data in the database, by workspace. Raises NotEmpty unless it may be replaced."""
-    if not inspect(connection).has_table(workspaces.name):
+    """The versions of reference data in the database, by workspace. Raises NotOurs, and NotEmpty unless it may be
+    replaced."""
+    postgres = connection.dialect.name == "postgresql"
+    seen = inspect(connection)
+    present = {*seen.get_table_names(), *seen.get_view_names()}
+    known = {name for name in present if name in METADATA.tables or name == _REVISIONS or name.startswith(_INDEX)}
+    # On a server, tables of other names stay beside ours. A file is replaced with all that is in it.
+    in_the_way = known if postgres else present
+    if not present >= _SIGNS:
+        if in_the_way:
+            raise NotOurs(sorted(in_the_way))
         return {}
     held = {
         table.name: connection.execute(select(func.count()).select_from(table)).scalar_one()
         for table in (tickets, events)
     }
-    if any(held.values()) and not replace:
-        raise NotEmpty(" and ".join(f"{count} {name}" for name, count in held.items()))
-    if connection.dialect.name == "postgresql":
-        try:
-            revision_of(connection)
-        except NewerSchema as error:
+    strangers = sorted(in_the_way - known)
+    try:
+        revision_of(connection)
+    except NewerSchema as error:
+        if postgres:
             raise NewerTables(error.revision) from None
+        strangers = []  # they may be tables of the newer TaskHub
+    if (any(held.values()) or strangers) and not replace:
+        what = [f"{count} {name}" for name, count in held.items()]
+        what += [f"the table {name}, which is not TaskHub's" for name in strangers]
+        raise NotEmpty(" and ".join(what))
     found = connection.execute(select(workspaces.c.id, workspaces.c.references_version))
     return {row.id: row.references_version for row in found}
 
 
-def _fill(connection: Connection, path: Path, versions: Mapping[str, int]) -> Mapping[str, str]:
-    """Make the schema, put the rows into it, and bring both to the newest form; the new epochs by workspace."""
+def _fill(connection: Connection, path: Path, versions: Mapping[str, int]) -> Mapping[str, RestoredWorkspace]:
+    """Make the schema, put the rows into it, and bring both to the newest form; the workspaces that are there then."""
     with BackupReader(path) as reader:
         upgrade(connection, reader.header.revision)
         tables = tables_of(connection)
@@ -239,7 +313,19 @@ def _fill(connection: Connection, path: Path, versions: Mapping[str, int]) -> Ma
             _load(connection, reader, tables)
     upgrade(connection)
     rebuild(connection)
-    return _renew(connection, versions)
+    epochs = _renew(connection, versions)
+    held = {table.name: _count_by_workspace(connection, table) for table in (tickets, events)}
+    return {
+        name: RestoredWorkspace(
+            held[tickets.name].get(name, 0), held[events.name].get(name, 0), reader.header.logs.get(name), epoch
+        )
+        for name, epoch in epochs.items()
+    }
+
+
+def _count_by_workspace(connection: Connection, table: sa.Table) -> Mapping[str, int]:
+    of = table.c.workspace_id
+    return {row[0]: row[1] for row in connection.execute(select(of, func.count()).group_by(of))}
 
 
 def _load(connection: Connection, reader: BackupReader, tables: MetaData) -> None:
@@ -271,8 +357,8 @@ def _load(connection: Connection, reader: BackupReader, tables: MetaData) -> Non
 
 def _renew(connection: Connection, versions: Mapping[str, int]) -> Mapping[str, str]:
     """Let nobody take this database for another one with the same past: for the one that was backed up, which may live
-    on, or for the one that was here."""
-    connection.execute(update(deployment).values(id=new_deployment_id()))
+    on, or for the one that was here; nor what one of them has signed for the other's."""
+    connection.execute(update(deployment).values(id=new_deployment_id(), secret=new_secret()))
     epochs: dict[str, str] = {}
     for row in connection.execute(select(workspaces.c.id, workspaces.c.references_version)).all():
         epochs[row.id] = new_epoch()

@@ -44,12 +44,17 @@ def new_deployment_id() -> str:
     return secrets.token_hex(8)
 
 
+def new_secret() -> str:
+    """A new key for what clients carry: 32 random bytes in hexadecimal."""
+    return secrets.token_hex(32)
+
+
 def plant(connection: Connection) -> None:
     """Add the deployment and the default workspace with its reference data, unless they are there."""
     now = to_text(utc_now())
     if connection.execute(select(schema.deployment.c.id)).first() is None:
         connection.execute(
-            insert(schema.deployment).values(id=new_deployment_id(), secret=secrets.token_hex(32), created_at=now)
+            insert(schema.deployment).values(id=new_deployment_id(), secret=new_secret(), created_at=now)
         )
     workspaces = schema.workspaces
     if connection.execute(select(workspaces.c.id).where(workspaces.c.id == DEFAULT_WORKSPACE)).first() is None:

@@ -8,7 +8,7 @@ from typing import Final, TypeAlias, TypeVar
 
 from sqlalchemy import Connection, Engine
 
-from taskhub.storage.file import DatabaseFile
+from taskhub.storage.database_file import SameFile
 from taskhub.tickets.errors import StorageBusy
 
 T = TypeVar("T")
@@ -23,7 +23,7 @@ Transacted: TypeAlias = Callable[[Connection, Callable[[Connection], T]], T]
 class Threads:
     """Connections to an SQLite file, and a thread for each. You must `dispose` of it."""
 
-    def __init__(self, engine: Engine, file: DatabaseFile, size: int, patience_s: float) -> None:
+    def __init__(self, engine: Engine, file: SameFile, size: int, patience_s: float) -> None:
         self._engine = engine
         self._file = file
         self._size = size
@@ -89,7 +89,7 @@ class Threads:
 class Watcher:
     """A connection that does nothing but watch an SQLite file for others, on a thread of its own."""
 
-    def __init__(self, file: DatabaseFile) -> None:
+    def __init__(self, file: SameFile) -> None:
         self._file = file
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="taskhub-watches")
         self._connection: sqlite3.Connection | None = None

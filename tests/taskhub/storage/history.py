@@ -57,6 +57,6 @@ async def contents(database: Database) -> Contents:
 
 
 def without_names(held: Contents) -> Contents:
-    """Contents without what a restore makes anew: ids of the deployment, epochs, the versions of reference data."""
+    """Contents without what a restore makes anew: id and secret of the deployment, epochs, versions of references."""
     workspaces = [tuple(value for i, value in enumerate(row) if i not in (4, 8)) for row in held["workspaces"]]
-    return {**held, "deployment": [row[1:] for row in held["deployment"]], "workspaces": workspaces}
+    return {**held, "deployment": [row[2:] for row in held["deployment"]], "workspaces": workspaces}

@@ -81,8 +81,8 @@ async def test_a_backup_of_either_database_goes_into_either(
         restored.now = world.now
         after = await contents(restored.database)
         assert without_names(after) == without_names(before)
-        assert (await restored.log.bounds("default")).epoch == done.epochs["default"]
-        assert done.epochs["default"] != (await world.log.bounds("default")).epoch
+        assert (await restored.log.bounds("default")).epoch == done.workspaces["default"].epoch
+        assert done.workspaces["default"].epoch != (await world.log.bounds("default")).epoch
         assert after["deployment"][0][0] != before["deployment"][0][0]  # its channels on a shared Redis are its own
         for typed, found in (("検索", ["TH-1"]), ("special", ["TH-1"]), ("second", ["TH-2"]), ("質問", ["TH-1"])):
             assert await restored.keys(query=typed) == found
@@ -102,7 +102,7 @@ async def test_a_backup_of_either_database_goes_into_either(
             await restored.tickets.add_comment(BOB, "TH-1", comment, lease_token=claimed.lease_token + 1)
         created = await restored.create("fresh")
         assert created.key == "TH-5"
-        assert created.position.startswith(done.epochs["default"])
+        assert created.position.startswith(done.workspaces["default"].epoch)
         assert await restored.keys(query="holder speaks") == ["TH-1"]
 
 
@@ -208,19 +208,25 @@ async def test_who_comes_while_a_backup_is_being_restored_waits_or_is_refused(
 KILLED = """
 import asyncio, os, signal, sys
 from pathlib import Path
-from taskhub.storage import restore
+from taskhub.storage import restore, whole_files
 url, path, where = sys.argv[1:]
-setattr(restore, where, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+kill = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+if where == "named":
+    whole_files.give_name = lambda successor, path, replace: kill(successor.replace(path))
+elif where == "sync_directory":
+    whole_files.sync_directory = kill
+else:
+    setattr(restore, where, kill)
 asyncio.run(restore.restore(url, Path(path), replace=True))
 """
 
 
-@pytest.mark.parametrize("where", ["_load", "rebuild", "_renew", "_settle", "sync_directory"])
+@pytest.mark.parametrize("where", ["_load", "rebuild", "_renew", "_settle", "sync_directory", "named"])
 async def test_a_restore_that_is_killed_leaves_the_old_database_or_the_new_one(
     saved: Path, world: World, url: str, make_url: MakeUrl, where: str
 ) -> None:
     sqlite = world.database.path is not None
-    if not sqlite and where in ("_settle", "sync_directory"):
+    if not sqlite and where in ("_settle", "sync_directory", "named"):
         pytest.skip("that is for files")
     target = make_url("sqlite" if sqlite else "postgresql")
     await asyncio.to_thread(migrate, target)
@@ -235,7 +241,7 @@ async def test_a_restore_that_is_killed_leaves_the_old_database_or_the_new_one(
 
     assert killed.returncode == -9
     async with opened(target) as other:
-        assert without_names(await contents(other.database)) == (new if where == "sync_directory" else old)
+        assert without_names(await contents(other.database)) == (new if where == "named" else old)
         await other.create("goes on")
     await restore(target, saved, replace=True)
     async with opened(target) as other:

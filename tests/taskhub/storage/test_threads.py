@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Connection, create_engine
 
 from taskhub.storage import threads
-from taskhub.storage.file import DatabaseFile
+from taskhub.storage.database_file import SameFile
 from taskhub.storage.threads import Threads
 from taskhub.tickets.errors import StorageBusy
 from tests.taskhub.world import DEADLINE_S, until
@@ -35,7 +35,7 @@ def direct(connection: Connection, unit: Callable[[Connection], str]) -> str:
 async def one_thread(tmp_path: Path) -> AsyncIterator[Threads]:
     path = tmp_path / "x.db"
     path.touch()
-    found = Threads(create_engine(f"sqlite:///{path}"), DatabaseFile(path), 1, DEADLINE_S)
+    found = Threads(create_engine(f"sqlite:///{path}"), SameFile(path), 1, DEADLINE_S)
     yield found
     await found.dispose()
 
