@@ -1,6 +1,7 @@
 """Backups: one moment of the database, in a file that is there when it is whole."""
 
 import asyncio
+import contextlib
 import errno
 import gzip
 import io
@@ -14,6 +15,7 @@ import orjson
 import pytest
 
 from taskhub.cli.parser import run
+from taskhub.storage import whole_files
 from taskhub.storage.backup import EmptyDatabase, backup, dump
 from taskhub.storage.backup_file import (
     BackupReader,
@@ -305,3 +307,86 @@ def test_a_database_that_is_not_there_is_not_made(
 
     assert "there is no database" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_file_system_without_links_keeps_what_is_there_all_the_same(
+    exists: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "some.backup"
+
+    def no_links(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_links)
+    with whole_files.unfinished(path) as (beside, file):
+        file.write(b"new")
+        file.flush()
+        if exists:
+            path.write_bytes(b"precious")
+            with pytest.raises(FileExistsError):
+                whole_files.give_name(beside, path, replace=False)
+        else:
+            whole_files.give_name(beside, path, replace=False)
+
+    assert path.read_bytes() == (b"precious" if exists else b"new")
+    assert os.listdir(tmp_path) == ["some.backup"]
+
+
+@pytest.mark.parametrize(("number", "tolerated"), [(errno.EINVAL, True), (errno.ENOTSUP, True), (errno.EIO, False)])
+def test_a_directory_that_cannot_be_synced_is_no_failure_of_the_disk(
+    number: int, tolerated: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with contextlib.nullcontext() if tolerated else pytest.raises(OSError, match="error"):
+        whole_files.sync_directory(tmp_path)
+
+
+def test_what_a_writer_that_was_killed_has_left_goes_and_what_one_writes_stays(tmp_path: Path) -> None:
+    path = tmp_path / "some.backup"
+    left = tmp_path / ".some.backup.unfinished"
+    left.write_bytes(b"left behind by one that was killed, and for all to read")
+    left.chmod(0o644)
+
+    with whole_files.unfinished(path) as (beside, file):
+        with pytest.raises(whole_files.BeingWritten, match=r"some\.backup"), whole_files.unfinished(path):
+            pass
+        file.write(b"new")
+        file.flush()
+        assert (beside, beside.read_bytes(), beside.stat().st_mode & 0o777) == (left, b"new", 0o600)
+
+    assert os.listdir(tmp_path) == []
+
+
+TERMINATED = """
+import os, signal, sys
+from taskhub.cli.parser import run
+from taskhub.storage import backup
+header = backup._header
+def terminate(*arguments):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return header(*arguments)
+backup._header = terminate
+sys.exit(run(["backup", sys.argv[1]]))
+"""
+
+
+async def test_a_backup_that_is_told_to_end_takes_its_file_with_it(
+    world: World, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TASKHUB_DATABASE_URL", url)
+    directory = tmp_path / "backups"
+    await asyncio.to_thread(directory.mkdir)
+
+    ended = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-c", TERMINATED, str(directory / "some.backup")],
+        check=False,
+        capture_output=True,
+    )
+
+    assert (ended.returncode, ended.stdout, ended.stderr) == (143, b"", b"")
+    assert os.listdir(directory) == []

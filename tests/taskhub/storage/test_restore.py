@@ -2,26 +2,32 @@
 
 import asyncio
 import contextlib
+import errno
+import fcntl
 import gzip
 import os
 import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace as replace_in
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
 
 from taskhub.cli.parser import run
 from taskhub.publishing import EventPublisher
+from taskhub.storage import restore as restoring
 from taskhub.storage.backup import backup
 from taskhub.storage.backup_file import BackupReader, BackupWriter, BadBackup, Header, Table
 from taskhub.storage.database import Database
+from taskhub.storage.database_file import CannotKeepOwner, DatabaseFiles
 from taskhub.storage.migrate import NewerSchema, migrate
 from taskhub.storage.occupancy import DatabaseInUse
 from taskhub.storage.reindex import rebuild
-from taskhub.storage.restore import NewerTables, NotEmpty, restore
+from taskhub.storage.restore import NewerTables, NotEmpty, NotOurs, restore
 from taskhub.storage.schema import METADATA, search_documents
 from taskhub.tickets.errors import LeaseLost, StorageBusy
 from taskhub.tickets.inputs import NewClaim, NewComment, NewTicket
@@ -437,3 +443,241 @@ async def test_the_command_says_what_it_did_and_who_is_in_its_way(
     assert "No such file" in (await command(target, str(tmp_path / "none.backup")))[1]
     (tmp_path / "other.gz").write_bytes(gzip.compress(b"hello"))
     assert "is not a backup" in (await command(target, str(tmp_path / "other.gz")))[1]
+
+
+async def test_the_database_of_another_program_is_never_replaced(saved: Path, make_url: MakeUrl, world: World) -> None:
+    sqlite = world.database.path is not None
+    url = make_url("sqlite" if sqlite else "postgresql")
+    if sqlite:
+        file = Path(url.removeprefix("sqlite:///"))
+        await asyncio.to_thread(file.parent.mkdir)
+        with contextlib.closing(sqlite3.connect(file)) as other, other:
+            other.execute("CREATE TABLE songs (title TEXT)")
+    else:
+        # Beside tables of other names ours would have their place; this one would be taken for ours.
+        await _on_postgres(url, "CREATE TABLE events (title TEXT)")
+
+    for replace in (False, True):
+        with pytest.raises(NotOurs, match="songs" if sqlite else "events"):
+            await restore(url, saved, replace=replace)
+
+    if sqlite:
+        with contextlib.closing(sqlite3.connect(file)) as other:
+            assert other.execute("SELECT count(*) FROM songs").fetchone() == (0,)
+    else:
+        await _on_postgres(url, "SELECT title FROM events")
+
+
+async def _on_postgres(url: str, statement: str) -> None:
+    import asyncpg
+
+    connection = await asyncpg.connect(url.replace("+asyncpg", ""))
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+async def test_a_table_beside_those_of_taskhub_is_named_before_it_goes(saved: Path, make_url: MakeUrl) -> None:
+    url = make_url("sqlite")
+    await asyncio.to_thread(migrate, url)
+    with contextlib.closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as other, other:
+        other.execute("CREATE TABLE notes (text TEXT)")
+
+    with pytest.raises(NotEmpty, match="the table notes, which is not TaskHub's"):
+        await restore(url, saved)
+
+    await restore(url, saved, replace=True)
+
+
+async def test_who_has_a_table_for_longer_than_the_restore_waits_is_named(
+    saved: Path, make_url: MakeUrl, postgres: PostgresServer
+) -> None:
+    import asyncpg
+
+    url = make_url("postgresql")
+    await asyncio.to_thread(migrate, url)
+    impatient = url + ("&" if "?" in url else "?") + "options=-c%20lock_timeout%3D200ms"
+    other = await asyncpg.connect(url.replace("+asyncpg", ""), server_settings={"application_name": "a report"})
+    try:
+        await other.execute("BEGIN; SELECT * FROM tickets")
+
+        with pytest.raises(DatabaseInUse, match=r"a report( at [0-9.:a-f]+(/\d+)?)?, backend \d+"):
+            await restore(impatient, saved)
+    finally:
+        await other.close()
+
+    await restore(url, saved)
+
+
+async def test_locks_lie_beside_the_file_and_not_beside_a_link_to_it(saved: Path, make_url: MakeUrl) -> None:
+    url = make_url("sqlite")
+    file = Path(url.removeprefix("sqlite:///"))
+    link = file.parent.with_name("link.db")
+    await asyncio.to_thread(migrate, url)
+    await asyncio.to_thread(link.symlink_to, file)
+
+    await asyncio.to_thread(migrate, f"sqlite:///{link}")
+    async with opened(f"sqlite:///{link}"):
+        with pytest.raises(DatabaseInUse):
+            await restore(url, saved)
+    await restore(f"sqlite:///{link}", saved)
+
+    assert link.is_symlink()
+    assert [name for name in os.listdir(link.parent) if name.startswith("link.db")] == ["link.db"]
+
+
+OTHER_UID, OTHER_GID = 12345, 12346
+root_alone = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+
+
+def _access(path: Path) -> tuple[int, int, int]:
+    found = path.stat()
+    return found.st_uid, found.st_gid, found.st_mode & 0o777
+
+
+@root_alone
+async def test_what_root_does_leaves_the_files_to_whom_the_database_belongs(saved: Path, make_url: MakeUrl) -> None:
+    url = make_url("sqlite")
+    file = Path(url.removeprefix("sqlite:///"))
+    await asyncio.to_thread(migrate, url)
+    await asyncio.to_thread(lambda: [path.unlink() for path in file.parent.iterdir() if path != file])
+    await asyncio.to_thread(os.chown, file, OTHER_UID, OTHER_GID)
+    await asyncio.to_thread(file.chmod, 0o640)
+
+    async with opened(url) as database:
+        await database.create("of root")
+        inside = {path.name: _access(path) for path in file.parent.iterdir()}
+    await restore(url, saved, replace=True)
+
+    assert inside.keys() >= {"taskhub.db", "taskhub.db.lock", "taskhub.db-wal"}
+    assert set(inside.values()) == {(OTHER_UID, OTHER_GID, 0o640)}
+    assert {_access(path) for path in file.parent.iterdir()} == {(OTHER_UID, OTHER_GID, 0o640)}
+
+
+@root_alone
+async def test_a_new_database_that_root_restores_belongs_to_the_owner_of_the_directory(
+    saved: Path, make_url: MakeUrl
+) -> None:
+    url = make_url("sqlite")
+    file = Path(url.removeprefix("sqlite:///"))
+    await asyncio.to_thread(file.parent.mkdir)
+    await asyncio.to_thread(os.chown, file.parent, OTHER_UID, OTHER_GID)
+
+    await restore(url, saved)
+
+    assert {_access(path) for path in file.parent.iterdir()} == {(OTHER_UID, OTHER_GID, 0o600)}
+
+
+def test_a_file_that_cannot_be_given_to_the_old_ones_owner_is_not_put_in_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = DatabaseFiles(tmp_path / "taskhub.db")
+    files.make()
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "fchown", refuse)
+    found = files.access()
+    monkeypatch.setattr(files, "access", lambda: replace_in(found, uid=found.uid + 1))
+    with pytest.raises(CannotKeepOwner, match="as its owner or as root"), files.successor():
+        pass
+
+    assert os.listdir(tmp_path) == ["taskhub.db"]
+
+
+def test_a_lock_that_cannot_be_written_is_taken_all_the_same(tmp_path: Path) -> None:
+    """That of another user, who let it be read."""
+    files = DatabaseFiles(tmp_path / "taskhub.db")
+    files.make()
+    (tmp_path / "taskhub.db.lock").touch(mode=0o444)
+
+    with files.alone(), pytest.raises(StorageBusy, match="being restored"):
+        files.share()
+
+
+def test_a_lock_that_cannot_be_had_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = DatabaseFiles(tmp_path / "taskhub.db")
+    files.make()
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(StorageBusy, match=r"cannot lock .*taskhub\.db\.lock: No locks available"):
+        files.share()
+    (tmp_path / "taskhub.db.lock").unlink()
+    (tmp_path / "taskhub.db.lock").mkdir()
+    with pytest.raises(StorageBusy, match=r"taskhub\.db\.lock cannot be opened|cannot lock .*taskhub\.db\.lock"):
+        files.share()
+
+
+async def test_a_disk_that_fails_is_not_taken_for_another_program(
+    saved: Path, make_url: MakeUrl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = make_url("sqlite")
+    await asyncio.to_thread(migrate, url)
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+
+    def fail(*_: object) -> None:
+        raise DBAPIError("PRAGMA journal_mode=DELETE", None, error)
+
+    monkeypatch.setattr(restoring, "_build_file", lambda *_: monkeypatch.setattr(restoring, "_opened", fail))
+    with pytest.raises(StorageBusy, match="disk"):
+        await restore(url, saved)
+
+
+async def test_who_gives_up_a_restore_finds_the_database_as_it_was(
+    saved: Path, make_url: MakeUrl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = make_url("sqlite")
+    file = Path(url.removeprefix("sqlite:///"))
+    await asyncio.to_thread(migrate, url)
+    before = await asyncio.to_thread(file.read_bytes)
+    loop = asyncio.get_running_loop()
+
+    def give_up(connection: Connection) -> None:
+        loop.call_soon_threadsafe(giving_up.cancel)
+        asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result(60)
+        asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result(60)
+        rebuild(connection)
+
+    monkeypatch.setattr("taskhub.storage.restore.rebuild", give_up)
+    giving_up = asyncio.create_task(restore(url, saved))
+    with pytest.raises(asyncio.CancelledError):
+        await giving_up
+
+    assert await asyncio.to_thread(file.read_bytes) == before
+    assert not [name for name in os.listdir(file.parent) if name.endswith(".restoring")]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+async def test_standard_input_is_read_to_its_end_before_anything_changes(
+    saved: Path, world: World, make_url: MakeUrl, whole: bool
+) -> None:
+    url = make_url("postgresql" if world.database.path is None else "sqlite")
+    given = await asyncio.to_thread(saved.read_bytes)
+
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-m", "taskhub", "restore", "-"],
+        input=given if whole else given[:-20],
+        env={**os.environ, "TASKHUB_DATABASE_URL": url},
+        capture_output=True,
+        check=False,
+    )
+
+    if whole:
+        assert (done.returncode, done.stderr) == (0, b"")
+        log = await world.log.bounds("default")
+        said = f"default: 4 tickets, {log.head} events; its log goes on after event {log.head} of epoch {log.epoch} in"
+        assert said in done.stdout.decode()
+        async with opened(url) as restored:
+            assert without_names(await contents(restored.database)) == without_names(await contents(world.database))
+    else:
+        assert (done.returncode, done.stderr) == (1, b"taskhub: standard input is cut off: its end is missing\n")
+    if world.database.path is not None:
+        left = os.listdir(os.path.dirname(url.removeprefix("sqlite:///")))
+        assert not [name for name in left if "unfinished" in name]
