@@ -35,13 +35,14 @@ class Access:
     mode: int
 
     def give(self, descriptor: int) -> None:
-        """Let an open file be theirs, too. Raises PermissionError."""
+        """Let an open file be theirs, too. Raises OSError when that is not allowed."""
         if not hasattr(os, "fchown"):  # Windows: files have the permissions of their directory
             return
         found = os.fstat(descriptor)
         if (found.st_uid, found.st_gid) != (self.uid, self.gid):
             os.fchown(descriptor, self.uid, self.gid)
-        os.fchmod(descriptor, self.mode)
+        if stat.S_IMODE(found.st_mode) != self.mode:
+            os.fchmod(descriptor, self.mode)
 
 
 class DatabaseFiles:
@@ -105,10 +106,6 @@ class DatabaseFiles:
         try:
             self._create(path)
             yield path
-        except PermissionError as error:
-            if error.filename is None:  # of the descriptor
-                raise CannotKeepOwner(self.path) from error
-            raise
         finally:
             path.unlink(missing_ok=True)
 
@@ -132,6 +129,10 @@ class DatabaseFiles:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             access.give(descriptor)
+        except OSError as error:
+            # A new database stays with whoever has made it: in a container, root may not give files away.
+            if self.path != path and self.path.exists():
+                raise CannotKeepOwner(self.path) from error
         finally:
             os.close(descriptor)
 
@@ -158,13 +159,13 @@ class DatabaseFiles:
         while True:
             with contextlib.suppress(FileNotFoundError):
                 return _open_to_lock(path)
-            # Who may not give it away shares it at least as far as the database is shared.
             with contextlib.suppress(FileExistsError):
-                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
                 access = self.access()
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
                 try:
                     access.give(descriptor)
-                except PermissionError:
+                except OSError:
+                    # Who may not give it away shares it at least as far as the database is shared.
                     os.fchmod(descriptor, access.mode)
                 return descriptor
 

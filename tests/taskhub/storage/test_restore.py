@@ -541,7 +541,7 @@ async def test_what_root_does_leaves_the_files_to_whom_the_database_belongs(save
     url = make_url("sqlite")
     file = Path(url.removeprefix("sqlite:///"))
     await asyncio.to_thread(migrate, url)
-    await asyncio.to_thread(lambda: [path.unlink() for path in file.parent.iterdir() if path != file])
+    await asyncio.to_thread(file.with_name("taskhub.db.migrate").unlink)
     await asyncio.to_thread(os.chown, file, OTHER_UID, OTHER_GID)
     await asyncio.to_thread(file.chmod, 0o640)
 
