@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 from tests.chaos.run import Plan, run
+from tests.e2e.harness.cluster import Cluster
 
 
 def main() -> int:
@@ -24,7 +25,7 @@ def main() -> int:
     print(f"seed {plan.seed}", flush=True)
     directory = Path(tempfile.mkdtemp(prefix="taskhub-chaos-"))
     try:
-        outcome = asyncio.run(run(plan, directory, lambda line: print(line, flush=True)))
+        outcome = asyncio.run(run(plan, Cluster(directory), lambda line: print(line, flush=True)))
     except AssertionError as broken:
         print(f"{broken}\nBROKEN with seed {plan.seed}; what the servers printed is in {directory}")
         return 1

@@ -1,8 +1,6 @@
-"""What must hold of the database after any faults, read straight from it."""
+"""What became of the writes: what the doctor, who does not know what was answered, cannot say."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import asyncpg
 
@@ -16,19 +14,6 @@ def marker_of(event: Logged) -> str | None:
         return str(event.data["ticket"]["summary"])
     found = event.data.get("comment") or event.data.get("marker")
     return None if found is None else str(found)
-
-
-def check_log(log: Sequence[Logged]) -> None:
-    """Seqs are dense, and so are the versions of each ticket."""
-    assert [event.seq for event in log] == list(range(1, len(log) + 1)), "the log has holes"
-    epochs = {event.id.partition("-")[0] for event in log}
-    assert len(epochs) <= 1, f"the log was taken for another: {epochs}"
-    versions: dict[str, int] = {}
-    for event in log:
-        if event.ticket_version is not None and event.subject is not None:
-            expected = versions.get(event.subject, 0) + (event.type != "ticket.commented")  # a comment is no new one
-            assert event.ticket_version == expected, f"{event} is not of version {expected}"
-            versions[event.subject] = expected
 
 
 def check_writes(log: Sequence[Logged], writes: Sequence[Write]) -> None:
@@ -47,17 +32,11 @@ def check_writes(log: Sequence[Logged], writes: Sequence[Write]) -> None:
     assert made.keys() <= {write.marker for write in writes}
 
 
-def check_tickets(log: Sequence[Logged], tickets: Mapping[str, Mapping[str, Any]]) -> None:
-    """The rows are what the newest events say."""
-    newest = {event.subject: event.data["ticket"] for event in log if event.type.startswith("ticket.")}
-    assert newest == tickets
-
-
 async def check_records(log: Sequence[Logged], database_url: str) -> None:
-    """Each idempotency record has its effect, and the reverse."""
+    """Each write that was made has its idempotency record. The reverse is the doctor's."""
     connection = await asyncpg.connect(database_url, timeout=30)
     try:
-        keys = Counter(row["key"] for row in await connection.fetch("SELECT key FROM idempotency_keys"))
+        keys = {row["key"] for row in await connection.fetch("SELECT key FROM idempotency_keys")}
     finally:
         await connection.close()
-    assert keys == Counter(marker for event in log if (marker := marker_of(event)) is not None)
+    assert {marker for event in log if (marker := marker_of(event)) is not None} <= keys

@@ -68,6 +68,15 @@ def redis() -> Iterator[RedisServer]:
     server.kill()
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def idle_hub(request: pytest.FixtureRequest, make_hub: MakeHub) -> TaskHubProcess:
+    """A server with an empty database of its own, of each kind in turn; not started yet."""
+    if request.param == "sqlite":
+        return make_hub()
+    postgres: PostgresServer = request.getfixturevalue("postgres")
+    return make_hub(environment={"TASKHUB_DATABASE_URL": postgres.create_database()})
+
+
 @pytest.fixture
 async def hub(module_hub: TaskHubProcess) -> TaskHubProcess:
     """A running server that the tests of one module share."""

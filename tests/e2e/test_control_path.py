@@ -3,12 +3,11 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 
 import pytest
 
-from tests.e2e.conftest import MakeHub
 from tests.e2e.harness.clients import Api, api
 from tests.e2e.harness.process import TaskHubProcess
 from tests.e2e.harness.streams import SocketRecorder, record
@@ -16,15 +15,41 @@ from tests.e2e.harness.waiting import until
 from tests.servers import PostgresServer, RedisServer
 
 
-@pytest.fixture
-async def pair(make_hub: MakeHub, postgres: PostgresServer, redis: RedisServer) -> list[TaskHubProcess]:
-    """Two servers on one PostgreSQL and one Redis."""
+@pytest.fixture(scope="module")
+def redis() -> Iterator[RedisServer]:
+    server = RedisServer()
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="module")
+def module_pair(
+    tmp_path_factory: pytest.TempPathFactory, hubs: list[TaskHubProcess], postgres: PostgresServer, redis: RedisServer
+) -> Iterator[list[TaskHubProcess]]:
     environment = {"TASKHUB_DATABASE_URL": postgres.create_database(), "TASKHUB_REDIS_URL": redis.url}
-    hubs = [make_hub(name=name, environment=environment) for name in ("first", "second")]
-    await asyncio.gather(*(hub.start() for hub in hubs))
-    async with api(hubs[0].url) as client:
-        await until(lambda: knows(client, 2), "both instances")
-    return hubs
+    directory = tmp_path_factory.mktemp("pair")
+    pair = [TaskHubProcess(directory / name, environment=environment, name=name) for name in ("first", "second")]
+    hubs += pair
+    yield pair
+    for hub in pair:
+        hub.dispose()
+        hubs.remove(hub)
+
+
+@pytest.fixture
+async def pair(module_pair: list[TaskHubProcess]) -> list[TaskHubProcess]:
+    """Two servers on one PostgreSQL and one Redis, which all tests here share; nobody is connected to them."""
+    await asyncio.gather(*(hub.start() for hub in module_pair if not hub.running))
+    async with api(module_pair[0].url) as client:
+
+        async def quiet() -> bool:
+            figures = await client.get("/events/debug")
+            whole = len(figures["instances"]) == len(module_pair) and not figures["partial"]
+            return whole and figures["connected_clients"] == 0
+
+        await until(quiet, "both instances without streams")
+    return module_pair
 
 
 @pytest.fixture
@@ -59,6 +84,7 @@ def id_of(stream: SocketRecorder) -> str:
 async def test_figures_are_those_of_all_instances_and_of_each(
     pair: list[TaskHubProcess], here: Api, stack: AsyncExitStack
 ) -> None:
+    before = await here.get("/events/debug")
     streams = [await stream(hub, stack) for hub in (pair[0], pair[1], pair[1])]
     made = await here.create("Seen by three")
     for each in streams:
@@ -66,11 +92,13 @@ async def test_figures_are_those_of_all_instances_and_of_each(
     figures = await here.get("/events/debug")
 
     own, other = figures["instances"]
+    then = [each["events_sent"] for each in (before, *before["instances"])]
     assert not figures["partial"]
     assert own["instance"] == streams[0].named("hello")[0].data["instance"]
     assert other["instance"] == streams[1].named("hello")[0].data["instance"]
     assert [each["connected_clients"] for each in (figures, own, other)] == [3, 1, 2]
-    assert [each["events_sent"] for each in (figures, own, other)] == [3, 1, 2]
+    now = [each["events_sent"] for each in (figures, own, other)]
+    assert [sent - earlier for sent, earlier in zip(now, then, strict=True)] == [3, 1, 2]
     assert figures["last_event_time"] == max(own["last_event_time"], other["last_event_time"])
     assert {each["id"] for each in other["streams"]} == {id_of(streams[1]), id_of(streams[2])}
 

@@ -1,69 +1,20 @@
 """A server that dies at the worst moment: every write has one effect, and every subscriber gets every event once."""
 
 import asyncio
-import contextlib
 import signal
-from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from typing import Any
 
 import aiohttp
 import psutil
 import pytest
-from sqlalchemy import select
 
-from broadcaster.event import EventDraft
-from taskhub.publishing import EventPublisher
-from taskhub.storage.database import Database
-from taskhub.storage.migrate import migrate
-from taskhub.storage.schema import workspaces
-from taskhub.storage.writer import Writer
-from taskhub.tickets.inputs import NewTicket
-from taskhub.tickets.service import TicketService
-from tests.e2e.conftest import MakeHub
 from tests.e2e.harness.clients import Answer, Api, api
+from tests.e2e.harness.databases import check_sound
 from tests.e2e.harness.process import TaskHubProcess
 from tests.e2e.harness.streams import record
 from tests.e2e.harness.waiting import until
-from tests.servers import PostgresServer
-from tests.taskhub.whole import assert_whole
-from tests.taskhub.world import ALICE, rows
 
 KILLED = -signal.SIGKILL
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def hub(request: pytest.FixtureRequest, make_hub: MakeHub) -> TaskHubProcess:
-    """A server with an empty database of its own, of each kind in turn; not started yet."""
-    if request.param == "sqlite":
-        return make_hub()
-    postgres: PostgresServer = request.getfixturevalue("postgres")
-    return make_hub(environment={"TASKHUB_DATABASE_URL": postgres.create_database()})
-
-
-@contextlib.asynccontextmanager
-async def database_of(hub: TaskHubProcess, *, new: bool = False) -> AsyncIterator[Database]:
-    """The server's database, behind its back; `new`: there is none yet."""
-    url = hub.environment.get("TASKHUB_DATABASE_URL", f"sqlite:///{hub.data_dir / 'taskhub.db'}")
-    if new:
-        await asyncio.to_thread(migrate, url)
-    database = Database(url)
-    await database.open()
-    try:
-        yield database
-    finally:
-        await database.close()
-
-
-async def check(hub: TaskHubProcess) -> None:
-    async with database_of(hub) as database:
-        await assert_whole(database)
-
-
-async def start_with(hub: TaskHubProcess, **settings: str) -> None:
-    """Start the server, which has died or was never started, with these settings beside its own."""
-    hub.configure(**settings)
-    await hub.start()
 
 
 async def write(client: Api, key: str) -> Answer:
@@ -81,12 +32,17 @@ async def no_answer(client: Api, key: str) -> None:
 WRITING = ["after_ticket", "after_insert", "after_counter", "after_commit", "after_publish"]
 
 
-async def test_a_write_during_which_the_server_dies_has_one_effect_and_is_heard_once(hub: TaskHubProcess) -> None:
+async def test_a_write_during_which_the_server_dies_has_one_effect_and_is_heard_once(
+    idle_hub: TaskHubProcess,
+) -> None:
     """Each start has the failpoint of the next death: the write that is repeated passes it, the next one dies there."""
+    hub = idle_hub
     heard: list[dict[str, Any]] = []
     last_id, unanswered = "", "first"
     for point in [*WRITING, ""]:
-        await start_with(hub, failpoints=f"write.{point}=kill@2" if point else "")
+        hub.configure(failpoints=f"write.{point}=kill@2" if point else "")
+        await hub.start()
+        await check_sound(hub)
         resuming = {"Last-Event-ID": last_id} if last_id else {}
         async with api(hub.url) as client, record(hub.url, {"since": "earliest"}, headers=resuming) as stream:
             answer = await write(client, unanswered)
@@ -102,9 +58,9 @@ async def test_a_write_during_which_the_server_dies_has_one_effect_and_is_heard_
             last_id = stream.last_event_id or ""
         if point:
             assert await hub.wait_exit() == KILLED
-        await check(hub)
         unanswered = point
 
+    await check_sound(hub)
     async with api(hub.url) as client:
         log, tickets = await client.log(), await client.all_tickets()
     assert [event["id"] for event in heard] == [event["id"] for event in log]
@@ -113,9 +69,13 @@ async def test_a_write_during_which_the_server_dies_has_one_effect_and_is_heard_
     assert summaries == [f"Ticket {key}" for key in ["first", *WRITING]]
 
 
-async def test_an_answer_that_is_cut_off_after_the_commit_is_the_same_when_asked_again(hub: TaskHubProcess) -> None:
+async def test_an_answer_that_is_cut_off_after_the_commit_is_the_same_when_asked_again(
+    idle_hub: TaskHubProcess,
+) -> None:
     """The server is stopped with the answer in its hand, and its client leaves."""
-    await start_with(hub, failpoints="write.after_publish=pause@1")
+    hub = idle_hub
+    hub.configure(failpoints="write.after_publish=pause@1")
+    await hub.start()
     async with record(hub.url) as stream:
         await stream.wait_ready()
         async with api(hub.url) as client:
@@ -133,60 +93,4 @@ async def test_an_answer_that_is_cut_off_after_the_commit_is_the_same_when_asked
     assert cut_off.cancelled()
     assert (again.status, again.json["key"], again.json["version"], again.json["replayed"]) == (201, "TH-1", 1, True)
     assert once_more.json == again.json
-    await hub.stop()
-    await check(hub)
-
-
-async def test_retention_that_dies_between_moving_and_deleting_is_done_by_the_next_start(hub: TaskHubProcess) -> None:
-    async with database_of(hub, new=True) as database:
-        ids = await long_ago(database)
-    hub.configure(retention_min_events="20", failpoints="retention.chunk=kill@2")
-    hub.launch()
-    assert await hub.wait_exit() == KILLED
-    await check(hub)
-    assert await beginning(hub) == 501, "the first chunk is done, and nothing of the second"
-
-    (hub.data_dir / "server.json").unlink()  # with the port of the first start
-    await start_with(hub, failpoints="")
-    await until(lambda: begins_at(hub, 582), "the rest of retention")
-    async with api(hub.url) as client:
-        kept = await client.log()
-        gone = await client.request("GET", "/api/v1/events", params={"after": ids[0]})
-        ticket = await client.get("/api/v1/tickets/TH-1?include=history")
-    async with record(hub.url, headers={"Last-Event-ID": ids[-11]}) as stream:
-        await stream.wait_ready()
-        assert (stream.frames[0].data["resume"], stream.ids) == ("complete", ids[-10:])
-    async with record(hub.url, headers={"Last-Event-ID": ids[0]}) as stream:
-        reset = await stream.wait_frame("reset")
-        assert (reset.data["reason"], reset.data["position"]) == ("expired", ids[-1])
-    assert [event["id"] for event in kept] == ids[-20:]
-    assert (gone.status, gone.json["reason"]) == (410, "expired")
-    assert [entry["event_id"] for entry in ticket["history"]] == [ids[0]]
-    await hub.stop()
-    await check(hub)
-
-
-async def long_ago(database: Database) -> list[str]:
-    """A ticket and 600 events without one, written years ago; their ids."""
-    written: list[str] = []
-    writer = Writer(
-        database,
-        lambda workspace, events: written.extend(event.id for event in events),
-        clock=lambda: datetime(2020, 1, 1, tzinfo=UTC),
-    )
-    await TicketService(database, writer).create_ticket(ALICE, NewTicket(summary="Printer"))
-    draft = EventDraft("build.finished", "user:ci", "rest_api", b"{}")
-    for _ in range(2):
-        await EventPublisher(writer).publish(ALICE, [draft] * 300)
-    await writer.close()
-    return written
-
-
-async def beginning(hub: TaskHubProcess) -> int:
-    async with database_of(hub) as database:
-        (row,) = await rows(database, select(workspaces.c.oldest_seq))
-        return int(row.oldest_seq)
-
-
-async def begins_at(hub: TaskHubProcess, oldest: int) -> bool:
-    return await beginning(hub) == oldest
+    await check_sound(hub)

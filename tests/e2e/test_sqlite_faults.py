@@ -1,5 +1,6 @@
 """The embedded database is locked, full, gone or replaced: that is said, and all is well again when it is over."""
 
+import asyncio
 import contextlib
 import os
 import random
@@ -53,10 +54,12 @@ def moved_away(hub: TaskHubProcess) -> Iterator[None]:
     away.mkdir()
     for file in hub.data_dir.glob("taskhub.db*"):
         file.rename(away / file.name)
-    yield
-    for file in away.iterdir():
-        file.rename(hub.data_dir / file.name)
-    away.rmdir()
+    try:
+        yield
+    finally:
+        for file in away.iterdir():
+            file.rename(hub.data_dir / file.name)
+        away.rmdir()
 
 
 @contextlib.contextmanager
@@ -66,8 +69,10 @@ def replaced(hub: TaskHubProcess) -> Iterator[None]:
     kept = path.with_name("kept")
     path.rename(kept)
     shutil.copy(kept, path)
-    yield
-    kept.rename(path)
+    try:
+        yield
+    finally:
+        kept.rename(path)
 
 
 @contextlib.contextmanager
@@ -116,14 +121,16 @@ async def write(client: Api, key: str) -> Answer:
 
 async def check_refused(client: Api, key: str, detail: str) -> None:
     """A write says what is wrong and that it may be repeated, and so does readiness; the process lives."""
-    refused = await write(client, key)
+    async with mcp_http(client.base_url) as tools:
+        # At once: where the database is locked, each waits until its patience ends.
+        refused, error = await asyncio.gather(
+            write(client, key), call_failing(tools, "create_ticket", summary="Refused first", idempotency_key=key)
+        )
     assert (refused.status, refused.json["code"], refused.json["retryable"]) == (503, "storage_busy", True), refused
     assert detail in refused.json["detail"]
     ready = await client.request("GET", "/readyz")
     assert (ready.status, ready.json["status"]) == (503, "unavailable")
     assert (await client.request("GET", "/healthz")).status == 200
-    async with mcp_http(client.base_url) as tools:
-        error = await call_failing(tools, "create_ticket", summary="Refused first", idempotency_key=key)
     assert (error["code"], error["retryable"]) == ("storage_busy", True)
     assert detail in error["message"].lower()
 

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,12 @@ START_DEADLINE_S = 60.0
 DEADLINE_S = 30.0
 
 
-@pytest.fixture
-async def crew(make_hub: MakeHub, postgres: PostgresServer, redis: RedisServer) -> TaskHubProcess:
-    """A server of two workers."""
+@pytest.fixture(scope="module")
+def module_crew(
+    tmp_path_factory: pytest.TempPathFactory, hubs: list[TaskHubProcess], postgres: PostgresServer
+) -> Iterator[TaskHubProcess]:
+    redis = RedisServer()
+    redis.start()
     environment = {
         "TASKHUB_DATABASE_URL": postgres.create_database(),
         "TASKHUB_REDIS_URL": redis.url,
@@ -33,7 +36,26 @@ async def crew(make_hub: MakeHub, postgres: PostgresServer, redis: RedisServer) 
         # So rare that what is heard sooner came through Redis.
         "TASKHUB_POLL_INTERVAL_MS": "30000",
     }
-    return await make_hub(environment=environment).start(START_DEADLINE_S)
+    hub = TaskHubProcess(tmp_path_factory.mktemp("crew") / "taskhub", environment=environment, name="crew")
+    hubs.append(hub)
+    yield hub
+    hub.dispose()
+    hubs.remove(hub)
+    redis.kill()
+
+
+@pytest.fixture
+async def crew(module_crew: TaskHubProcess) -> TaskHubProcess:
+    """A server of two workers, which all tests here share."""
+    if not module_crew.running:
+        await module_crew.start(START_DEADLINE_S)
+
+    async def both_answer() -> bool:
+        figures: Any = await fresh(module_crew, "GET", "/events/debug")
+        return len(figures["instances"]) == 2 and not figures["partial"]
+
+    await until(both_answer, "answer of both workers", START_DEADLINE_S)
+    return module_crew
 
 
 @pytest.fixture
@@ -78,6 +100,12 @@ def workers_of(hub: TaskHubProcess) -> list[psutil.Process]:
     return [child for child in psutil.Process(hub.pid).children() if child.status() != psutil.STATUS_ZOMBIE]
 
 
+async def beginning(hub: TaskHubProcess) -> str:
+    """The position of the log where a test begins: after an event of its own."""
+    async with api(hub.url) as client:
+        return str((await client.publish({"type": "test.began"}))[0])
+
+
 async def fresh(hub: TaskHubProcess, method: str, path: str, **options: object) -> dict[str, object]:
     """A request on a connection of its own, so that any worker may take it."""
     async with api(hub.url) as client:
@@ -87,9 +115,38 @@ async def fresh(hub: TaskHubProcess, method: str, path: str, **options: object) 
         return found
 
 
+async def test_it_is_one_server_with_one_address_one_banner_and_one_view_of_all_workers(
+    crew: TaskHubProcess, stack: AsyncExitStack
+) -> None:
+    streams = await Streams(crew, stack).open_on(2)
+
+    async def all_answer() -> object:
+        debug: Any = await fresh(crew, "GET", "/events/debug")
+        return None if debug["partial"] else debug
+
+    debug = await until(all_answer, "answer of every worker", DEADLINE_S)
+    views = {each["instance"]: each["connected_clients"] for each in debug["instances"]}
+    assert views == {instance: len(found) for instance, found in streams.by_instance.items()}
+    assert debug["connected_clients"] == len(streams.all)
+    for stream in streams.all:  # whichever worker is asked to end it
+        await fresh(crew, "DELETE", f"/events/debug/streams/{stream.headers['taskhub-stream']}")
+        await stream.wait_end()
+    assert crew.log.count("is ready") == 1
+    assert json.loads((crew.data_dir / "server.json").read_text()) == {
+        "pid": crew.pid,
+        "url": crew.url,
+        "auth": "none",
+    }
+    assert len(server_file.read_all(crew.data_dir)) == 1
+    async with api(crew.url) as client:
+        # Its messages could reach the other worker.
+        assert (await client.request("GET", "/sse")).status == 404
+
+
 async def test_what_any_worker_writes_every_stream_hears_in_one_order(
     crew: TaskHubProcess, stack: AsyncExitStack
 ) -> None:
+    begin = await beginning(crew)
     streams = await Streams(crew, stack).open_on(2)
 
     async def write(writer: int) -> None:
@@ -99,7 +156,7 @@ async def test_what_any_worker_writes_every_stream_hears_in_one_order(
 
     await asyncio.gather(*map(write, range(6)))
     async with api(crew.url) as client:
-        log = [event["id"] for event in await client.log()]
+        log = [event["id"] for event in await client.log(begin)]
     for stream in streams.all:
         await stream.wait_id(log[-1], DEADLINE_S)
 
@@ -133,6 +190,7 @@ async def test_a_session_of_the_initialize_era_goes_on_whichever_worker_answers(
 async def test_a_killed_worker_is_replaced_and_its_clients_resume_without_gap_or_repeat(
     crew: TaskHubProcess, stack: AsyncExitStack
 ) -> None:
+    begin = await beginning(crew)
     streams = await Streams(crew, stack).open_on(2)
     before = workers_of(crew)
     async with api(crew.url) as client:
@@ -155,34 +213,18 @@ async def test_a_killed_worker_is_replaced_and_its_clients_resume_without_gap_or
         await stream.wait_id(str(last["event_id"]), DEADLINE_S)
 
     async with api(crew.url) as client:
-        log = [event["id"] for event in await client.log()]
+        log = [event["id"] for event in await client.log(begin)]
     assert len(log) == 1 + len(written) + 1
     assert [stream.ids + again.ids for stream, again in zip(lost, resumed, strict=True)] == [log] * len(lost)
     assert all(stream.ids == log for stream in streams.all if stream not in resumed)
     await until(lambda: len(workers_of(crew)) == 2, "two workers", DEADLINE_S)
     assert "ended unexpectedly" in crew.log
-    assert await crew.stop() == 0
-
-
-async def test_sigterm_says_goodbye_on_every_worker_and_leaves_nothing_behind(
-    crew: TaskHubProcess, stack: AsyncExitStack
-) -> None:
-    streams = await Streams(crew, stack).open_on(2)
-    workers = workers_of(crew)
-
-    assert await crew.stop() == 0
-
-    for stream in streams.all:
-        await stream.wait_end()
-        assert stream.named("goodbye")[0].data["reason"] == "shutdown"
-        assert stream.clean_end
-    assert not any(worker.is_running() for worker in workers)
-    assert server_file.read(crew.data_dir) is None
 
 
 async def test_sighup_replaces_every_worker_and_streams_miss_nothing(
     crew: TaskHubProcess, stack: AsyncExitStack
 ) -> None:
+    begin = await beginning(crew)
     streams = await Streams(crew, stack).open_on(2)
     before = {worker.pid for worker in workers_of(crew)}
     writing = asyncio.create_task(write_until_cancelled(crew))
@@ -193,7 +235,7 @@ async def test_sighup_replaces_every_worker_and_streams_miss_nothing(
     await asyncio.gather(writing, return_exceptions=True)
     last = await fresh(crew, "POST", "/api/v1/tickets", json={"summary": "After"})
     async with api(crew.url) as client:
-        log = [event["id"] for event in await client.log()]
+        log = [event["id"] for event in await client.log(begin)]
     for stream in streams.all:
         await stream.wait_end()
         assert stream.named("goodbye")[0].data["reconnect"]
@@ -211,32 +253,21 @@ async def write_until_cancelled(hub: TaskHubProcess) -> None:
         await fresh(hub, "POST", "/events", json={"type": "build.finished", "data": {"number": number}})
 
 
-async def test_it_is_one_server_with_one_address_one_banner_and_one_view_of_all_workers(
+async def test_sigterm_says_goodbye_on_every_worker_and_leaves_nothing_behind(
     crew: TaskHubProcess, stack: AsyncExitStack
 ) -> None:
+    """After all that the other tests have done to it."""
     streams = await Streams(crew, stack).open_on(2)
+    workers = workers_of(crew)
 
-    async def all_answer() -> object:
-        debug: Any = await fresh(crew, "GET", "/events/debug")
-        return None if debug["partial"] else debug
+    assert await crew.stop() == 0
 
-    debug = await until(all_answer, "answer of every worker", DEADLINE_S)
-    views = {each["instance"]: each["connected_clients"] for each in debug["instances"]}
-    assert views == {instance: len(found) for instance, found in streams.by_instance.items()}
-    assert debug["connected_clients"] == len(streams.all)
-    for stream in streams.all:  # whichever worker is asked to end it
-        await fresh(crew, "DELETE", f"/events/debug/streams/{stream.headers['taskhub-stream']}")
+    for stream in streams.all:
         await stream.wait_end()
-    assert crew.log.count("is ready") == 1
-    assert json.loads((crew.data_dir / "server.json").read_text()) == {
-        "pid": crew.pid,
-        "url": crew.url,
-        "auth": "none",
-    }
-    assert len(server_file.read_all(crew.data_dir)) == 1
-    async with api(crew.url) as client:
-        # Its messages could reach the other worker.
-        assert (await client.request("GET", "/sse")).status == 404
+        assert stream.named("goodbye")[0].data["reason"] == "shutdown"
+        assert stream.clean_end
+    assert not any(worker.is_running() for worker in workers)
+    assert server_file.read(crew.data_dir) is None
 
 
 async def test_a_database_that_is_away_ends_the_start_with_one_sentence(tmp_path: Path, make_hub: MakeHub) -> None:

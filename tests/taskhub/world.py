@@ -11,6 +11,8 @@ from sqlalchemy.util.concurrency import await_
 
 from broadcaster.event import Event, EventDraft
 from taskhub.auth.principal import ALL_SCOPES, Caller, Principal, Scope
+from taskhub.doctor.examination import examine
+from taskhub.doctor.findings import Problem
 from taskhub.storage.database import Database
 from taskhub.storage.event_log import SqlEventLog
 from taskhub.storage.names import slug
@@ -129,6 +131,11 @@ async def execute(database: Database, *statements: Executable) -> None:
 async def rows(database: Database, statement: Executable) -> Sequence[Row[Any]]:
     """What a statement finds."""
     return await database.read(lambda connection: connection.execute(statement).all())
+
+
+async def ills(database: Database) -> list[Problem]:
+    """What the doctor finds; nothing in a database that only the product has written, whatever happened to it."""
+    return (await database.read(examine)).problems
 
 
 async def until(condition: Callable[[], bool | Awaitable[bool]]) -> None:

@@ -35,10 +35,6 @@ class Cluster:
     def urls(self) -> list[str]:
         return [hub.url for hub in self.hubs.values()]
 
-    @property
-    def started(self) -> bool:
-        return bool(self.hubs)
-
     async def start(self) -> None:
         await asyncio.to_thread(self.postgres.start)
         await asyncio.to_thread(self.redis.start)

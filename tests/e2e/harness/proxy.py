@@ -44,7 +44,7 @@ class Proxy:
 
     def blackhole(self) -> None:
         """Accept connections and pass nothing on in either direction, until `heal`."""
-        self._loop.call_soon_threadsafe(self._flowing.clear)
+        self._wait(self._block())
 
     def delay(self, seconds: float) -> None:
         """Hold everything back for so long, in each direction, until `heal`."""
@@ -53,8 +53,7 @@ class Proxy:
     def heal(self) -> None:
         """Pass everything on again, at once."""
         self._delay_s = 0.0
-        self._loop.call_soon_threadsafe(self._flowing.set)
-        self._wait(self._listen())
+        self._wait(self._heal())
 
     def close(self) -> None:
         if self._loop.is_closed():
@@ -82,6 +81,13 @@ class Proxy:
             self._server.close()
             self._server = None
         await self._cut()
+
+    async def _block(self) -> None:
+        self._flowing.clear()
+
+    async def _heal(self) -> None:
+        self._flowing.set()
+        await self._listen()
 
     async def _ended(self) -> None:
         self._flowing.set()

@@ -22,7 +22,6 @@ from sqlalchemy import Connection, select
 
 from broadcaster.event import Event
 from taskhub.auth.principal import ALL_SCOPES, Caller, Principal
-from taskhub.doctor.examination import examine
 from taskhub.doctor.replay import TicketReplay
 from taskhub.storage.database import Database
 from taskhub.storage.schema import leases, ticket_relations, tickets
@@ -42,7 +41,7 @@ from taskhub.tickets.inputs import (
     TicketQuery,
     UndoBatch,
 )
-from tests.taskhub.world import World
+from tests.taskhub.world import World, ills
 
 T = TypeVar("T")
 Row = dict[str, Any]
@@ -117,7 +116,7 @@ class Work(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         async def close() -> None:
-            assert (await self.world.database.read(examine)).problems == []
+            assert await ills(self.world.database) == []
             await self.world.writer.close()
             await self.world.database.close()
 
