@@ -121,14 +121,15 @@ async def write(client: Api, key: str) -> Answer:
 
 async def check_refused(client: Api, key: str, detail: str) -> None:
     """A write says what is wrong and that it may be repeated, and so does readiness; the process lives."""
-    async with mcp_http(client.base_url) as tools:
-        # At once: where the database is locked, each waits until its patience ends.
-        refused, error = await asyncio.gather(
-            write(client, key), call_failing(tools, "create_ticket", summary="Refused first", idempotency_key=key)
-        )
+    refused = await write(client, key)
     assert (refused.status, refused.json["code"], refused.json["retryable"]) == (503, "storage_busy", True), refused
     assert detail in refused.json["detail"]
-    ready = await client.request("GET", "/readyz")
+    async with mcp_http(client.base_url) as tools:
+        # At once: where the database is locked, each waits until its patience ends.
+        ready, error = await asyncio.gather(
+            client.request("GET", "/readyz"),
+            call_failing(tools, "create_ticket", summary="Refused first", idempotency_key=key),
+        )
     assert (ready.status, ready.json["status"]) == (503, "unavailable")
     assert (await client.request("GET", "/healthz")).status == 200
     assert (error["code"], error["retryable"]) == ("storage_busy", True)
