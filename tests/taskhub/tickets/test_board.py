@@ -206,7 +206,8 @@ async def test_as_of_shows_what_was_seen_then(world: World, steps: list[tuple[st
         await world.add("users", "Bob")
     seen: list[tuple[str, Board, list[TicketDetail]]] = []
     made: list[str] = [(await world.create("first")).key]
-    for step, given_fields in steps:
+    looking = set(dice.sample(range(len(steps)), min(len(steps), 5)))
+    for number, (step, given_fields) in enumerate(steps):
         world.tick()
         fields = dict(given_fields)
         key = dice.choice(made)
@@ -234,10 +235,11 @@ async def test_as_of_shows_what_was_seen_then(world: World, steps: list[tuple[st
                 del fields["parent"]
             with suppress(LeaseHeld):
                 await world.update(key, **fields)
-        details = [await world.tickets.get_ticket(ALICE, key, include=["history", "comments"]) for key in made]
-        seen.append((world.now.isoformat(), await board(world, limit=100), details))
+        if number in looking:
+            details = [await world.tickets.get_ticket(ALICE, key, include=["history", "comments"]) for key in made]
+            seen.append((world.now.isoformat(), await board(world, limit=100), details))
 
-    for time, then, details in dice.sample(seen, min(len(seen), 5)):
+    for time, then, details in seen:
         assert await board(world, limit=100, as_of=then.position) == then
         assert await board(world, limit=100, as_of=time) == then
         for detail in details:
