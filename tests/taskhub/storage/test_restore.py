@@ -6,6 +6,7 @@ import errno
 import fcntl
 import gzip
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -33,8 +34,9 @@ from taskhub.tickets.errors import LeaseLost, StorageBusy
 from taskhub.tickets.inputs import NewClaim, NewComment, NewTicket
 from tests.servers import PostgresServer
 from tests.taskhub.storage.history import BOB, DRAFT, contents, live, without_names
+from tests.taskhub.storage.killed import killed_restore
 from tests.taskhub.storage.test_migrate import to_revision
-from tests.taskhub.world import ALICE, World, execute
+from tests.taskhub.world import ALICE, World, execute, ills
 
 MakeUrl = Callable[[str], str]
 
@@ -86,6 +88,7 @@ async def test_a_backup_of_either_database_goes_into_either(
     async with opened(url) as restored:
         restored.now = world.now
         after = await contents(restored.database)
+        assert await ills(restored.database) == []
         assert without_names(after) == without_names(before)
         assert (await restored.log.bounds("default")).epoch == done.workspaces["default"].epoch
         assert done.workspaces["default"].epoch != (await world.log.bounds("default")).epoch
@@ -211,22 +214,6 @@ async def test_who_comes_while_a_backup_is_being_restored_waits_or_is_refused(
         assert without_names(await contents(restored.database)) == without_names(await contents(world.database))
 
 
-KILLED = """
-import asyncio, os, signal, sys
-from pathlib import Path
-from taskhub.storage import restore, whole_files
-url, path, where = sys.argv[1:]
-kill = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-if where == "named":
-    whole_files.give_name = lambda successor, path, replace: kill(successor.replace(path))
-elif where == "sync_directory":
-    whole_files.sync_directory = kill
-else:
-    setattr(restore, where, kill)
-asyncio.run(restore.restore(url, Path(path), replace=True))
-"""
-
-
 @pytest.mark.parametrize("where", ["_load", "rebuild", "_renew", "_settle", "sync_directory", "named"])
 async def test_a_restore_that_is_killed_leaves_the_old_database_or_the_new_one(
     saved: Path, world: World, url: str, make_url: MakeUrl, where: str
@@ -241,12 +228,10 @@ async def test_a_restore_that_is_killed_leaves_the_old_database_or_the_new_one(
         old = without_names(await contents(other.database))
     new = without_names(await contents(world.database))
 
-    killed = await asyncio.to_thread(
-        subprocess.run, [sys.executable, "-c", KILLED, target, str(saved), where], check=False
-    )
+    assert await asyncio.to_thread(killed_restore, target, saved, where) == -signal.SIGKILL
 
-    assert killed.returncode == -9
     async with opened(target) as other:
+        assert await ills(other.database) == []
         assert without_names(await contents(other.database)) == (new if where == "named" else old)
         await other.create("goes on")
     await restore(target, saved, replace=True)
