@@ -32,8 +32,8 @@ def _restore(url: str, path: Path, where: str) -> None:
     asyncio.run(restore.restore(url, path, replace=True))
 
 
-def _named_and_killed(successor: Path, path: Path, **_: Any) -> None:
-    successor.replace(path)
+def _named_and_killed(unfinished: Path, path: Path, *, replace: bool) -> None:
+    unfinished.replace(path)
     _killed()
 
 

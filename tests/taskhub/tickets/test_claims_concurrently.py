@@ -20,7 +20,7 @@ from taskhub.tickets.sweeper import LeaseSweeper
 from tests.taskhub.world import ALICE, World, caller, rows, until
 
 PROCESSES, CLAIMERS = 4, 16
-MANY, SOME = 400, 50
+MANY, SOME = 1000, 50
 ROOT = Path(__file__).parents[3]
 
 Start = Callable[[str, int], Awaitable[Process]]
