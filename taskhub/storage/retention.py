@@ -8,11 +8,9 @@ they stay as long as their tickets, whose history, undo and past they are.
 
 import asyncio
 import logging
-import random
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from types import TracebackType
 from typing import Final, Self
 
 from sqlalchemy import Connection, Row, bindparam, delete, select, update
@@ -21,10 +19,10 @@ from broadcaster.log import LogBounds
 from taskhub.failpoints import OFF, Failpoints
 from taskhub.storage.database import Database
 from taskhub.storage.event_log import last_at
+from taskhub.storage.recurring import Recurring
 from taskhub.storage.schema import events, workspaces
 from taskhub.storage.times import Clock, to_text
 from taskhub.storage.transaction import database_time
-from taskhub.tickets.errors import StorageBusy
 
 CHUNK: Final = 500
 """Events that one transaction cuts off while everybody else who writes waits. In a log of a million events of 300 bytes
@@ -70,7 +68,7 @@ class Retention:
         return min(expired + 1, most)
 
 
-class RetentionKeeper:
+class RetentionKeeper(Recurring):
     """Cuts logs off where they should begin, every few minutes from `async with` to its end; the time is the
     database's, or that of `clock`.
 
@@ -89,29 +87,18 @@ class RetentionKeeper:
         pause_s: float = PAUSE_S,
         chunk: int = CHUNK,
     ) -> None:
+        super().__init__("cut of old events", self._keep, every_s=every_s, first_s=first_s)
         self._database = database
         self._retention = retention
         self._clock = clock
         self._failpoints = failpoints
-        self._every_s = every_s
-        self._first_s = first_s
         self._pause_s = pause_s
         self._chunk = chunk
-        self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         if self._retention.days:
-            self._task = asyncio.create_task(self._run(), name="retention")
+            await super().__aenter__()
         return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """A chunk under way is the database's, and completes there."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-            self._task = None
 
     async def keep(self) -> int:
         """Cut off all that is due; how many events were, those of tickets included. Raises StorageBusy."""
@@ -122,19 +109,9 @@ class RetentionKeeper:
                 await asyncio.sleep(self._pause_s)
         return total
 
-    async def _run(self) -> None:
-        wait_s = self._first_s
-        while True:
-            # Processes that were started together do not all look at the same moment.
-            await asyncio.sleep(wait_s * random.uniform(0.5, 1.5))  # noqa: S311  # no secret
-            wait_s = self._every_s
-            try:
-                if cut := await self.keep():
-                    _log.info("%s events have expired", cut)
-            except StorageBusy as error:
-                _log.debug("events that have expired stay until the next look: %s", error)
-            except Exception:  # the next look may fare better
-                _log.exception("events that have expired could not be deleted")
+    async def _keep(self) -> None:
+        if cut := await self.keep():
+            _log.info("%s events have expired", cut)
 
     def _due(self, connection: Connection) -> dict[str, int]:
         """Where the logs should begin that begin earlier. Found before anybody is locked out: it takes some reading."""

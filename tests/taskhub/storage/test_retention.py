@@ -439,9 +439,9 @@ async def test_it_goes_on_whatever_happens_to_it(
         await until(lambda: begins_at(world, 5))
 
     assert [record.message for record in caplog.records if record.levelname == "ERROR"] == [
-        "events that have expired could not be deleted"
+        "the cut of old events has failed"
     ]
-    assert not [task for task in asyncio.all_tasks() if task.get_name() == "retention"]
+    assert not [task for task in asyncio.all_tasks() if task.get_name() == "cut of old events"]
 
 
 @asynccontextmanager

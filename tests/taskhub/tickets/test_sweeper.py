@@ -42,7 +42,7 @@ async def test_the_sweep_goes_on_whatever_happens_to_it(caplog: pytest.LogCaptur
         await until(lambda: calls >= 4)
 
     assert [record.message for record in caplog.records if record.levelname == "ERROR"] == [
-        "leases that have run out could not be ended"
+        "the sweep of leases has failed"
     ]
     assert sweeps() == []
 
