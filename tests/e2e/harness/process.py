@@ -15,6 +15,7 @@ from typing import Final
 import psutil
 
 from tests.e2e.harness.waiting import DEADLINE_S, until
+from tests.forked import ForkedProcess
 
 ROOT: Final = Path(__file__).resolve().parents[3]
 
@@ -30,9 +31,10 @@ def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 class TaskHubProcess:
-    """`python -m taskhub serve` with a data directory of its own.
+    """`taskhub serve` with a data directory of its own.
 
     The first start takes a free port, later ones the same. Everything printed goes to `log`, shown when a test fails.
+    The server is forked from a process that has imported it, unless it reloads or the `checkout` is another one.
     `command` starts the server in another way; the port is read from the data directory then too.
     """
 
@@ -50,7 +52,8 @@ class TaskHubProcess:
         self.data_dir = data_dir
         self.checkout = checkout
         self.port = 0
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | ForkedProcess | None = None
+        self._forked = not command and not reload and checkout == ROOT
         self._command = command
         self._arguments = ("--reload" if reload else "--no-reload", *arguments)
         self._environment = clean_environment({"TASKHUB_DATA_DIR": str(data_dir), **(environment or {})})
@@ -92,9 +95,15 @@ class TaskHubProcess:
         """Start the process without waiting for it."""
         assert not self.running, "already running"
         self.data_dir.mkdir(parents=True, exist_ok=True)
+        arguments = ["serve", "--port", str(self.port), *self._arguments]
+        if self._forked:
+            self.process = ForkedProcess(
+                arguments, environment=self._environment, cwd=self.checkout, output=self._log_path
+            )
+            return
         with self._log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                self._command or [sys.executable, "-m", "taskhub", "serve", "--port", str(self.port), *self._arguments],
+                self._command or [sys.executable, "-m", "taskhub", *arguments],
                 cwd=self.checkout,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,

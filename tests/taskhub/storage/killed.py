@@ -1,22 +1,19 @@
 """A restore whose process is killed at a chosen place."""
 
 import asyncio
-import multiprocessing
 import os
 import signal
 from pathlib import Path
 from typing import Any
 
 from taskhub.storage import restore, whole_files
+from tests.forked import forks
 
 
 def killed_restore(url: str, path: Path, where: str) -> int | None:
     """Restore in another process, which is killed when it comes to the function `where` (`named`: once the new file
     has its name); its exit status."""
-    # Processes are forked from one that has imported all of it, once for all tests.
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload([__name__])
-    process = processes.Process(target=_restore, args=(url, path, where))
+    process = forks().Process(target=_restore, args=(url, path, where))
     process.start()
     process.join()
     status = process.exitcode
