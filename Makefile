@@ -8,26 +8,33 @@ CODE := taskhub broadcaster routes tests
 # More processes than cores: tests wait for servers more than they work.
 JOBS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2) + 1)
 
-.PHONY: install help run test bench lint format lock clean
+.PHONY: install develop help run test bench lint format lock clean
 
 install: .venv/.installed
+develop: .venv/.developing
 
 help:
 	@echo "make run      a development server with example tickets   ARGS=\"--port 9000\""
 	@echo "make test     every test                                  ARGS=\"-k replay\""
 	@echo "make bench    fan-out beside its peers and the targets    ARGS=\"--only light,sat --reps 1\""
 	@echo "make lint     style, types and imports; make format mends the style"
-	@echo "make install  only .venv, where taskhub is .venv/bin/taskhub"
+	@echo "make install  only .venv, where taskhub is .venv/bin/taskhub; make develop adds the tools of the others"
 	@echo "make lock     the lock files again                        UPGRADE=--upgrade"
 	@echo "make clean    .venv and caches away"
 
 # The locked environment, checked hash by hash, and this checkout in it (editable; its build backend is locked too).
-.venv/.installed: requirements-dev.lock pyproject.toml
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+.venv/.installed: requirements.lock requirements-build.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "TaskHub needs Python 3.11 or newer, and none was found; name one: make PYTHON=/path/to/python3"; exit 1; }
 	@test -x $(BIN)/python || echo "installing into .venv; the first time, that takes a minute"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(PIP_INSTALL) --require-hashes -r requirements.lock -r requirements-build.lock
+	$(PIP_INSTALL) --no-deps --no-build-isolation -e .
+	@touch $@
+
+# What only those who change TaskHub need is ten times as much.
+.venv/.developing: .venv/.installed requirements-dev.lock
+	$(PIP_INSTALL) --require-hashes -r requirements-dev.lock
 	@touch $@
 
 # A development server with example tickets on the embedded database. ARGS="--port 9000" adds arguments.
@@ -36,29 +43,31 @@ run: install
 
 # Everything, the files of tests in so many processes; JOBS=0 uses this one alone, as a debugger wants it.
 # ARGS="-k replay" narrows it. What is missing and cannot be installed is named, and its tests are skipped.
-test: install
+# Bytecode is kept, whatever the shell says: each of the many processes would compile everything again.
+test: export PYTHONDONTWRITEBYTECODE =
+test: develop
 	$(BIN)/python -m tests.provision
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -rs -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # The benchmarks. ARGS="--list" names them; peers that are not installed are named and left out.
-bench: install
+bench: develop
 	@exec $(BIN)/python -m tests.benchmarks $(ARGS)
 
-lint: install
+lint: develop
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict $(CODE)
 	$(BIN)/lint-imports
 
-format: install
+format: develop
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 # Writes the lock files again; UPGRADE=--upgrade takes the newest versions that pyproject.toml allows.
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-header $(UPGRADE)
-lock: install
+lock: develop
 	$(LOCK) pyproject.toml -o requirements.lock
 	$(LOCK) pyproject.toml --constraint requirements.lock --group dev --group test -o requirements-dev.lock
 	$(LOCK) --constraint requirements-dev.lock --group build -o requirements-build.lock
