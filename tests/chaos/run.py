@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import random
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -15,7 +14,7 @@ from tests.chaos.writers import BUILDS, LABELS, PRIORITIES, STATUSES, SUBJECTS, 
 from tests.e2e.harness.cluster import Cluster
 from tests.e2e.harness.exactness import read_log
 from tests.e2e.harness.followers import Follower, all_have, following
-from tests.e2e.harness.process import run_command
+from tests.e2e.harness.process import run_taskhub
 
 _CONVERGED_IN_S: Final = 120.0
 
@@ -144,4 +143,4 @@ async def _suffer(ordeal: Ordeal, faults: Sequence[Fault], say: Callable[[str], 
 async def _doctor(cluster: Cluster) -> None:
     """The product's own look at its database: the log, and that the tickets are what it says."""
     environment = {"TASKHUB_DATABASE_URL": cluster.database_url}
-    await run_command(sys.executable, "-m", "taskhub", "doctor", environment=environment)
+    await run_taskhub("doctor", environment=environment)

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 
 from tests.e2e.conftest import MakeHub
 from tests.e2e.harness.clients import api
-from tests.e2e.harness.process import TaskHubProcess, run_command
+from tests.e2e.harness.process import TaskHubProcess, run_taskhub
 from tests.e2e.harness.streams import record
 from tests.e2e.harness.waiting import until
 from tests.servers import PostgresServer
@@ -54,7 +53,7 @@ async def writing(base_url: str) -> AsyncIterator[list[str]]:
 
 async def taskhub(server: TaskHubProcess, *arguments: str, status: int = 0) -> str:
     """What a command on the server's database prints."""
-    return await run_command(sys.executable, "-m", "taskhub", *arguments, environment=server.environment, status=status)
+    return await run_taskhub(*arguments, environment=server.environment, status=status)
 
 
 async def test_a_backup_made_under_load_brings_everybody_back_to_that_moment(

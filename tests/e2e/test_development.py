@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from tests.e2e.conftest import MakeHub
 from tests.e2e.harness.browser import LISTEN, browser_page, other_origin
 from tests.e2e.harness.checkout import copy_of_the_code
 from tests.e2e.harness.clients import Api, api, call, inspect, mcp_sse
-from tests.e2e.harness.process import ROOT, TaskHubProcess, run_command
+from tests.e2e.harness.process import ROOT, TaskHubProcess, run_taskhub
 from tests.e2e.harness.streams import record
 from tests.e2e.harness.waiting import until
 
@@ -103,7 +102,7 @@ async def test_what_mcp_config_prints_works_in_a_client_started_in_another_direc
     (elsewhere / "taskhub.py").write_text("raise SystemExit('not this one')\n")
     (elsewhere / "routes.py").write_text("raise SystemExit('not this one')\n")
     data = {"TASKHUB_DATA_DIR": str(hub.data_dir)}
-    printed = await run_command(sys.executable, "-m", "taskhub", "mcp-config", environment=data, cwd=ROOT)
+    printed = await run_taskhub("mcp-config", environment=data)
     configurations = printed_configurations(printed)
     kinds = [next(iter(c["mcpServers"].values()))["type"] for c in configurations]
     assert kinds == ["http", "sse", "stdio"], printed

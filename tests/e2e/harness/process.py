@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -205,3 +206,25 @@ async def run_command(
             f"{' '.join(arguments)} exited with {process.returncode}\n{output.decode()}\n{errors.decode()}"
         )
     return output.decode()
+
+
+async def run_taskhub(
+    *arguments: str, environment: Mapping[str, str] | None = None, deadline_s: float = 2 * DEADLINE_S, status: int = 0
+) -> str:
+    """As `run_command`, for a command of `taskhub`, forked as servers are."""
+    with tempfile.TemporaryDirectory() as directory:
+        output, errors = Path(directory) / "output", Path(directory) / "errors"
+        process = ForkedProcess(
+            arguments, environment=clean_environment(environment), cwd=ROOT, output=output, errors=errors
+        )
+        try:
+            await until(lambda: process.poll() is not None, f"end of taskhub {' '.join(arguments)}", deadline_s)
+        finally:
+            process.send_signal(signal.SIGKILL)  # unless it has ended
+            process.wait(DEADLINE_S)
+        if process.returncode != status:
+            raise AssertionError(
+                f"taskhub {' '.join(arguments)} exited with {process.returncode}\n"
+                f"{output.read_text()}\n{errors.read_text()}"
+            )
+        return output.read_text()
