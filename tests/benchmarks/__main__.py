@@ -31,9 +31,11 @@ from tests.benchmarks.relay import RELAY
 from tests.benchmarks.scenario import Column, Outcome, Scenario
 from tests.benchmarks.targets import judged
 from tests.benchmarks.tickets import HUNDRED_THOUSAND, TOOLS
+from tests.benchmarks.tools import CALLS, LISTENING
 
 SCENARIOS: Final[Sequence[Scenario]] = (
-    *FANOUT, FILTERS, SLOW, HALF, BUSY, COMMIT, RELAY, BURST, STORM, SOAK, TOOLS, HUNDRED_THOUSAND,
+    *FANOUT, FILTERS, SLOW, HALF, BUSY, COMMIT, RELAY, BURST, STORM, SOAK, TOOLS, CALLS, LISTENING,
+    HUNDRED_THOUSAND,
 )  # fmt: skip
 
 EXACT: Final = "In every run, every subscriber got every event once and in order."

@@ -209,10 +209,12 @@ def flood(server: Server, request: Callable[[int], bytes]) -> Flood:
 
 
 def whole(received: bytes) -> bool:
-    """Whether an answer, which has a Content-Length, has come to its end."""
+    """Whether an answer, which has a Content-Length or comes in chunks, has come to its end."""
     head, found, body = received.partition(b"\r\n\r\n")
     if not found:
         return False
+    if b"transfer-encoding: chunked" in head.lower():
+        return body.endswith(b"0\r\n\r\n")
     lengths = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
     if not lengths:
         raise RunFailed(f"an answer without a length: {head[:300]!r}")
