@@ -82,9 +82,9 @@ class McpHost:
         self._security = TransportSecuritySettings()
         self._allow(allowed_hosts, allowed_origins)
         self.subscriptions = None if watch is None else Subscriptions(watch, Resources(tickets), self._age)
-        self._server = build_server(tickets, self.registry, version=version, subscriptions=self.subscriptions)
+        self.server = build_server(tickets, self.registry, version=version, subscriptions=self.subscriptions)
         self._sessions = HttpSessions(
-            self._server, secret=secret, security=self._security, on_stream=self._stream_opened
+            self.server, secret=secret, security=self._security, on_stream=self._stream_opened
         )
         self._sse = SseServerTransport(MESSAGE_PATH, security_settings=self._security)
         self._streams: set[Exchange] = set()
@@ -191,8 +191,8 @@ class McpHost:
             scope["user"] = _user(caller.principal)
             try:
                 async with self._sse.connect_sse(scope, receive, send) as (reading, writing):
-                    options = self._server.create_initialization_options()
-                    await self._server.run(CountedReader(reading, calls), CountedWriter(writing, calls), options)
+                    options = self.server.create_initialization_options()
+                    await self.server.run(CountedReader(reading, calls), CountedWriter(writing, calls), options)
             except ValueError:
                 if not exchange.started:  # else the SDK has answered that it refuses, and raises this besides
                     raise
