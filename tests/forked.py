@@ -112,4 +112,3 @@ def _taskhub(
 def _print_to(descriptor: int, path: Path) -> None:
     with path.open("ab") as file:
         os.dup2(file.fileno(), descriptor)
-

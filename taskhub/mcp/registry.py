@@ -132,7 +132,7 @@ def _listed(tool: Tool[Any]) -> ListedTool:
         name=tool.name,
         title=tool.title,
         description=tool.description,
-        input_schema=arguments_schema(tool.arguments, nullable=tool.nullable),
+        input_schema=dict(arguments_schema(tool.arguments, nullable=tool.nullable)),
         output_schema=dict(tool.output),
         annotations=ToolAnnotations(
             read_only_hint=tool.read_only,
