@@ -25,7 +25,7 @@ from taskhub.doctor.replay import TicketReplay
 from taskhub.storage.schema import attachments, comments, events, ticket_relations, tickets
 from taskhub.tickets.keys import key_of, number_of
 from taskhub.tickets.reads import seen_from
-from taskhub.tickets.record import TicketRecord, record_of, select_records
+from taskhub.tickets.record import RECORDS, TicketRecord, record_of
 from taskhub.tickets.reference import References
 from taskhub.tickets.unit import IS_BLOCKED
 
@@ -46,7 +46,7 @@ _PAGE: Final = (
 _T: Final = tickets.c
 _OF_WORKSPACE: Final = _T.workspace_id == bindparam("workspace")
 _NUMBERS: Final[BindParameter[Any]] = bindparam("numbers", expanding=True)
-_RECORDS: Final = select_records().where(_OF_WORKSPACE, _T.no.in_(_NUMBERS))
+_RECORDS: Final = RECORDS.where(_OF_WORKSPACE, _T.no.in_(_NUMBERS))
 _C: Final = comments.c
 _COMMENTS: Final = select(_C.ticket_no, _C.seq, _C.body, _C.edited_at).where(
     _C.workspace_id == bindparam("workspace"), _C.ticket_no.in_(_NUMBERS)

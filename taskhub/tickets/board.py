@@ -13,7 +13,7 @@ from taskhub.tickets.model import Board, BoardColumn, Phase, Ref, TicketState
 from taskhub.tickets.past import Past, chunks
 from taskhub.tickets.queries import ResolvedQuery, conditions_of, matches
 from taskhub.tickets.reads import Reading
-from taskhub.tickets.record import record_of, select_compact
+from taskhub.tickets.record import COMPACT_RECORDS, record_of
 from taskhub.tickets.views import compact
 
 _T: Final = tickets.c
@@ -87,7 +87,7 @@ class _Reader:
         return found
 
     def _by_age(self, status_id: str) -> Iterator[tuple[int, TicketState]]:
-        statement = select_compact().where(*self._conditions, _T.status_id == status_id).order_by(*_NEWEST_FIRST)
+        statement = COMPACT_RECORDS.where(*self._conditions, _T.status_id == status_id).order_by(*_NEWEST_FIRST)
         page_size, after = self._limit, None
         while True:
             page = statement if after is None else statement.where(tuple_(_T.updated_at, _T.no) < after)

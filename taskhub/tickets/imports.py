@@ -8,7 +8,7 @@ from functools import partial
 from itertools import islice
 from typing import Final, Literal, Protocol, TypeVar
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from taskhub.storage.group import MAX_COMMANDS
 from taskhub.storage.schema import tickets
@@ -30,6 +30,15 @@ MAX_STRICT: Final = 500
 _PAGE: Final = 4 * MAX_COMMANDS
 
 _T: Final = tickets.c
+_KNOWN_AS: Final = (
+    select(_T.no)
+    .where(
+        _T.workspace_id == bindparam("workspace"),
+        _T.external_ticket_id == bindparam("external"),
+        _T.deleted_at.is_(None),
+    )
+    .limit(2)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,16 +105,8 @@ def _key(unit: TicketUnit, row: ImportRow) -> str | None:
     a key in a file from elsewhere is another ticket's here."""
     if row.external_ticket_id is None:
         return row.key
-    statement = (
-        select(_T.no)
-        .where(
-            _T.workspace_id == unit.transaction.workspace,
-            _T.external_ticket_id == row.external_ticket_id,
-            _T.deleted_at.is_(None),
-        )
-        .limit(2)
-    )
-    found = [key_of(unit.prefix, no) for no in unit.transaction.connection.execute(statement).scalars()]
+    known_as = {"workspace": unit.transaction.workspace, "external": row.external_ticket_id}
+    found = [key_of(unit.prefix, no) for no in unit.transaction.connection.execute(_KNOWN_AS, known_as).scalars()]
     if len(found) > 1:
         raise InvalidInput([InputProblem("/external_ticket_id", f"several tickets have it: {', '.join(found)} …")])
     return found[0] if found else None

@@ -18,7 +18,7 @@ from taskhub.tickets.errors import InputProblem, InvalidInput
 from taskhub.tickets.fields import PRIORITIES
 from taskhub.tickets.inputs import TicketQuery
 from taskhub.tickets.model import ReferenceKind, TicketState
-from taskhub.tickets.record import TicketRecord, select_compact
+from taskhub.tickets.record import COMPACT_RECORDS, TicketRecord
 from taskhub.tickets.reference import CLOSED_PHASES, References, UnknownReference
 from taskhub.tickets.search import Search, parse_search
 from taskhub.tickets.text import unstorable
@@ -133,7 +133,7 @@ def list_rows(
     found: list[Row[*tuple[Any, ...]]] = []
     for part in _parts(query, cursor):
         missing = limit + 1 - len(found)
-        found += connection.execute(select_compact().where(*conditions, *part).order_by(*order).limit(missing))
+        found += connection.execute(COMPACT_RECORDS.where(*conditions, *part).order_by(*order).limit(missing))
         if len(found) > limit:
             break
     return found

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, Final, Literal
 
 import orjson
-from sqlalchemy import Connection, Row, Select, and_, or_, select
+from sqlalchemy import BindParameter, Connection, Row, Select, and_, bindparam, or_, select
 
 from broadcaster.filters import Filter
 from taskhub.auth.principal import Principal
@@ -31,11 +31,49 @@ from taskhub.tickets.model import (
 from taskhub.tickets.narrowing import narrowing
 from taskhub.tickets.past import Past, seq_of
 from taskhub.tickets.queries import conditions_of, cursor_after, list_rows, resolve
-from taskhub.tickets.record import TicketRecord, record_of, select_compact, select_records
+from taskhub.tickets.record import COMPACT_RECORDS, RECORDS, TicketRecord, record_of
 from taskhub.tickets.reference import ReferenceCache
 from taskhub.tickets.views import compact, filterable, full, lease_state
 
 _SNAPSHOT_CHUNK: Final = 250
+_ANY_SEQ: Final = 2**63 - 1
+
+# Made once, with parameters: making a statement takes longer than most of these take to run.
+_WORKSPACE: Final[BindParameter[Any]] = bindparam("workspace")
+_NO: Final[BindParameter[Any]] = bindparam("no")
+_RECORD: Final = RECORDS.where(tickets.c.workspace_id == _WORKSPACE, tickets.c.no == _NO)
+EVENTS_OF_TICKET: Final = select(events).where(
+    events.c.workspace_id == _WORKSPACE, events.c.subject == bindparam("key"), events.c.type.startswith("ticket.")
+)
+"""The events about a ticket. Published events may carry its key as their subject; they are not its history."""
+_HISTORY: Final = (
+    EVENTS_OF_TICKET.where(events.c.seq <= bindparam("up_to")).order_by(events.c.seq.desc()).limit(bindparam("most"))
+)
+_COMMENTS: Final = (
+    select(comments)
+    .where(comments.c.workspace_id == _WORKSPACE, comments.c.ticket_no == _NO, comments.c.seq <= bindparam("up_to"))
+    .order_by(comments.c.seq.desc())
+    .limit(bindparam("most"))
+)
+_R: Final = ticket_relations.c
+_RELATIONS: Final = (
+    select(_R.from_no, _R.kind, tickets.c.no, tickets.c.summary, tickets.c.status_id)
+    .join_from(
+        ticket_relations,
+        tickets,
+        and_(
+            tickets.c.workspace_id == _R.workspace_id,
+            or_(and_(_R.from_no == _NO, tickets.c.no == _R.to_no), and_(_R.to_no == _NO, tickets.c.no == _R.from_no)),
+        ),
+    )
+    .where(_R.workspace_id == _WORKSPACE, or_(_R.from_no == _NO, _R.to_no == _NO), tickets.c.deleted_at.is_(None))
+    .order_by(_R.kind, tickets.c.no)
+)
+_ATTACHMENTS: Final = (
+    select(attachments)
+    .where(attachments.c.workspace_id == _WORKSPACE, attachments.c.ticket_no == _NO)
+    .order_by(attachments.c.no)
+)
 
 
 class Reading:
@@ -61,7 +99,7 @@ class Reading:
         """The next tickets by number that match, whole. Raises InvalidInput."""
         resolved = resolve(query, self.references, principal, self.state.key_prefix)
         conditions = conditions_of(self.connection, self.workspace, resolved, self.references)
-        statement = select_records().where(*conditions, tickets.c.no > no).order_by(tickets.c.no).limit(limit)
+        statement = RECORDS.where(*conditions, tickets.c.no > no).order_by(tickets.c.no).limit(limit)
         rows = self.connection.execute(statement)
         return [full(record_of(row), self.references, self.state.key_prefix) for row in rows]
 
@@ -107,7 +145,7 @@ class Reading:
         last = 0
         while True:
             statement = (
-                select_compact()
+                COMPACT_RECORDS
                 .where(
                     tickets.c.workspace_id == self.workspace,
                     tickets.c.deleted_at.is_(None),
@@ -117,7 +155,7 @@ class Reading:
                 .order_by(tickets.c.no)
                 .limit(_SNAPSHOT_CHUNK)
             )
-            rows = (self.connection.execute(statement)).all()
+            rows = self.connection.execute(statement).all()
             states = [self._compact(record_of(row)) for row in rows]
             found += [state for state in states if matches.matches_ticket(state.key, filterable(state))]
             if len(rows) < _SNAPSHOT_CHUNK:
@@ -127,19 +165,13 @@ class Reading:
     def _compact(self, record: TicketRecord) -> TicketState:
         return compact(record, self.references, self.state.key_prefix)
 
-    def _rows(self, statement: Select[*tuple[Any, ...]]) -> Sequence[Any]:
-        return (self.connection.execute(statement)).all()
+    def _rows(self, statement: Select[*tuple[Any, ...]], **parameters: Any) -> Sequence[Any]:
+        return self.connection.execute(statement, {"workspace": self.workspace, **parameters}).all()
 
-    def _history(self, no: int, limit: int, up_to: int | None = None) -> list[HistoryEntry]:
-        statement = (
-            events_of_ticket(self.workspace, key_of(self.state.key_prefix, no))
-            .order_by(events.c.seq.desc())
-            .limit(max(1, min(limit, MAX_HISTORY)))
-        )
-        if up_to is not None:
-            statement = statement.where(events.c.seq <= up_to)
+    def _history(self, no: int, limit: int, up_to: int = _ANY_SEQ) -> list[HistoryEntry]:
+        key, most = key_of(self.state.key_prefix, no), max(1, min(limit, MAX_HISTORY))
         entries = []
-        for row in self._rows(statement):
+        for row in self._rows(_HISTORY, key=key, up_to=up_to, most=most):
             data = orjson.loads(row.data)
             entries.append(
                 HistoryEntry(
@@ -154,29 +186,13 @@ class Reading:
         TicketGone."""
         no = number_of(self.state.key_prefix, key)
         record = existing(None if no is None else read_record(self.connection, self.workspace, no), key)
-        return self._comments(record.no, None if before is None else before - 1, limit)
+        return self._comments(record.no, _ANY_SEQ if before is None else before - 1, limit)
 
-    def _comments(self, no: int, up_to: int | None = None, limit: int = MAX_COMMENTS) -> list[Comment]:
-        c = comments.c
-        statement = select(comments).where(c.workspace_id == self.workspace, c.ticket_no == no)
-        if up_to is not None:
-            statement = statement.where(c.seq <= up_to)
-        return [comment_of_row(row) for row in reversed(self._rows(statement.order_by(c.seq.desc()).limit(limit)))]
+    def _comments(self, no: int, up_to: int = _ANY_SEQ, limit: int = MAX_COMMENTS) -> list[Comment]:
+        rows = self._rows(_COMMENTS, no=no, up_to=up_to, most=limit)
+        return [comment_of_row(row) for row in reversed(rows)]
 
     def _relations(self, no: int) -> list[Relation]:
-        r = ticket_relations.c
-        other = and_(
-            tickets.c.workspace_id == r.workspace_id,
-            or_(and_(r.from_no == no, tickets.c.no == r.to_no), and_(r.to_no == no, tickets.c.no == r.from_no)),
-        )
-        statement = (
-            select(r.from_no, r.kind, tickets.c.no, tickets.c.summary, tickets.c.status_id)
-            .join_from(ticket_relations, tickets, other)
-            .where(
-                r.workspace_id == self.workspace, or_(r.from_no == no, r.to_no == no), tickets.c.deleted_at.is_(None)
-            )
-            .order_by(r.kind, tickets.c.no)
-        )
         return [
             Relation(
                 seen_from(row.kind, outgoing=row.from_no == no),
@@ -184,24 +200,15 @@ class Reading:
                 row.summary,
                 self.references.phase(row.status_id),
             )
-            for row in self._rows(statement)
+            for row in self._rows(_RELATIONS, no=no)
         ]
 
     def _attachments(self, no: int) -> list[Attachment]:
-        a = attachments.c
-        statement = select(attachments).where(a.workspace_id == self.workspace, a.ticket_no == no).order_by(a.no)
-        return [Attachment(str(r.no), r.file_name, r.url, r.created_at) for r in self._rows(statement)]
-
-
-def events_of_ticket(workspace: str, key: str) -> Select[*tuple[Any, ...]]:
-    """The events about a ticket. Published events may carry its key as their subject; they are not its history."""
-    return select(events).where(
-        events.c.workspace_id == workspace, events.c.subject == key, events.c.type.startswith("ticket.")
-    )
+        return [Attachment(str(r.no), r.file_name, r.url, r.created_at) for r in self._rows(_ATTACHMENTS, no=no)]
 
 
 def read_record(connection: Connection, workspace: str, no: int) -> TicketRecord | None:
-    row = (connection.execute(select_records().where(tickets.c.workspace_id == workspace, tickets.c.no == no))).first()
+    row = connection.execute(_RECORD, {"workspace": workspace, "no": no}).first()
     return None if row is None else record_of(row)
 
 

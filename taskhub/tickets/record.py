@@ -86,6 +86,8 @@ class TicketRecord:
 
 
 _COLUMNS: Final = tuple(f.name for f in fields(TicketRecord) if f.name not in ("labels", "lease"))
+_PRIORITY_AT: Final = _COLUMNS.index("priority")
+_LABELS_AT: Final = len(_COLUMNS)
 _LONG: Final = ("description", "remarks", "response_details")
 _LEASE: Final = tuple(f.name for f in fields(LeaseRecord))
 _LEASE_COLUMNS: Final = tuple(leases.c[name].label(f"lease_{name}") for name in _LEASE)
@@ -116,24 +118,23 @@ _DELETE_LABELS: Final = delete(ticket_labels).where(
 )
 
 
-def select_records() -> Select[*tuple[Any, ...]]:
-    """A select of whole tickets, to be narrowed; `record_of` reads its rows."""
-    return select(*(tickets.c[name] for name in _COLUMNS), _LABELS, *_LEASE_COLUMNS).select_from(_WITH_LEASE)
-
-
-def select_compact() -> Select[*tuple[Any, ...]]:
-    """The same for what is only shown in rows: the long texts, up to 192 KiB of a ticket, are null in its records."""
-    columns = (null().label(name) if name in _LONG else tickets.c[name] for name in _COLUMNS)
-    return select(*columns, _LABELS, *_LEASE_COLUMNS).select_from(_WITH_LEASE)
+RECORDS: Final[Select[*tuple[Any, ...]]] = select(
+    *(tickets.c[name] for name in _COLUMNS), _LABELS, *_LEASE_COLUMNS
+).select_from(_WITH_LEASE)
+"""A select of whole tickets, to be narrowed; `record_of` reads its rows."""
+COMPACT_RECORDS: Final[Select[*tuple[Any, ...]]] = select(
+    *(null().label(name) if name in _LONG else tickets.c[name] for name in _COLUMNS), _LABELS, *_LEASE_COLUMNS
+).select_from(_WITH_LEASE)
+"""The same for what is only shown in rows: the long texts, up to 192 KiB of a ticket, are null in its records."""
 
 
 def record_of(row: Row[*tuple[Any, ...]]) -> TicketRecord:
-    values = dict(row._mapping)
-    values["priority"] = PRIORITIES[values["priority"]]
-    values["labels"] = tuple(sorted(values["labels"].split(_LABEL_SEPARATOR))) if values["labels"] else ()
-    lease = {name: values.pop(f"lease_{name}") for name in _LEASE}
-    values["lease"] = None if lease["token"] is None else LeaseRecord(**lease)
-    return TicketRecord(**values)
+    """A row of RECORDS or COMPACT_RECORDS: the columns, the labels and the lease, in the order of the fields."""
+    values, labels, lease = list(row[:_LABELS_AT]), row[_LABELS_AT], row[_LABELS_AT + 1 :]
+    values[_PRIORITY_AT] = PRIORITIES[values[_PRIORITY_AT]]
+    values.append(tuple(sorted(labels.split(_LABEL_SEPARATOR))) if labels else ())
+    values.append(None if lease[0] is None else LeaseRecord(*lease))
+    return TicketRecord(*values)
 
 
 def insert_record(transaction: Transaction, record: TicketRecord) -> None:

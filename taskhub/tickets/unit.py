@@ -19,14 +19,14 @@ from taskhub.tickets.errors import InputProblem, InvalidInput, TicketNotFound
 from taskhub.tickets.keys import key_of, number_of
 from taskhub.tickets.model import CommentKind, Written
 from taskhub.tickets.reads import existing
-from taskhub.tickets.record import LeaseRecord, TicketRecord, record_of, select_records, store_lease, update_record
+from taskhub.tickets.record import RECORDS, LeaseRecord, TicketRecord, record_of, store_lease, update_record
 from taskhub.tickets.reference import CLOSED_PHASES, ReferenceCache, References, load
 from taskhub.tickets.text import unstorable
 from taskhub.tickets.views import compact, event_data
 
 _KINDS_OF_ACTOR: Final = {"user": "human", "agent": "agent", "service": "service"}
 _INSERT_COMMENT: Final = insert(comments)
-_RECORDS: Final = select_records().where(
+_RECORDS: Final = RECORDS.where(
     tickets.c.workspace_id == bindparam("workspace"), tickets.c.no.in_(bindparam("numbers", expanding=True))
 )
 

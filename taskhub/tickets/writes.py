@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 import orjson
-from sqlalchemy import insert
+from sqlalchemy import bindparam, insert
 
 from taskhub.storage.schema import attachments, events
 from taskhub.tickets import leases, links
@@ -14,12 +14,17 @@ from taskhub.tickets.errors import InputProblem, InvalidInput, VersionConflict
 from taskhub.tickets.inputs import NewComment, NewTicket, TicketChange
 from taskhub.tickets.keys import key_of
 from taskhub.tickets.model import CommentKind, Written
-from taskhub.tickets.reads import events_of_ticket, existing
+from taskhub.tickets.reads import EVENTS_OF_TICKET, existing
 from taskhub.tickets.record import TicketRecord, insert_record
 from taskhub.tickets.unit import Related, TicketUnit, check_texts
 
 _MAX_TOLD: Final = 20
 """Events that a conflict tells of. Each may hold several long texts, and they are read while nobody else can write."""
+_SINCE: Final = (
+    EVENTS_OF_TICKET.where(events.c.ticket_version > bindparam("expected"), events.c.type != "ticket.commented")
+    .order_by(events.c.seq)
+    .limit(_MAX_TOLD)
+)
 
 
 def create(unit: TicketUnit, new: NewTicket) -> Written:
@@ -98,17 +103,12 @@ def check_version(unit: TicketUnit, before: TicketRecord, expected: int | None) 
     key = key_of(unit.prefix, before.no)
     if expected > before.version:
         raise VersionConflict(key, expected, before.version, {}, [])
-    statement = (
-        events_of_ticket(unit.transaction.workspace, key)
-        .where(events.c.ticket_version > expected, events.c.type != "ticket.commented")
-        .order_by(events.c.seq)
-        .limit(_MAX_TOLD)
-    )
+    since = {"workspace": unit.transaction.workspace, "key": key, "expected": expected}
     first: dict[str, Any] = {}
     last: dict[str, Any] = {}
     actors: dict[str, None] = {}
     version = expected
-    for row in unit.transaction.connection.execute(statement):
+    for row in unit.transaction.connection.execute(_SINCE, since):
         actors[row.actor] = None
         version = row.ticket_version
         for name, (old, new) in (orjson.loads(row.data).get("changes") or {}).items():

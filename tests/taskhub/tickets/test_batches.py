@@ -24,7 +24,7 @@ from taskhub.tickets.errors import (
 )
 from taskhub.tickets.inputs import BulkUpdate, UndoBatch
 from taskhub.tickets.model import BatchResult, ReferenceKind
-from taskhub.tickets.record import TicketRecord, record_of, select_records
+from taskhub.tickets.record import RECORDS, TicketRecord, record_of
 from tests.taskhub.leasing import hold
 from tests.taskhub.world import ALICE, World, caller, rows
 
@@ -64,7 +64,7 @@ async def everything(database: Database) -> dict[str, Sequence[Row[Any]]]:
 
 async def records(database: Database, above: int = 0) -> list[TicketRecord]:
     """The tickets, without what every write raises."""
-    found = map(record_of, await rows(database, select_records()))
+    found = map(record_of, await rows(database, RECORDS))
     return sorted(
         (replace(record, version=0, updated_at="") for record in found if record.no > above),
         key=lambda record: record.no,
