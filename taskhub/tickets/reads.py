@@ -145,8 +145,7 @@ class Reading:
         last = 0
         while True:
             statement = (
-                COMPACT_RECORDS
-                .where(
+                COMPACT_RECORDS.where(
                     tickets.c.workspace_id == self.workspace,
                     tickets.c.deleted_at.is_(None),
                     tickets.c.no > last,
