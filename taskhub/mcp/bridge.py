@@ -52,6 +52,11 @@ async def read_body(
     """
     if request.content_length is not None and request.content_length > limit:
         raise RefusedBody(413, f"the body has more than {limit} bytes")
+    if request.content.is_eof():  # a small one comes with the head
+        whole = request.content.read_nowait()
+        if len(whole) > limit:
+            raise RefusedBody(413, f"the body has more than {limit} bytes")
+        return whole
     chunks: list[bytes] = []
     size = 0
     try:
@@ -185,6 +190,10 @@ class Exchange:
     async def run(self, application: Application) -> web.StreamResponse:
         """Serve the request. An exception of the application is the caller's; a response that has begun breaks off."""
         await application(self.scope(), self.receiver(), self.send)
+        return await self.finish()
+
+    async def finish(self) -> web.StreamResponse:
+        """The response, which ends now if it did not before."""
         if self._response is None:
             return error_response(503, "the server ended before it answered")
         await self._write(self._response, b"", last=True)

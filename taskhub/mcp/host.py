@@ -12,26 +12,29 @@ from mcp.server.auth.provider import AccessToken
 from mcp.server.sse import SseServerTransport
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, LATEST_MODERN_VERSION
+from multidict import istr
 
 from taskhub.auth.principal import AuthProvider, Caller, Principal
 from taskhub.auth.providers import ACTOR_HEADER
 from taskhub.mcp.bridge import Application, Exchange, Receive, RefusedBody, Send, error_response, read_body
 from taskhub.mcp.context import CURRENT, CallContext
+from taskhub.mcp.modern import ModernCall, ModernEndpoint
 from taskhub.mcp.registry import ToolRegistry
 from taskhub.mcp.resources import Resources
 from taskhub.mcp.server import build_server
 from taskhub.mcp.sessions import MAX_SESSIONS, HttpSessions, initializing_client, malformed
-from taskhub.mcp.streams import LISTEN, CallsInFlight, CountedReader, CountedWriter
+from taskhub.mcp.streams import CallsInFlight, CountedReader, CountedWriter
 from taskhub.mcp.subscriptions import Subscriptions
 from taskhub.mcp.tools import tool_registry
 from taskhub.mcp.wakeups import Watch
 from taskhub.tickets.api import Tickets
 
-SESSION_HEADER: Final = "Mcp-Session-Id"
-VERSION_HEADER: Final = "MCP-Protocol-Version"
-METHOD_HEADER: Final = "Mcp-Method"
-READ_ONLY_HEADER: Final = "X-MCP-Readonly"
-TOOLSETS_HEADER: Final = "X-MCP-Toolsets"
+# A header is looked up under an `istr` without being folded to one case for each request.
+SESSION_HEADER: Final = istr("Mcp-Session-Id")
+VERSION_HEADER: Final = istr("MCP-Protocol-Version")
+METHOD_HEADER: Final = istr("Mcp-Method")
+READ_ONLY_HEADER: Final = istr("X-MCP-Readonly")
+TOOLSETS_HEADER: Final = istr("X-MCP-Toolsets")
 # What a page of another origin may send and read. `Mcp-Param-*` is one header for each marked argument.
 CORS_ALLOW_HEADERS: Final = (
     "Content-Type", "Accept", "Authorization", "X-API-Key", SESSION_HEADER, VERSION_HEADER, METHOD_HEADER, "Mcp-Name",
@@ -44,6 +47,7 @@ NO_SESSION: Final = (
     f"Missing session ID: POST `initialize` first and send the {SESSION_HEADER} of its answer with every request, "
     f"or send {VERSION_HEADER}: {LATEST_MODERN_VERSION}, which needs no session"
 )
+STOPPING: Final = "the server is stopping"
 MAX_STREAMS: Final = 2 * MAX_SESSIONS
 CLOSING_S: Final = 1.0
 """How long listen streams have at least to send their last frame when the server stops; it takes them an instant."""
@@ -86,9 +90,10 @@ class McpHost:
         self._sessions = HttpSessions(
             self.server, secret=secret, security=self._security, on_stream=self._stream_opened
         )
+        self._modern = ModernEndpoint(self._server, self._security)
         self._sse = SseServerTransport(MESSAGE_PATH, security_settings=self._security)
         self._streams: set[Exchange] = set()
-        self._listening: set[Exchange] = set()
+        self._listening: set[ModernCall] = set()
         self._sse_streams: dict[Exchange, CallsInFlight] = {}
         self._running = 0
         self._finished = asyncio.Event()
@@ -135,8 +140,8 @@ class McpHost:
         await self._wait_until(lambda: not self._streams and not self._sse_streams, deadline)
         soon = asyncio.get_running_loop().time() + CLOSING_S
         await self._wait_until(lambda: not self._listening, max(deadline, soon))
-        for stream in list(self._listening):
-            stream.end()
+        for call in list(self._listening):
+            call.end()
         self._stopping.set()
         if self._task is not None:
             await self._task
@@ -157,14 +162,13 @@ class McpHost:
         if "http" not in self.transports:
             return error_response(404, "this server does not offer Streamable HTTP")
         try:
-            exchange = Exchange(request, await read_body(request))
+            body = await read_body(request)
         except RefusedBody as refused:
             return error_response(refused.status, str(refused))
         version = request.headers.get(VERSION_HEADER)
         if version is not None and version not in HANDSHAKE_PROTOCOL_VERSIONS:
-            if request.headers.get(METHOD_HEADER) == LISTEN:
-                return await self._serve_listening(exchange, self._context(request, caller))
-            return await self._serve(exchange, self._sessions.sessionless, self._context(request, caller))
+            return await self._serve_modern(request, body, self._context(request, caller))
+        exchange = Exchange(request, body)
         given = request.headers.get(SESSION_HEADER)
         client = initializing_client(exchange.body) if request.method == "POST" else None
         if given is None and client is None and _lacks_only_a_session(request, exchange.body):
@@ -236,8 +240,8 @@ class McpHost:
         )
 
     def _context(self, request: web.Request, caller: Caller, client: str | None = None) -> CallContext:
-        asked = request.headers.get(TOOLSETS_HEADER, "").lower().split(",")
-        toolsets = frozenset(name.strip() for name in asked if name.strip())
+        asked = request.headers.get(TOOLSETS_HEADER)
+        toolsets = frozenset(name.strip() for name in asked.lower().split(",") if name.strip()) if asked else None
         return CallContext(
             caller,
             unnamed=self._callers_name_themselves and caller.principal.owner is None,
@@ -249,8 +253,8 @@ class McpHost:
     async def _serve(
         self, exchange: Exchange, application: Application, context: CallContext, *, to_its_end: bool = False
     ) -> web.StreamResponse:
-        if self._task is None or self._task.done() or self._stopping.is_set():
-            return error_response(503, "the server is stopping", retry_after_s=2)
+        if self._closed:
+            return error_response(503, STOPPING, retry_after_s=2)
         if exchange.method == "GET":
             return await self._serve_stream(exchange, application, context)
         self._running += 1
@@ -278,17 +282,39 @@ class McpHost:
             self._streams.discard(exchange)
             self._finished.set()
 
-    async def _serve_listening(self, exchange: Exchange, context: CallContext) -> web.StreamResponse:
-        """A request of the 2026 era that lasts until its client leaves, or the subscriptions end it."""
+    async def _serve_modern(self, request: web.Request, body: bytes, context: CallContext) -> web.StreamResponse:
+        asked = self._modern.recognise(request, body)
+        if asked is None:
+            return await self._serve(Exchange(request, body), self._sessions.sessionless, context)
+        call = self._modern.open(request, asked)
+        if asked.listens:
+            return await self._serve_listening(call, context)
+        if self._closed:
+            return error_response(503, STOPPING, retry_after_s=2)
+        self._running += 1
+        token = CURRENT.set(context)
+        try:
+            return await call.run()
+        finally:
+            CURRENT.reset(token)
+            self._running -= 1
+            self._finished.set()
+
+    async def _serve_listening(self, call: ModernCall, context: CallContext) -> web.StreamResponse:
+        """A request that lasts until its client leaves, or the subscriptions end it."""
         if self._task is None or self.draining:
             return error_response(503, "no further streams at the moment", retry_after_s=5)
-        self._listening.add(exchange)
+        self._listening.add(call)
         try:
             with _current(context):
-                return await exchange.run(self._sessions.sessionless)
+                return await call.run()
         finally:
-            self._listening.discard(exchange)
+            self._listening.discard(call)
             self._finished.set()
+
+    @property
+    def _closed(self) -> bool:
+        return self._task is None or self._task.done() or self._stopping.is_set()
 
     def _stream_opened(self, session_id: str) -> None:
         if self.subscriptions is not None:
