@@ -15,8 +15,11 @@ _LIST_STEPS: Final = (100, 50, 20, 10, 5, 2)
 
 def size_of(data: Any) -> int:
     """Characters of `data` as JSON."""
-    # Not orjson: an error repeats what it was given, which may be a number or a text that orjson refuses to write.
-    return len(json.dumps(data, ensure_ascii=False, separators=(",", ":")))
+    try:
+        return len(orjson.dumps(data).decode())
+    except orjson.JSONEncodeError:
+        # An error repeats what it was given, which may be a number or a text that orjson refuses to write.
+        return len(json.dumps(data, ensure_ascii=False, separators=(",", ":")))
 
 
 def bytes_of(data: Any) -> int:

@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 from typing import Final
 
 from taskhub.auth.errors import Unauthenticated
@@ -61,6 +62,16 @@ class ApiKeyAuth:
 def actor_of(name: str) -> str | None:
     """The actor that a self-given name stands for: `user:alice` stays, a bare `Triage Bot` is `agent:triage_bot`. None
     when nothing is left of it: characters that are no letters or digits become `_`, so none can hurt events or logs."""
+    # The same few names come with each request; only short ones are kept.
+    return _short_actor(name) if len(name) <= MAX_ACTOR_LENGTH else _actor(name)
+
+
+@lru_cache(maxsize=1024)
+def _short_actor(name: str) -> str | None:
+    return _actor(name)
+
+
+def _actor(name: str) -> str | None:
     kind, colon, rest = name.strip()[: 4 * MAX_ACTOR_LENGTH].partition(":")
     if colon and kind.lower() in _ACTOR_KINDS:
         slug = _slug(rest, keep="-.")

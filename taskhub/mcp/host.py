@@ -90,7 +90,7 @@ class McpHost:
         self._sessions = HttpSessions(
             self.server, secret=secret, security=self._security, on_stream=self._stream_opened
         )
-        self._modern = ModernEndpoint(self._server, self._security)
+        self._modern = ModernEndpoint(self.server, self._security)
         self._sse = SseServerTransport(MESSAGE_PATH, security_settings=self._security)
         self._streams: set[Exchange] = set()
         self._listening: set[ModernCall] = set()

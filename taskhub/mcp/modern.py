@@ -39,7 +39,7 @@ from multidict import CIMultiDictProxy, istr
 
 from taskhub.mcp.bridge import KEEP_ALIVE, Exchange
 from taskhub.mcp.streams import LISTEN
-from taskhub.mcp.tool_calls import CALL, call_tool
+from taskhub.mcp.tool_calls import CALL, ToolCalls
 
 KEEP_ALIVE_S: Final = 15.0
 """A response says at least so often that it is still there: proxies cut off what says nothing."""
@@ -78,6 +78,7 @@ class ModernEndpoint:
     def __init__(self, server: Server[Any], security: TransportSecuritySettings) -> None:
         self._server = server
         self._security = security
+        self._tools = ToolCalls(server)
         self._has_parameter_headers: dict[str, bool] = {}
 
     def recognise(self, request: web.BaseRequest, body: bytes) -> ModernRequest | None:
@@ -139,7 +140,7 @@ class ModernEndpoint:
 
     def open(self, request: web.BaseRequest, asked: ModernRequest) -> "ModernCall":
         """The call that answers it."""
-        return ModernCall(self._server, request, asked)
+        return ModernCall(self._server, self._tools, request, asked)
 
 
 class ModernCall:
@@ -149,8 +150,9 @@ class ModernCall:
     any time: a stream then ends without its result.
     """
 
-    def __init__(self, server: Server[Any], request: web.BaseRequest, asked: ModernRequest) -> None:
+    def __init__(self, server: Server[Any], tools: ToolCalls, request: web.BaseRequest, asked: ModernRequest) -> None:
         self._server = server
+        self._tools = tools
         self._request = request
         self._asked = asked
         self._stream: _EventStream | None = None
@@ -190,11 +192,13 @@ class ModernCall:
         asked = self._asked
         route = asked.route
         connection = Connection.from_envelope(route.protocol_version, route.client_info, route.client_capabilities)
-        serve = call_tool if asked.method == CALL else serve_one
         try:
-            result = await serve(
-                self._server, self, asked.method, asked.params, connection=connection, lifespan_state={}
-            )
+            if asked.method == CALL:
+                result = await self._tools.serve(self, asked.params, connection=connection)
+            else:
+                result = await serve_one(
+                    self._server, self, asked.method, asked.params, connection=connection, lifespan_state={}
+                )
         except Exception as error:  # what it may tell of it, the SDK knows; it logs the rest
             data = modern_error_data(error)
             told: dict[str, Any] = {"code": data.code, "message": data.message}

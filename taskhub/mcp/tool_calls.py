@@ -13,12 +13,12 @@ from typing import Any, Final
 from mcp.server.connection import Connection
 from mcp.server.context import CallNext, HandlerResult, ServerMiddleware, ServerRequestContext
 from mcp.server.lowlevel import Server
-from mcp.server.runner import aclose_shielded, serve_one
+from mcp.server.runner import serve_one
 from mcp.server.session import ServerSession
 from mcp.shared.dispatcher import DispatchContext
 from mcp.shared.exceptions import MCPError
 from mcp.shared.transport_context import TransportContext
-from mcp_types import INTERNAL_ERROR, SERVER_INFO_META_KEY, CallToolResult, TextContent, methods
+from mcp_types import INTERNAL_ERROR, SERVER_INFO_META_KEY, CallToolResult, ErrorData, TextContent, methods
 from mcp_types import CallToolRequestParams as _Params
 from pydantic import BaseModel, ValidationError
 
@@ -29,49 +29,53 @@ logger = logging.getLogger(__name__)
 Context = ServerRequestContext[Any, Any]
 
 
-async def call_tool(
-    server: Server[Any],
-    channel: DispatchContext[TransportContext],
-    method: str,
-    params: Mapping[str, Any] | None,
-    *,
-    connection: Connection,
-    lifespan_state: Any,
-) -> dict[str, Any]:
-    """`serve_one` for `tools/call` in the 2026 era: takes, answers and raises the same."""
-    entry = server.get_request_handler(CALL)
-    parsed = _parsed(params)
-    if entry is None or parsed is None:  # what is wrong, the SDK says
-        return await serve_one(server, channel, method, params, connection=connection, lifespan_state=lifespan_state)
-    version = connection.protocol_version
+class ToolCalls:
+    """Serves `tools/call` in the 2026 era as `serve_one` would: it takes, answers and raises the same."""
 
-    async def handle(context: Context) -> HandlerResult:
-        methods.validate_client_request(CALL, version, context.params)
-        given = parsed if context.params is params else _Params.model_validate(context.params, by_name=False)
-        return _on_the_wire(await entry.handler(context, given), version, server.server_info_stamp)
+    def __init__(self, server: Server[Any]) -> None:
+        self._server = server
+        self._meta = {SERVER_INFO_META_KEY: server.server_info_stamp}
 
-    call: CallNext = handle
-    for middleware in reversed(server.middleware):
-        call = partial(_through, middleware, call)
-    context = Context(
-        session=ServerSession(channel, connection, request_meta=parsed.meta),
-        lifespan_context=lifespan_state,
-        protocol_version=version,
-        method=method,
-        params=params,
-        request_id=channel.request_id,
-        meta=parsed.meta,
-    )
-    try:
-        answered = await call(context)
-    finally:
-        await aclose_shielded(connection)
-    if not isinstance(answered, dict):
-        raise TypeError(f"a middleware answered {type(answered).__name__}, not the dict that it was given")
-    return answered
+    async def serve(
+        self, channel: DispatchContext[TransportContext], params: Mapping[str, Any], *, connection: Connection
+    ) -> dict[str, Any]:
+        """The result. Raises whatever the tool raises. What it leaves to `connection` is undone before that."""
+        entry = self._server.get_request_handler(CALL)
+        parsed = _parsed(params)
+        if entry is None or parsed is None:  # what is wrong, the SDK says
+            return await serve_one(self._server, channel, CALL, params, connection=connection, lifespan_state={})
+        version = connection.protocol_version
+
+        async def handle(context: Context) -> HandlerResult:
+            methods.validate_client_request(CALL, version, context.params)
+            given = parsed if context.params is params else _Params.model_validate(context.params, by_name=False)
+            return self._on_the_wire(await entry.handler(context, given), version)
+
+        call: CallNext = handle
+        for middleware in reversed(self._server.middleware):
+            call = partial(_through, middleware, call)
+        context = Context(
+            session=ServerSession(channel, connection, request_meta=parsed.meta),
+            lifespan_context={},
+            protocol_version=version,
+            method=CALL,
+            params=params,
+            request_id=channel.request_id,
+            meta=parsed.meta,
+        )
+        async with connection.exit_stack:
+            answered = await call(context)
+        # A middleware that answers in the handler's place may do so by a model.
+        return _dumped(answered) if isinstance(answered, BaseModel) else dict(answered or {})
+
+    def _on_the_wire(self, result: HandlerResult, version: str) -> dict[str, Any]:
+        """A handler's result as plain values, with what this era adds to each."""
+        message = _plain(result) or _checked(result, version)
+        message["_meta"] = {**self._meta, **message.get("_meta", {})}
+        return message
 
 
-def _parsed(params: Mapping[str, Any] | None) -> _Params | None:
+def _parsed(params: Mapping[str, Any]) -> _Params | None:
     try:
         return _Params.model_validate(params, by_name=False)
     except ValidationError:
@@ -80,14 +84,6 @@ def _parsed(params: Mapping[str, Any] | None) -> _Params | None:
 
 def _through(middleware: ServerMiddleware[Any], call_next: CallNext, context: Context) -> Awaitable[HandlerResult]:
     return middleware(context, call_next)
-
-
-def _on_the_wire(result: HandlerResult, version: str, server_information: dict[str, Any]) -> dict[str, Any]:
-    """A handler's result as plain values, with what this era adds to each."""
-    message = _plain(result) or _checked(result, version)
-    meta = message.get("_meta") or {}
-    message["_meta"] = {SERVER_INFO_META_KEY: server_information} | meta
-    return message
 
 
 def _plain(result: HandlerResult) -> dict[str, Any] | None:
@@ -109,9 +105,14 @@ def _checked(result: HandlerResult, version: str) -> dict[str, Any]:
     """Any other result, as the SDK makes it."""
     if not isinstance(result, BaseModel):
         raise TypeError(f"a tool's handler answered {type(result).__name__}, not a result")
-    dumped = result.model_dump(by_alias=True, mode="json", exclude_none=True)
+    if isinstance(result, ErrorData):
+        raise MCPError.from_error_data(result)
     try:
-        return methods.serialize_server_result(CALL, version, dumped)
+        return methods.serialize_server_result(CALL, version, _dumped(result))
     except ValidationError:
         logger.exception("a tool's result is not valid")
         raise MCPError(INTERNAL_ERROR, "Handler returned an invalid result") from None
+
+
+def _dumped(result: BaseModel) -> dict[str, Any]:
+    return result.model_dump(by_alias=True, mode="json", exclude_none=True)
