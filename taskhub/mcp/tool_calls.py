@@ -65,8 +65,7 @@ class ToolCalls:
         )
         async with connection.exit_stack:
             answered = await call(context)
-        # A middleware that answers in the handler's place may do so by a model.
-        return _dumped(answered) if isinstance(answered, BaseModel) else dict(answered or {})
+        return _dumped(answered)
 
     def _on_the_wire(self, result: HandlerResult, version: str) -> dict[str, Any]:
         """A handler's result as plain values, with what this era adds to each."""
@@ -103,8 +102,6 @@ def _plain(result: HandlerResult) -> dict[str, Any] | None:
 
 def _checked(result: HandlerResult, version: str) -> dict[str, Any]:
     """Any other result, as the SDK makes it."""
-    if not isinstance(result, BaseModel):
-        raise TypeError(f"a tool's handler answered {type(result).__name__}, not a result")
     if isinstance(result, ErrorData):
         raise MCPError.from_error_data(result)
     try:
@@ -114,5 +111,7 @@ def _checked(result: HandlerResult, version: str) -> dict[str, Any]:
         raise MCPError(INTERNAL_ERROR, "Handler returned an invalid result") from None
 
 
-def _dumped(result: BaseModel) -> dict[str, Any]:
-    return result.model_dump(by_alias=True, mode="json", exclude_none=True)
+def _dumped(result: HandlerResult) -> dict[str, Any]:
+    if isinstance(result, BaseModel):
+        return result.model_dump(by_alias=True, mode="json", exclude_none=True)
+    return dict(result or {})
