@@ -11,7 +11,7 @@ from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
 from mcp.server.sse import SseServerTransport
 from mcp.server.transport_security import TransportSecuritySettings
-from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, LATEST_MODERN_VERSION
+from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, LATEST_HANDSHAKE_VERSION, LATEST_MODERN_VERSION
 from multidict import istr
 
 from taskhub.auth.principal import AuthProvider, Caller, Principal
@@ -23,7 +23,7 @@ from taskhub.mcp.registry import ToolRegistry
 from taskhub.mcp.resources import Resources
 from taskhub.mcp.server import build_server
 from taskhub.mcp.sessions import MAX_SESSIONS, HttpSessions, initializing_client, malformed
-from taskhub.mcp.streams import CallsInFlight, CountedReader, CountedWriter
+from taskhub.mcp.streams import CallsInFlight, CountedWriter, ResumingReader
 from taskhub.mcp.subscriptions import Subscriptions
 from taskhub.mcp.tools import tool_registry
 from taskhub.mcp.wakeups import Watch
@@ -196,7 +196,7 @@ class McpHost:
             try:
                 async with self._sse.connect_sse(scope, receive, send) as (reading, writing):
                     options = self.server.create_initialization_options()
-                    await self.server.run(CountedReader(reading, calls), CountedWriter(writing, calls), options)
+                    await self.server.run(ResumingReader(reading, calls), CountedWriter(writing, calls), options)
             except ValueError:
                 if not exchange.started:  # else the SDK has answered that it refuses, and raises this besides
                     raise
@@ -230,12 +230,13 @@ class McpHost:
         return await self._serve(exchange, application, self._context(request, caller))
 
     def _opens_older_stream(self, request: web.Request) -> bool:
-        """A client configured with `"type": "sse"` at `/mcp` asks for the stream before anything else."""
+        """A client configured with `"type": "sse"` at `/mcp` asks for the stream before anything else; when it asks
+        again, after the stream has ended, it knows the version."""
         return (
             request.method == "GET"
             and "sse" in self.transports
             and SESSION_HEADER not in request.headers
-            and VERSION_HEADER not in request.headers
+            and request.headers.get(VERSION_HEADER, LATEST_HANDSHAKE_VERSION) in HANDSHAKE_PROTOCOL_VERSIONS
             and "text/event-stream" in request.headers.get("Accept", "").lower()
         )
 

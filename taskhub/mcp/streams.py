@@ -100,6 +100,36 @@ class CountedReader:
         await self.aclose()
 
 
+class ResumingReader(CountedReader):
+    """A counted read stream whose client may do without `initialize`. Some do: when their stream ends, by its age or a
+    restart of the server, they open the next one by themselves and go on with what they were doing."""
+
+    def __init__(self, inner: ReadStream[Incoming], calls: CallsInFlight) -> None:
+        super().__init__(inner, calls)
+        self._opened = False
+        self._held: Incoming | None = None
+
+    async def receive(self) -> Incoming:
+        return self._take_held() or self._opening(await super().receive())
+
+    async def __anext__(self) -> Incoming:
+        return self._take_held() or self._opening(await super().__anext__())
+
+    def _take_held(self) -> Incoming | None:
+        held, self._held = self._held, None
+        return held
+
+    def _opening(self, item: Incoming) -> Incoming:
+        """The item; ahead of a first request that takes the handshake as done, the notification that ends one."""
+        if self._opened or not isinstance(item, SessionMessage) or not isinstance(item.message, JSONRPCRequest):
+            return item
+        self._opened = True
+        if item.message.method == "initialize":
+            return item
+        self._held = item
+        return SessionMessage(JSONRPCNotification(jsonrpc="2.0", method="notifications/initialized"))
+
+
 class CountedWriter:
     """A write stream that counts."""
 

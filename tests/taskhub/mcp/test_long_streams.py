@@ -8,6 +8,7 @@ import aiohttp
 import pytest
 from sse_starlette import EventSourceResponse
 
+from taskhub.mcp.host import VERSION_HEADER
 from tests.clock import LoopClock
 from tests.taskhub.mcp.gate import Gate, gated
 from tests.taskhub.mcp.wire import OLDER, Wire, in_session
@@ -39,8 +40,11 @@ class OlderStream:
                     return line[6:].decode().strip()
         raise StopAsyncIteration
 
-    async def initialize(self) -> None:
+    async def open(self) -> None:
         self._endpoint = await self.event()
+
+    async def initialize(self) -> None:
+        await self.open()
         client = {"name": "wire", "version": "1"}
         await self.post("initialize", {"protocolVersion": OLDER, "capabilities": {}, "clientInfo": client})
         await self.event()
@@ -98,6 +102,23 @@ async def test_an_older_stream_past_its_age_ends_after_the_call_that_runs(
         assert json.loads(await older.event())["result"]["structuredContent"] == {"done": True}
         with pytest.raises(StopAsyncIteration):
             await older.event()
+
+
+@pytest.mark.parametrize("path", ["/sse", "/mcp"])
+async def test_on_the_next_older_stream_a_client_goes_on_where_it_was(
+    gate: Gate, http: aiohttp.ClientSession, path: str
+) -> None:
+    gate.open.set()
+    async with gated(gate) as served, http.get(f"{served.url}{path}", headers=STREAM) as first:
+        await OlderStream(http, served, first).initialize()
+        first.close()
+
+        async with http.get(f"{served.url}{path}", headers={**STREAM, VERSION_HEADER: OLDER}) as second:
+            older = OlderStream(http, served, second)
+            await older.open()
+            await older.post("tools/call", {"name": "wait", "arguments": {}})
+
+            assert json.loads(await older.event())["result"]["structuredContent"] == {"done": True}
 
 
 async def test_stopping_ends_streams_and_lets_running_calls_finish(gate: Gate, http: aiohttp.ClientSession) -> None:
