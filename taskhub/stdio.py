@@ -3,6 +3,7 @@
 import asyncio
 import io
 import os
+import secrets
 import signal
 import sys
 import threading
@@ -44,7 +45,9 @@ async def run_stdio(tickets: Tickets, *, version: str, actor: str | None = None,
     principal = Principal(named or "user:local", DEFAULT_WORKSPACE, ALL_SCOPES, authenticated=False)
     CURRENT.set(CallContext(Caller(principal, "mcp_tool"), unnamed=named is None))
     subscriptions = None if watch is None else Subscriptions(watch, Resources(tickets))
-    server = build_server(tickets, tool_registry(tickets), version=version, subscriptions=subscriptions)
+    # Of this process alone, like its one connection: nobody goes on with a call of it elsewhere.
+    secret = secrets.token_bytes(32)
+    server = build_server(tickets, tool_registry(tickets), version=version, secret=secret, subscriptions=subscriptions)
     calls = CallsInFlight()
     with ExitStack() as stack:
         source, sink = stack.enter_context(_descriptors())

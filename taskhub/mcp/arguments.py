@@ -57,12 +57,10 @@ Priorities = Annotated[list[Priority], BeforeValidator(_one_or_many)]
 Columns = Annotated[list[Column], BeforeValidator(_columns)]
 Parts = Annotated[list[Include], BeforeValidator(_one_or_many)]
 
-Repeatable = Annotated[IdempotencyKey | None, Field(description="makes it safe to repeat the call")]
-Expected = Annotated[
-    int | None, Field(ge=1, description="version you read; the write fails if the ticket changed since")
-]
-Token = Annotated[int | None, Field(ge=1, description="of your claim")]
-TicketKey = Annotated[Key, Field(description="key such as TH-12")]
+# Each is described once, by the first tool that takes it: the list of tools is read in every conversation.
+Expected = Annotated[int | None, Field(ge=1)]
+Token = Annotated[int | None, Field(ge=1)]
+Confirmed = Annotated[bool, Field(strict=True)]
 
 
 class ListArguments(TicketQuery):
@@ -83,40 +81,39 @@ class ListArguments(TicketQuery):
 
 
 class DetailArguments(Input):
-    ticket_id: TicketKey
+    ticket_id: Key
     include: Parts = Field(default=[], description="parts to add")
     history_limit: Annotated[int, Field(ge=1, le=200, description="newest history entries")] = 20
 
 
 class CreateArguments(NewTicket):
-    idempotency_key: Repeatable = None
+    idempotency_key: IdempotencyKey | None = Field(default=None, description="makes it safe to repeat the call")
 
 
 class UpdateArguments(TicketChange):
-    ticket_id: TicketKey
-    expected_version: Expected = None
-    lease_token: Token = None
-    idempotency_key: Repeatable = None
+    ticket_id: Key
+    expected_version: Expected = Field(
+        default=None, description="version you read; the write fails if the ticket changed since"
+    )
+    lease_token: Token = Field(default=None, description="of your claim")
+    idempotency_key: IdempotencyKey | None = None
 
 
 class StatusArguments(Input):
-    task_id: TicketKey
+    task_id: Key
     status: Name = Field(description="status id or name: in_progress, In Progress, completed, ...")
     comment: Annotated[str, Field(max_length=65_536)] | None = Field(
         default=None, description="a note for the history; the reason, when the status is a waiting one"
     )
     expected_version: Expected = None
     lease_token: Token = None
-    idempotency_key: Repeatable = None
+    idempotency_key: IdempotencyKey | None = None
 
 
 class HistoryArguments(NewComment):
-    ticket_id: TicketKey
+    ticket_id: Key
     lease_token: Token = None
-    idempotency_key: Repeatable = None
-
-
-# What the writes above take too is described there alone: the list of tools is read in every conversation.
+    idempotency_key: IdempotencyKey | None = None
 
 
 class ClaimArguments(ClaimNext):
@@ -128,6 +125,7 @@ class ClaimArguments(ClaimNext):
     category: Annotated[list[Name], BeforeValidator(_one_or_many)] | None = None
     label: Annotated[list[Label], BeforeValidator(_one_or_many)] | None = None
     priority: Annotated[list[Priority], BeforeValidator(_one_or_many)] | None = None
+    query: Name | None = None
     idempotency_key: IdempotencyKey | None = None
 
 

@@ -18,7 +18,6 @@ BOARD: Final = result_schema(
     {
         "columns": {"type": "array", "items": {"type": "object"}},
         "position": {"type": "string"},
-        "truncated": {"type": "boolean"},
     }
 )
 
@@ -47,8 +46,8 @@ def board_tools(tickets: Tickets) -> list[Tool[Any]]:
         Tool(
             name="get_board",
             title="Board",
-            description="For each status its phase, how many tickets it has, and those "
-            "changed last. With as_of the board as it was then.",
+            description="An overview: for each status its phase, how many tickets it has, and those changed last. "
+            'With as_of the board as it was then. E.g. {"person_in_charge": ["me"]}',
             arguments=BoardArguments,
             output=BOARD,
             scope="tickets:read",

@@ -15,7 +15,6 @@ EVENTS: Final = result_schema(
         "events": {"type": "array", "items": {"type": "object"}},
         "position": {"type": "string"},
         "more": {"type": "boolean"},
-        "truncated": {"type": "boolean"},
     }
 )
 _MAX_DATA: Final = MAX_CHARACTERS - 2_000
@@ -53,7 +52,8 @@ def event_tools(tickets: Tickets) -> list[Tool[Any]]:
             name="get_events",
             title="Read events",
             description="What happened after a position, oldest first; with wait_seconds it answers as soon as "
-            "something happens. Answers the position to pass as after next time.",
+            "something happens. Answers the position to pass as after next time. "
+            'E.g. {"after": "1h", "filter": {"ticket": "TH-12"}}',
             arguments=EventQuery,
             output=EVENTS,
             scope="events:read",

@@ -58,10 +58,10 @@ Transport = Literal["http", "sse"]
 class McpHost:
     """Serves the tools to MCP clients. `start()` before the first request, `stop()` after the last.
 
-    `secret` signs session ids. A GET stream lasts `max_age_s` (± 10 %). `allowed_hosts` may be given with or without a
-    port, and both lists anew at `start()`, when the port is known. `registry` replaces the tools of `tickets`.
-    `draining`: it is stopping, and opens no further streams. `tickets` is what its tools call. `watch` tells of
-    changes; without it there are no subscriptions.
+    `secret` signs session ids and seals the state of calls. A GET stream lasts `max_age_s` (± 10 %). `allowed_hosts`
+    may be given with or without a port, and both lists anew at `start()`, when the port is known. `registry` replaces
+    the tools of `tickets`. `draining`: it is stopping, and opens no further streams. `tickets` is what its tools call.
+    `watch` tells of changes; without it there are no subscriptions.
     """
 
     def __init__(
@@ -86,7 +86,9 @@ class McpHost:
         self._security = TransportSecuritySettings()
         self._allow(allowed_hosts, allowed_origins)
         self.subscriptions = None if watch is None else Subscriptions(watch, Resources(tickets), self._age)
-        self.server = build_server(tickets, self.registry, version=version, subscriptions=self.subscriptions)
+        self.server = build_server(
+            tickets, self.registry, version=version, secret=secret, subscriptions=self.subscriptions
+        )
         self._sessions = HttpSessions(
             self.server, secret=secret, security=self._security, on_stream=self._stream_opened
         )

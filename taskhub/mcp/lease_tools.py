@@ -60,7 +60,8 @@ def lease_tools(tickets: Tickets) -> list[Tool[Any]]:
             title="Claim a ticket",
             description="Take a ticket to work on: the one named, or else the most urgent ready one that passes the "
             "filters. It becomes yours and in progress. Keep lease_token for every write to it. The lease ends at "
-            "lease_expires_at unless report_progress or a write with the token renews it.",
+            "lease_expires_at unless report_progress or a write with the token renews it. "
+            'E.g. {"ticket_id": "TH-12"}, or {"priority": ["urgent", "high"]}',
             arguments=ClaimArguments,
             output=CLAIMED,
             scope="tickets:write",
@@ -73,7 +74,8 @@ def lease_tools(tickets: Tickets) -> list[Tool[Any]]:
             name="release_ticket",
             title="Give a ticket back",
             description="End your lease: by default the ticket is to do again, for others to claim. Say in note where "
-            "you stopped. Not needed when you set a status that ends the work.",
+            "you stopped. Not needed when you set a status that ends the work. "
+            'E.g. {"ticket_id": "TH-12", "lease_token": 3, "note": "tests are left"}',
             arguments=ReleaseArguments,
             output=RELEASED,
             scope="tickets:write",
@@ -86,7 +88,8 @@ def lease_tools(tickets: Tickets) -> list[Tool[Any]]:
             name="report_progress",
             title="Report progress",
             description="Say every few minutes how far your work is. Renews the lease, and answers the comments made "
-            "since your claim or last report without your lease_token: heed them.",
+            "since your claim or last report without your lease_token: heed them. "
+            'E.g. {"ticket_id": "TH-12", "lease_token": 3, "percent": 40}',
             arguments=ProgressArguments,
             output=REPORTED,
             scope="tickets:write",

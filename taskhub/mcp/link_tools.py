@@ -6,16 +6,16 @@ from pydantic import Field
 
 from taskhub.auth.principal import Caller
 from taskhub.mcp import render
-from taskhub.mcp.arguments import Expected
+from taskhub.mcp.arguments import Confirmed, Expected
+from taskhub.mcp.confirmation import NO_VERSION, Confirmation, Question
 from taskhub.mcp.registry import Tool, ToolResult
 from taskhub.mcp.schema import result_schema
 from taskhub.tickets.api import Tickets
-from taskhub.tickets.errors import TicketError, TicketGone
+from taskhub.tickets.errors import TicketGone, VersionConflict
 from taskhub.tickets.inputs import IdempotencyKey, Input, Key
 from taskhub.tickets.model import RelationName
 
-STORED: Final = result_schema({"key": {"type": "string"}, "version": {"type": "integer"}, "noop": {"type": "boolean"}})
-Confirmed = Annotated[bool, Field(strict=True, description="true once a person has said yes")]
+STORED: Final = result_schema({"key": {"type": "string"}, "version": {"type": "integer"}})
 
 
 class LinkArguments(Input):
@@ -28,7 +28,7 @@ class LinkArguments(Input):
 
 class DeleteArguments(Input):
     ticket_id: Key
-    confirm: Confirmed = False
+    confirm: Confirmed = Field(default=False, description="true once a person said yes to you")
     expected_version: Expected = None
     lease_token: int | None = None
     idempotency_key: IdempotencyKey | None = None
@@ -39,16 +39,6 @@ class RestoreArguments(Input):
     confirm: Confirmed = False
     expected_version: Annotated[int | None, Field(ge=1)] = None
     idempotency_key: IdempotencyKey | None = None
-
-
-class ConfirmationRequired(TicketError):
-    """`str()` is the question to ask a person."""
-
-    code = "confirmation_required"
-
-    def __init__(self, question: str) -> None:
-        super().__init__(question)
-        self.hint = "ask a person this; after a yes call again with confirm: true"
 
 
 def link_tools(tickets: Tickets) -> list[Tool[Any]]:
@@ -75,12 +65,6 @@ def link_tools(tickets: Tickets) -> list[Tool[Any]]:
         return render.written(answer, "was unlinked")
 
     async def delete_ticket(caller: Caller, arguments: DeleteArguments) -> ToolResult:
-        if not arguments.confirm:
-            ticket = (await tickets.get_ticket(caller, arguments.ticket_id)).ticket
-            raise ConfirmationRequired(
-                f"Delete {ticket.key} “{ticket.summary}”? It leaves every list, and what it blocks need not wait for "
-                "it any longer; restore_ticket brings it back."
-            )
         answer = await tickets.delete_ticket(
             caller,
             arguments.ticket_id,
@@ -90,16 +74,23 @@ def link_tools(tickets: Tickets) -> list[Tool[Any]]:
         )
         return render.written(answer, "was deleted")
 
+    async def whether_to_delete(caller: Caller, arguments: DeleteArguments) -> Question | ToolResult:
+        try:
+            # Nobody is asked about what was done before, under the same idempotency key, or would be refused anyway.
+            return await delete_ticket(caller, arguments.model_copy(update={"expected_version": NO_VERSION}))
+        except VersionConflict:
+            ticket = (await tickets.get_ticket(caller, arguments.ticket_id)).ticket
+        if arguments.expected_version is not None and arguments.expected_version < ticket.version:
+            return await delete_ticket(caller, arguments)  # which says what has changed since
+        who = f"{ticket.person_in_charge.name} is in charge of it" if ticket.person_in_charge else "nobody has it"
+        return Question(
+            f"Delete {ticket.key} “{ticket.summary}”? It is {ticket.status.name}, and {who}. It leaves "
+            "every list, and what it blocks need not wait for it any longer; restore_ticket brings it back.",
+            about={ticket.key: ticket.version},
+            pinned={"expected_version": arguments.expected_version or ticket.version},
+        )
+
     async def restore_ticket(caller: Caller, arguments: RestoreArguments) -> ToolResult:
-        if not arguments.confirm:
-            try:
-                await tickets.get_ticket(caller, arguments.ticket_id)
-            except TicketGone as gone:
-                raise ConfirmationRequired(
-                    f"Restore {gone.key.upper()} “{gone.summary}”? It is in the lists again as it was, and what "
-                    "it blocks waits for it again."
-                ) from None
-            # It is there, so there is nothing to ask about: the answer says so.
         answer = await tickets.restore_ticket(
             caller,
             arguments.ticket_id,
@@ -108,12 +99,32 @@ def link_tools(tickets: Tickets) -> list[Tool[Any]]:
         )
         return render.written(answer, "was restored")
 
+    async def whether_to_restore(caller: Caller, arguments: RestoreArguments) -> Question | ToolResult:
+        try:
+            return await restore_ticket(caller, arguments.model_copy(update={"expected_version": NO_VERSION}))
+        except VersionConflict as conflict:
+            version = conflict.current
+        if arguments.expected_version is not None and arguments.expected_version < version:
+            return await restore_ticket(caller, arguments)
+        try:
+            ticket = (await tickets.get_ticket(caller, arguments.ticket_id)).ticket
+        except TicketGone as gone:
+            return Question(
+                f"Restore {gone.key.upper()} “{gone.summary}”? It is in the lists again as it was, and what "
+                "it blocks waits for it again.",
+                about={gone.key.upper(): version},
+                pinned={"expected_version": arguments.expected_version or version},
+            )
+        # It is there, so there is nothing to ask about: the answer says so.
+        return await restore_ticket(caller, arguments.model_copy(update={"expected_version": ticket.version}))
+
     return [
         Tool(
             name="link_tickets",
             title="Link tickets",
             description="Relate a ticket to another: ticket_id blocks other, and so on. What is blocked is not ready "
-            "until its blockers are done; a circle is refused.",
+            "until its blockers are done; a circle is refused. "
+            'E.g. {"ticket_id": "TH-12", "relation": "blocks", "other": "TH-15"}',
             arguments=LinkArguments,
             output=STORED,
             scope="tickets:write",
@@ -124,7 +135,7 @@ def link_tools(tickets: Tickets) -> list[Tool[Any]]:
         Tool(
             name="unlink_tickets",
             title="Unlink tickets",
-            description="End a relation between two tickets.",
+            description="End a relation between two tickets; the arguments are those that made it.",
             arguments=LinkArguments,
             output=STORED,
             scope="tickets:write",
@@ -136,7 +147,9 @@ def link_tools(tickets: Tickets) -> list[Tool[Any]]:
         Tool(
             name="delete_ticket",
             title="Delete a ticket",
-            description="Delete a ticket. Without confirm it answers the question to ask a person first.",
+            description="Delete a ticket that should not be there (one that is not needed any more is cancelled). A "
+            "person is asked first; where your client cannot do that, the answer has the question for you to ask. "
+            'E.g. {"ticket_id": "TH-12"}',
             arguments=DeleteArguments,
             output=STORED,
             scope="tickets:write",
@@ -144,16 +157,18 @@ def link_tools(tickets: Tickets) -> list[Tool[Any]]:
             run=delete_ticket,
             read_only=False,
             destructive=True,
+            confirmation=Confirmation(whether_to_delete),
         ),
         Tool(
             name="restore_ticket",
             title="Restore a ticket",
-            description="Have a deleted ticket back. Without confirm it answers the question to ask a person first.",
+            description="Have a deleted ticket back as it was. A person is asked first, as by delete_ticket.",
             arguments=RestoreArguments,
             output=STORED,
             scope="tickets:write",
             toolset="tickets",
             run=restore_ticket,
             read_only=False,
+            confirmation=Confirmation(whether_to_restore),
         ),
     ]

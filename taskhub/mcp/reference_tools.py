@@ -46,7 +46,8 @@ def reference_tools(tickets: Tickets) -> list[Tool[Any]]:
         _tool(
             "get_users",
             "List users",
-            "People and agents that tickets can be assigned to or requested by, with id, name and role.",
+            "People and agents that tickets can be assigned to or requested by, with id, name and role. "
+            'E.g. {"role": "agent"}',
             UsersArguments,
             "users",
             get_users,
@@ -56,7 +57,8 @@ def reference_tools(tickets: Tickets) -> list[Tool[Any]]:
         _tool(
             "get_category_details",
             "List category details",
-            "The finer division of the categories; a ticket's detail must belong to its category.",
+            "The finer division of the categories; a ticket's detail must belong to its category. "
+            'E.g. {"category": "Incident"}',
             CategoryDetailsArguments,
             "category_details",
             get_category_details,

@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import structlog
 from mcp.shared.exceptions import MCPError
@@ -14,12 +14,15 @@ from pydantic import BaseModel, ValidationError
 from taskhub.auth.errors import AuthError, Forbidden
 from taskhub.auth.principal import Caller, Scope
 from taskhub.mcp import errors
+from taskhub.mcp.confirmation import Confirmation, InputRequired, Nobody, Person, Question
 from taskhub.mcp.schema import arguments_schema
 from taskhub.tickets.errors import TicketError
 
 log = structlog.get_logger(__name__)
 
 Arguments = TypeVar("Arguments", bound=BaseModel)
+
+_NOBODY: Final = Nobody()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,7 @@ class ToolResult:
 class Tool(Generic[Arguments]):
     """One tool. `run` gets arguments that are valid; it may raise TicketError and AuthError.
 
+    `confirmation`: a person is asked before `run`, which gets the arguments that the question pins.
     `nullable`: null among the arguments is not the same as leaving the argument out, and the schema says so.
     `output` is the JSON Schema of `ToolResult.data`. No tool reaches beyond TaskHub: `openWorldHint` is always false.
     """
@@ -50,6 +54,7 @@ class Tool(Generic[Arguments]):
     destructive: bool = False
     idempotent: bool = True
     nullable: bool = False
+    confirmation: Confirmation[Arguments, ToolResult] | None = None
 
 
 class ToolRegistry:
@@ -94,9 +99,18 @@ class ToolRegistry:
         return found
 
     async def call(
-        self, caller: Caller, name: str, arguments: Mapping[str, Any], *, read_only: bool = False
+        self,
+        caller: Caller,
+        name: str,
+        arguments: Mapping[str, Any],
+        *,
+        read_only: bool = False,
+        person: Person | None = None,
     ) -> CallToolResult:
-        """Call a tool. Raises MCPError for a name that is no tool; every other failure is an error result."""
+        """Call a tool. `person` can be asked at this client.
+
+        Raises MCPError for a name that is no tool, and InputRequired; every other failure is an error result.
+        """
         tool = self._tools.get(name)
         if tool is None:
             raise MCPError(INVALID_PARAMS, f"Unknown tool: {name[:80]}")
@@ -111,7 +125,9 @@ class ToolRegistry:
                 parsed = tool.arguments.model_validate(arguments)
             except ValidationError as invalid:
                 raise errors.invalid_arguments(invalid, tool.arguments) from None
-            result = await tool.run(caller, parsed)
+            result = await _run(tool, caller, parsed, person)
+        except InputRequired:
+            raise
         except TicketError as error:
             return errors.from_ticket_error(error, writing=not tool.read_only)
         except AuthError as error:
@@ -125,6 +141,18 @@ class ToolRegistry:
                 correlation_id=correlation_id,
             )
         return CallToolResult(content=[TextContent(text=result.text)], structured_content=dict(result.data))
+
+
+async def _run(tool: Tool[Arguments], caller: Caller, arguments: Arguments, person: Person | None) -> ToolResult:
+    asking = tool.confirmation
+    if asking is None or not asking.needed(arguments):
+        return await tool.run(caller, arguments)
+    if person is None and getattr(arguments, "confirm", False):
+        return await tool.run(caller, arguments)
+    found = await (person or _NOBODY).confirm(lambda: asking.question(caller, arguments))
+    if not isinstance(found, Question):
+        return found
+    return await tool.run(caller, arguments.model_copy(update=dict(found.pinned)))
 
 
 def _listed(tool: Tool[Any]) -> ListedTool:

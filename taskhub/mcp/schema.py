@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from taskhub.tickets.fields import FIELDS
 
 # Said by the type already, or of no use to whoever writes the arguments; the pydantic model still enforces them.
+_FIELDS: Final = frozenset(field.name for field in FIELDS)
 _CLEARABLE: Final = frozenset(field.name for field in FIELDS if not field.required)
 _DROPPED: Final = ("title", "minLength", "maxLength", "pattern", "maxItems", "maxProperties")
 
@@ -27,7 +28,7 @@ def arguments_schema(model: type[BaseModel], *, nullable: bool = False) -> Mappi
     }
     if nullable:
         # The tool that clears fields is offered beside the one that sets them all, which says what they are.
-        for name in _CLEARABLE & found["properties"].keys():
+        for name in _FIELDS & found["properties"].keys():
             found["properties"][name].pop("description", None)
     found.pop("description", None)
     required = found.get("required", [])
@@ -53,11 +54,13 @@ def _shorten(node: Any, definitions: Mapping[str, Any], *, nullable: bool) -> An
     for name, value in node.items():
         if name in _DROPPED and not isinstance(value, dict):
             continue
-        if name == "default" and (value is None or value in ([], {})):
+        if name == "default" and (value is None or value is False or value in ([], {})):  # as what is not there
             continue
         if name == "propertyNames":  # every object of JSON has texts for names
             continue
         if name == "minimum" and value in (0, 1):  # what nobody would go below
+            continue
+        if name == "maximum" and value >= 100_000:  # nor above
             continue
         if name == "const":
             found["enum"] = [value]

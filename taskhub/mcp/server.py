@@ -16,6 +16,7 @@ from mcp_types import (
     DiscoverResult,
     GetPromptRequestParams,
     GetPromptResult,
+    InputRequiredResult,
     ListPromptsResult,
     ListResourcesResult,
     ListResourceTemplatesResult,
@@ -30,11 +31,13 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from taskhub.auth.principal import Caller
 from taskhub.mcp.completions import Completions
+from taskhub.mcp.confirmation import LIFETIME_S, InputRequired, person_of
 from taskhub.mcp.context import CURRENT
 from taskhub.mcp.prompts import Prompts
 from taskhub.mcp.protocol_errors import told
 from taskhub.mcp.registry import ToolRegistry
 from taskhub.mcp.resources import Resources
+from taskhub.mcp.sealing import SealedState
 from taskhub.mcp.subscriptions import Subscriptions
 from taskhub.tickets.api import Tickets
 
@@ -55,11 +58,12 @@ Context = ServerRequestContext[Any, Any]
 
 
 def build_server(
-    tickets: Tickets, registry: ToolRegistry, *, version: str, subscriptions: Subscriptions | None = None
+    tickets: Tickets, registry: ToolRegistry, *, version: str, secret: bytes, subscriptions: Subscriptions | None = None
 ) -> Server[Any]:
     """One server for all connections of the process, on every transport and in both eras of the protocol.
 
-    Without `subscriptions` none are offered: nobody would tell this process of changes.
+    `secret` seals what clients carry between two rounds of a call: whoever has it goes on with the call. Without
+    `subscriptions` none are offered: nobody would tell this process of changes.
     """
     resources, prompts = Resources(tickets), Prompts(tickets)
     completions = Completions(tickets, prompts.sources)
@@ -69,9 +73,17 @@ def build_server(
         call = CURRENT.get()
         return registry.list(call.caller.principal.scopes, read_only=call.read_only, toolsets=call.toolsets)
 
-    async def call_tool(context: Context, params: CallToolRequestParams) -> CallToolResult:
-        read_only = CURRENT.get().read_only
-        return await registry.call(_caller(context), params.name, params.arguments or {}, read_only=read_only)
+    async def call_tool(context: Context, params: CallToolRequestParams) -> CallToolResult | InputRequiredResult:
+        try:
+            return await registry.call(
+                _caller(context),
+                params.name,
+                params.arguments or {},
+                read_only=CURRENT.get().read_only,
+                person=person_of(context, params),
+            )
+        except InputRequired as asking:
+            return asking.result
 
     async def list_resources(context: Context, params: PaginatedRequestParams | None) -> ListResourcesResult:
         _one_page(params)
@@ -135,7 +147,8 @@ def build_server(
         },
     )
     server.add_request_handler("server/discover", RequestParams, discover)
-    server.middleware.clear()  # only OpenTelemetry's, which costs on each message and reports to nobody here
+    # In place of OpenTelemetry's, which costs on each message and reports to nobody here.
+    server.middleware[:] = [SealedState(secret, lambda context: _caller(context).principal, LIFETIME_S)]
     return server
 
 

@@ -29,16 +29,15 @@ _TEXT: Final[dict[str, Any]] = {"type": "string"}
 _OPTIONAL_TEXT: Final[dict[str, Any]] = {"anyOf": [{"type": "string"}, {"type": "null"}]}
 
 # Only what callers go on with: what else a result has explains itself when it is there.
-WRITTEN: Final = result_schema({"key": _TEXT, "version": {"type": "integer"}, "position": _TEXT})
+WRITTEN: Final = result_schema({"key": _TEXT, "version": {"type": "integer"}})
 LISTED: Final = result_schema(
     {
         "tickets": {"type": "array", "items": {"type": "object"}},
         "next_cursor": _OPTIONAL_TEXT,
         "position": _TEXT,
-        "truncated": {"type": "boolean"},
     }
 )
-DETAIL: Final = result_schema({"ticket": {"type": "object"}, "truncated": {"type": "boolean"}})
+DETAIL: Final = result_schema({"ticket": {"type": "object"}})
 
 
 def tool_registry(tickets: Tickets) -> ToolRegistry:
@@ -122,7 +121,8 @@ def ticket_tools(tickets: Tickets) -> list[Tool[Any]]:
             title="List tickets",
             description="Find tickets. Filters narrow each other; several values of one filter are alternatives. "
             "Answers short rows, next_cursor when there are more, and the position from which to follow the events. "
-            "Open tickets only, unless show_completed, status or phase says otherwise.",
+            "Open tickets only, unless show_completed, status or phase says otherwise. "
+            'E.g. {"person_in_charge": "me", "query": "printer"}',
             arguments=ListArguments,
             output=LISTED,
             scope="tickets:read",
@@ -133,7 +133,8 @@ def ticket_tools(tickets: Tickets) -> list[Tool[Any]]:
             name="get_ticket_detail",
             title="Read a ticket",
             description="Everything about one ticket; include adds history, comments, relations, attachments or lease. "
-            "Use the version it answers as expected_version of a write.",
+            'Use the version it answers as expected_version of a write. E.g. {"ticket_id": "TH-12", "include": '
+            '["comments"]}',
             arguments=DetailArguments,
             output=DETAIL,
             scope="tickets:read",
@@ -143,8 +144,9 @@ def ticket_tools(tickets: Tickets) -> list[Tool[Any]]:
         Tool(
             name="create_ticket",
             title="Create a ticket",
-            description="Create a ticket; only summary is needed. Answers its key and version. Send an idempotency_key "
-            "so that repeating the call creates no second one.",
+            description="Create a ticket; only summary is needed. References take an id or a name. Answers the key and "
+            "version. With an idempotency_key, repeating the call creates no second one. "
+            'E.g. {"summary": "Printer is on fire", "priority": "urgent"}',
             arguments=CreateArguments,
             output=WRITTEN,
             scope="tickets:write",
@@ -157,7 +159,8 @@ def ticket_tools(tickets: Tickets) -> list[Tool[Any]]:
             name="update_ticket",
             title="Change a ticket",
             description="Change any fields of a ticket (as of create_ticket) in one step, with an optional comment. "
-            "What is left out stays as it is, null clears it. Answers the new version, or noop.",
+            "What is left out stays as it is, null clears it. Answers the new version, or noop. "
+            'E.g. {"ticket_id": "TH-12", "labels": ["network"], "scheduled_completion_date": null}',
             arguments=UpdateArguments,
             output=WRITTEN,
             scope="tickets:write",
@@ -172,7 +175,8 @@ def ticket_tools(tickets: Tickets) -> list[Tool[Any]]:
             name="update_task_status",
             title="Set a ticket's status",
             description="Move a ticket to another status, such as in_progress or completed (get_statuses lists them). "
-            "Answers the new version, or noop when it had that status already.",
+            "Answers the new version, or noop when it had that status already. "
+            'E.g. {"task_id": "TH-12", "status": "completed", "comment": "Replaced the fuse"}',
             arguments=StatusArguments,
             output=WRITTEN,
             scope="tickets:write",
@@ -185,7 +189,8 @@ def ticket_tools(tickets: Tickets) -> list[Tool[Any]]:
             name="add_ticket_history",
             title="Comment on a ticket",
             description="Add a note, question, answer or decision to a ticket's history. No field changes, but "
-            "an answer sends a ticket that waits back to do.",
+            "an answer sends a ticket that waits back to do. "
+            'E.g. {"ticket_id": "TH-12", "kind": "question", "comment": "Which floor?"}',
             arguments=HistoryArguments,
             output=WRITTEN,
             scope="tickets:write",

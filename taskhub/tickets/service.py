@@ -166,7 +166,7 @@ class TicketService:
     ) -> Written:
         """Change a ticket. Raises what create_ticket raises, TicketNotFound, TicketGone, LeaseHeld, LeaseLost and
         VersionConflict."""
-        parts = (_key(key), str(expected_version).encode(), str(lease_token).encode(), _bytes(change))
+        parts = (_key(key), str(lease_token).encode(), _bytes(change))
         return await self._write(
             caller, "update_ticket", idempotency_key, parts,
             lambda unit: writes.update(unit, key, change, expected_version, lease_token), _WRITTEN,
@@ -350,7 +350,7 @@ class TicketService:
     ) -> Written:
         """Delete a ticket, which can be restored. Raises what update_ticket raises."""
         return await self._write(
-            caller, "delete_ticket", idempotency_key, _parts(key, expected_version, lease_token),
+            caller, "delete_ticket", idempotency_key, _parts(key, lease_token),
             lambda unit: removal.delete(unit, key, expected_version, lease_token), _WRITTEN,
         )  # fmt: skip
 
@@ -359,7 +359,7 @@ class TicketService:
     ) -> Written:
         """Have a deleted ticket back. Raises what create_ticket raises, TicketNotFound and VersionConflict."""
         return await self._write(
-            caller, "restore_ticket", idempotency_key, _parts(key, expected_version),
+            caller, "restore_ticket", idempotency_key, _parts(key),
             lambda unit: removal.restore(unit, key, expected_version), _WRITTEN,
         )  # fmt: skip
 
@@ -371,7 +371,7 @@ class TicketService:
         batch_id = batches.new_batch_id()
         try:
             return await self._write(
-                caller, "update_tickets", None if asked.dry_run else idempotency_key, (_bytes(asked),),
+                caller, "update_tickets", None if asked.dry_run else idempotency_key, (_unconditional(asked),),
                 lambda unit: batches.bulk(unit, asked, batch_id), _BATCH_RESULT, batch_id=batch_id,
             )  # fmt: skip
         except batches.DryRun as dry_run:
@@ -562,6 +562,14 @@ def _key(key: str) -> bytes:
 def _parts(key: str, *more: object) -> tuple[bytes, ...]:
     """A request without a body as its fingerprint sees it."""
     return (_key(key), *(str(part).encode() for part in more))
+
+
+# Which version a change expects is no part of either: it says when to make the change, not which one.
+
+
+def _unconditional(body: BulkUpdate) -> bytes:
+    """A bulk update as its fingerprint sees it."""
+    return body.model_dump_json(exclude_unset=True, exclude={"items": {"__all__": {"expected_version"}}}).encode()
 
 
 def _bytes(body: Input) -> bytes:

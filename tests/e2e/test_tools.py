@@ -193,7 +193,7 @@ TESTED: Final = {
     "unlink_tickets": {"ticket_id", "relation", "other", "lease_token", "idempotency_key"},
     "delete_ticket": {"ticket_id", "confirm", "expected_version", "lease_token", "idempotency_key"},
     "restore_ticket": {"ticket_id", "confirm", "expected_version", "idempotency_key"},
-    "bulk_update_tickets": {"items", "atomic", "dry_run", "idempotency_key"},
+    "bulk_update_tickets": {"items", "atomic", "dry_run", "confirm", "idempotency_key"},
     "undo_batch": {"batch_id", "atomic", "lease_tokens", "idempotency_key"},
 }
 """Tool → the parameters whose effect the tests below show."""

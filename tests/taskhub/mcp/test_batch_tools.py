@@ -74,7 +74,7 @@ async def test_fifty_long_changes_fit_into_an_answer(tools: Tools) -> None:
         await tools.create()
 
     made = await tools(
-        "bulk_update_tickets", items=items(*(f"TH-{n}" for n in range(1, 51)), description="long " * 5000)
+        "bulk_update_tickets", items=items(*(f"TH-{n}" for n in range(1, 51)), description="long " * 5000), confirm=True
     )
 
     assert made["truncated"] is True

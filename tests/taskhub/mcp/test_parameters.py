@@ -491,6 +491,17 @@ async def many_tickets_are_changed(tools: Tools) -> None:
     assert [(await tools.ticket(key))["version"] for key in ("TH-1", "TH-2")] == [2, 2]
 
 
+@proves("bulk_update_tickets", "confirm")
+async def so_many_tickets_are_changed_once_somebody_said_yes(tools: Tools) -> None:
+    items = [{"ticket_id": await tools.create(), "priority": "high"} for _ in range(11)]
+
+    unasked = await tools.error("bulk_update_tickets", items=items)
+    changed = await tools("bulk_update_tickets", items=items, confirm=True)
+
+    assert unasked["code"] == "confirmation_required"
+    assert changed["applied"]
+
+
 @proves("undo_batch", "batch_id", "atomic", "idempotency_key")
 async def a_batch_is_undone(tools: Tools) -> None:
     items = [{"ticket_id": await tools.create(), "priority": "high"} for _ in range(2)]

@@ -1,5 +1,6 @@
 """What clients see of the tools: names, order, schemas, size."""
 
+import json
 from typing import Any
 
 import orjson
@@ -8,6 +9,7 @@ import pytest
 from taskhub.auth.principal import ALL_SCOPES
 from taskhub.mcp.tools import tool_registry
 from taskhub.tickets.service import TicketService
+from tests.taskhub.mcp.tools_snapshot import KEPT, described
 
 GIVEN_NAMES = (
     "get_ticket_list", "get_ticket_detail", "create_ticket", "update_ticket", "update_task_status",
@@ -47,6 +49,28 @@ def test_the_given_tools_come_first_and_in_their_order(listed: list[dict[str, An
         "unlink_tickets", "delete_ticket", "restore_ticket", "bulk_update_tickets", "undo_batch",
         "get_board", "get_events",
     )  # fmt: skip
+
+
+def test_the_tools_are_as_the_repository_keeps_them() -> None:
+    """After a change: `.venv/bin/python -m tests.taskhub.mcp.tools_snapshot`, and read what it changed."""
+    assert described() == KEPT.read_text()
+
+
+def test_a_description_says_by_an_example_how_the_tool_is_called(
+    listed: list[dict[str, Any]], tickets: TicketService
+) -> None:
+    models = {tool.name: tool.arguments for tool in tool_registry(tickets).tools}
+    for tool in listed:
+        before, _, example = tool["description"].partition(" E.g. ")
+        assert before
+        if not example:
+            assert not tool["inputSchema"]["properties"] or tool["name"] in ("unlink_tickets", "restore_ticket")
+            continue
+        arguments, _ = json.JSONDecoder().raw_decode(example)
+        assert (
+            set(tool["inputSchema"].get("required", ())) <= arguments.keys() <= tool["inputSchema"]["properties"].keys()
+        )
+        models[tool["name"]].model_validate(arguments)
 
 
 def test_the_list_fits_its_budget(listed: list[dict[str, Any]]) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Final
 import httpx2
 from aiohttp import web
 from mcp.client.client import Client
+from mcp.client.session import ElicitationFnT
 from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp_types import CallToolResult, Implementation
@@ -62,14 +63,19 @@ class Served:
         headers: Mapping[str, str] | None = None,
         name: str = "test client",
         path: str = "/mcp",
+        elicit: ElicitationFnT | None = None,
     ) -> Client:
-        """The SDK's client: `mode` is `legacy`, `auto` or a version of the 2026 era; `sse` the older transport."""
+        """The SDK's client: `mode` is `legacy`, `auto` or a version of the 2026 era; `sse` the older transport.
+
+        `elicit` answers questions to a person; without it the client says that it cannot ask.
+        """
         information = Implementation(name=name, version="1")
         if mode == "sse":
             transport: Any = sse_client(self.url + path, headers=dict(headers or {}), timeout=DEADLINE_S)
-            return Client(transport, mode="legacy", client_info=information)
+            return Client(transport, mode="legacy", client_info=information, elicitation_callback=elicit)
         http = httpx2.AsyncClient(headers=dict(headers or {}), timeout=DEADLINE_S)
-        return Client(_closing(self.url + path, http), mode=mode, client_info=information)
+        transport = _closing(self.url + path, http)
+        return Client(transport, mode=mode, client_info=information, elicitation_callback=elicit)
 
 
 @asynccontextmanager
