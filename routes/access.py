@@ -18,15 +18,21 @@ from taskhub.tickets.requests import require
 PROBES: Final = frozenset({"/healthz", "/readyz"})
 """Asked by machines that know an address and no name: neither Host nor credential counts."""
 OPEN: Final = PROBES | {
-    "/", "/favicon.ico", "/health", "/version", "/capabilities",
-    "/openapi.json", "/docs", "/docs/docs.css", "/docs/docs.js",
+    "/", "/favicon.ico", "/health", "/version", "/capabilities", "/openapi.json", "/docs",
 }  # fmt: skip
-"""What a caller must be able to read before it knows how to authenticate."""
+"""What a caller must be able to read before it knows how to authenticate; and all that is `STATIC`."""
+STATIC: Final = "/static/"
+"""What the addresses of files begin with that pages are made of."""
 MCP_PATHS: Final = frozenset({"/mcp", "/sse", "/message"})
 
 _ACTOR_HEADER: Final = istr(ACTOR_HEADER)
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def is_open(path: str) -> bool:
+    """Whether anybody may read what is at this address."""
+    return path in OPEN or path.startswith(STATIC)
 
 
 def networks(texts: Iterable[str]) -> tuple[Network, ...]:

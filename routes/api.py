@@ -11,7 +11,7 @@ from aiohttp import HttpVersion11, hdrs, web
 from multidict import istr
 from pydantic import BaseModel
 
-from routes.access import MCP_PATHS, OPEN, PROBES
+from routes.access import MCP_PATHS, PROBES, is_open
 from routes.errors import CODES, Fault, Problem, problem_response
 from taskhub.auth.principal import Scope
 from taskhub.headers import IDEMPOTENCY_HEADER, LEASE_HEADER
@@ -91,7 +91,7 @@ class Route:
 
     @property
     def authenticated(self) -> bool:
-        return self.path not in OPEN
+        return not is_open(self.path)
 
     @property
     def codes(self) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from typing import Final
 
 from aiohttp import hdrs, web
 
-from routes.access import MCP_PATHS
+from routes.access import MCP_PATHS, STATIC
 from routes.hosts import HostRules, same_origin
 from taskhub.headers import IDEMPOTENCY_HEADER, LEASE_HEADER
 from taskhub.mcp.host import CORS_ALLOW_HEADER_PREFIX, CORS_ALLOW_HEADERS, CORS_EXPOSE_HEADERS
@@ -22,7 +22,7 @@ _MCP_EXPOSED: Final = ", ".join((*CORS_EXPOSE_HEADERS, "X-Request-ID"))
 
 def shared(path: str) -> bool:
     """Whether pages of other origins may use this path."""
-    return path == "/events" or path.startswith(("/events/", "/api/v1/")) or path in MCP_PATHS
+    return path == "/events" or path.startswith(("/events/", "/api/v1/", STATIC)) or path in MCP_PATHS
 
 
 def add_headers(request: web.BaseRequest, response: web.StreamResponse, rules: HostRules) -> None:

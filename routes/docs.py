@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Final
 
 import orjson
@@ -11,14 +10,12 @@ from aiohttp import hdrs, web
 
 from routes.api import JSON, PAGE, Route
 from routes.api import ROUTES as SERVED
+from routes.assets import ASSETS
 from routes.docs_page import render
 from routes.keys import AUTH
 from routes.openapi import describe
 from taskhub import __version__
 
-_FILES: Final = Path(__file__).with_name("static")
-# Not left to what the machine takes a file's type for.
-_TYPES: Final = {".css": "text/css", ".js": "text/javascript"}
 # Kept by whom it pleases, and asked for again: after an update it is another one.
 _REVALIDATED: Final = {hdrs.CACHE_CONTROL: "no-cache"}
 
@@ -60,15 +57,11 @@ async def docs(request: web.Request) -> web.Response:
     """GET /docs: the document as a page, with commands for the very host that is asked."""
     description = await _made(request)
     with_key = request.app[AUTH].name != "none"
-    page = render(description.document, str(request.url.origin()), with_key=with_key)
+    assets = request.app[ASSETS]
+    await asyncio.to_thread(lambda: assets.digest)
+    origin = str(request.url.origin())
+    page = render(description.document, origin, assets.address, with_key=with_key)
     return web.Response(text=page, content_type=PAGE[0], headers=_REVALIDATED)
-
-
-async def asset(request: web.Request) -> web.StreamResponse:
-    """The page's style and script."""
-    file = _FILES / request.path.rpartition("/")[2]
-    content_type = f"{_TYPES[file.suffix]}; charset=utf-8"
-    return web.FileResponse(file, headers={**_REVALIDATED, hdrs.CONTENT_TYPE: content_type})
 
 
 async def _made(request: web.Request) -> Description:
@@ -84,9 +77,4 @@ ROUTES: Final = (
         answer=dict[str, Any], also=(304,), takes=("If-None-Match",), sends=("ETag",),
     ),
     Route("GET", "/docs", docs, "get_docs", "Read this description as a page", media=PAGE),
-    Route("GET", "/docs/docs.css", asset, "get_docs_style", "The style of that page", media=("text/css",), also=(304,)),
-    Route(
-        "GET", "/docs/docs.js", asset, "get_docs_script", "The script of that page", media=("text/javascript",),
-        also=(304,),
-    ),
 )  # fmt: skip

@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from html import escape
 from typing import Any, Final
 
@@ -18,8 +18,9 @@ _MEASURES: Final = {
 _EXAMPLES: Final = {"key": "TH-1", "other": "TH-2", "no": "1", "relation": "blocks"}
 
 
-def render(document: Json, origin: str, *, with_key: bool) -> str:
-    """The page. `origin`: where the server is, for the commands; `with_key`: whether they need a key."""
+def render(document: Json, origin: str, address: Callable[[str], str], *, with_key: bool) -> str:
+    """The page. `origin`: where the server is, for the commands; `address`: where a file of the page is; `with_key`:
+    whether the commands need a key."""
     page = _Page(document, origin, with_key)
     info = document["info"]
     key = '<label>API key <input type="password" id="key" autocomplete="off"></label>' if with_key else ""
@@ -27,9 +28,13 @@ def render(document: Json, origin: str, *, with_key: bool) -> str:
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>TaskHub API</title>'
         '<meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">'
-        '<link rel="stylesheet" href="/docs/docs.css"><script src="/docs/docs.js" defer></script></head><body>'
+        f'<link rel="icon" type="image/svg+xml" href="{address("icon.svg")}">'
+        f'<link rel="stylesheet" href="{address("docs.css")}"><script src="{address("docs.js")}" defer></script>'
+        "</head><body>"
         f"<header><h1>TaskHub API <small>{escape(info['version'])}</small></h1>{about}"
-        '<p><a href="/">Overview</a> · <a href="/openapi.json">openapi.json</a></p>'
+        '<p><a href="/">TaskHub</a> · <a href="/openapi.json">openapi.json</a> · <a href="/mcp">for MCP clients</a> · '
+        '<a href="/events/debug">event engine</a> · <a href="/capabilities">capabilities</a> · '
+        '<a href="/health">health</a></p>'
         f'<form class="tools" hidden><label>Filter <input type="search" id="filter"></label>{key}</form></header>'
         f"<main>{''.join(page.sections())}</main></body></html>"
     )

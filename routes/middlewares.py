@@ -15,7 +15,7 @@ from aiohttp.typedefs import Handler
 from multidict import istr
 
 from routes import access, cors
-from routes.access import MCP_PATHS, OPEN, PROBES, Network
+from routes.access import MCP_PATHS, PROBES, Network
 from routes.errors import Fault, Problem, problem_of, problem_response
 from routes.hosts import HostRules, target_authority
 from routes.keys import AUTH, CALLER, REQUEST_ID
@@ -132,7 +132,7 @@ def guard(request: web.Request, gate: Gate, auth: AuthProvider) -> web.Response 
 
 async def authenticate(request: web.Request, gate: Gate, auth: AuthProvider) -> None:
     """Find out who calls, where that counts."""
-    if request.path in OPEN or request.match_info.http_exception is not None:
+    if access.is_open(request.path) or request.match_info.http_exception is not None:
         return
     address = access.client_address(request, gate.trusted)
     if auth.name == "none":

@@ -38,6 +38,8 @@ otherwise. Without an API key TaskHub listens on loopback only, and a caller may
 Agents that share a key say it too, and are agents then: an agent takes no ticket over from another."""
 
 _PATH_PARAMETERS: Final[Mapping[str, str]] = {
+    "name": "name of a file",
+    "version": "what tells all files together from those of other versions",
     "key": "key of a ticket, such as TH-12, in any case",
     "id": "id, as another answer told it",
     "no": "number, as the list tells it",

@@ -10,11 +10,8 @@ from routes.api import PAGE, Route
 from routes.keys import AUTH, MCP
 from taskhub import __version__
 
-ICON_MAX_AGE_S: Final = 86_400
-
-_STREAM: Final = "/events/stream"
 _ENDPOINTS: Final = (
-    (_STREAM, "the live stream (Server-Sent Events, or NDJSON)"),
+    ("/events/stream", "the live stream (Server-Sent Events, or NDJSON)"),
     ("/api/v1/tickets", "tickets"),
     ("/api/v1/events", "the event log, by polling"),
     ("/mcp", "the Model Context Protocol (Streamable HTTP)"),
@@ -24,26 +21,25 @@ _ENDPOINTS: Final = (
     ("/capabilities", "what this server offers"),
     ("/health", "how it is"),
 )
-# Where a link leads, if not to the path itself; None for what only programs can use.
-_LINKS: Final[dict[str, str | None]] = {
-    "/api/v1/events": "/api/v1/events?after=earliest&limit=50",
-    "/mcp": None,
-    "/sse": None,
-}
+_FOR_PROGRAMS: Final = ("/mcp", "/sse")
 
 
 async def landing(request: web.Request) -> web.Response:
     """The endpoints by name, as a page or as text."""
-    served = {resource.canonical for resource in request.app.router.resources()}
-    endpoints = [(path, what) for path, what in _ENDPOINTS if path in served]
     if wants_page(request):
-        rows = "".join(f"<dt>{_linked(path)}</dt><dd>{escape(what)}</dd>" for path, what in endpoints)
-        response = _page(f"<h1>TaskHub {__version__}</h1>{_introduction(request, served)}<dl>{rows}</dl>")
+        rows = "".join(f"<dt>{_linked(path)}</dt><dd>{escape(what)}</dd>" for path, what in _served(request))
+        about = "<p>The Model Context Protocol, in front of another TaskHub.</p>"
+        response = _page(f"<h1>TaskHub {__version__}</h1>{about}<dl>{rows}</dl>")
     else:
-        lines = [f"TaskHub {__version__}", "", *(f"{path:<18} {what}" for path, what in endpoints), ""]
-        response = web.Response(text="\n".join(lines))
+        response = overview(request)
     response.headers[hdrs.VARY] = hdrs.ACCEPT
     return response
+
+
+def overview(request: web.Request) -> web.Response:
+    """The endpoints by name, as text."""
+    lines = [f"TaskHub {__version__}", "", *(f"{path:<18} {what}" for path, what in _served(request)), ""]
+    return web.Response(text="\n".join(lines))
 
 
 def mcp_page(request: web.Request) -> web.Response:
@@ -62,32 +58,21 @@ def mcp_page(request: web.Request) -> web.Response:
     return response
 
 
-async def icon(request: web.Request) -> web.Response:
-    """GET /favicon.ico: there is none, which is no error; browsers ask whatever the page says."""
-    return web.Response(status=204, headers={hdrs.CACHE_CONTROL: f"public, max-age={ICON_MAX_AGE_S}"})
-
-
 def wants_page(request: web.Request) -> bool:
     """The request comes from a browser's address line."""
     return "text/html" in request.headers.get(hdrs.ACCEPT, "").lower()
 
 
-def _introduction(request: web.Request, served: set[str]) -> str:
-    if _STREAM not in served:
-        return "<p>The Model Context Protocol, in front of another TaskHub.</p>"
-    address = escape(f"{request.url.origin()}{_STREAM}")
-    return f'<p>Every change of a ticket, live. Watch with:</p><pre>curl -N "{address}"</pre>'
+def _served(request: web.Request) -> list[tuple[str, str]]:
+    served = {resource.canonical for resource in request.app.router.resources()}
+    return [(path, what) for path, what in _ENDPOINTS if path in served]
 
 
 def _linked(path: str) -> str:
-    target = _LINKS.get(path, path)
-    return escape(path) if target is None else f'<a href="{escape(target)}">{escape(path)}</a>'
+    return escape(path) if path in _FOR_PROGRAMS else f'<a href="{escape(path)}">{escape(path)}</a>'
 
 
-ROUTES: Final = (
-    Route("GET", "/", landing, "get_overview", "Show the endpoints", media=(*PAGE, "text/plain")),
-    Route("GET", "/favicon.ico", icon, "get_icon", "Answer browsers, which ask for an icon", media=(), status=204),
-)
+ROUTES: Final = (Route("GET", "/", landing, "get_overview", "Show the endpoints", media=(*PAGE, "text/plain")),)
 
 
 def _page(body: str) -> web.Response:

@@ -5,8 +5,10 @@ from typing import Final
 from aiohttp import web
 
 from routes import (
+    assets,
     batches,
     board,
+    dashboard,
     debug,
     docs,
     events,
@@ -33,13 +35,21 @@ def add_routes(app: web.Application) -> None:
     """All of TaskHub. The application must have its settings."""
     for module in (tickets, links, leases, batches, board, export, reference, me, stream, events, publish, debug):
         register(app, module.ROUTES)
-    add_mcp_routes(app)
+    register(app, dashboard.ROUTES)
+    _add_common_routes(app)
 
 
 def add_mcp_routes(app: web.Application) -> None:
-    """MCP alone, with what every server has: for one that stands in front of another TaskHub."""
+    """MCP alone: for a server that stands in front of another TaskHub."""
+    register(app, pages.ROUTES)
+    _add_common_routes(app)
+
+
+def _add_common_routes(app: web.Application) -> None:
+    """What every server has."""
     app[GATE] = Gate.of(app[SETTINGS])
     app[docs.DESCRIPTION] = docs.Description(app)
+    app[assets.ASSETS] = assets.Assets()
     app.on_response_prepare.append(add_headers)
-    for module in (mcp, health, docs, pages):
+    for module in (mcp, health, docs, assets):
         register(app, module.ROUTES)

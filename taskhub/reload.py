@@ -18,7 +18,7 @@ from watchfiles import Change, awatch
 from taskhub.processes import Child, NotStarted, Processes, Turn, status_text
 
 DEBOUNCE_MS: Final = 300
-WATCHED: Final = (".py", ".toml")
+WATCHED: Final = (".py", ".toml", ".js", ".css", ".svg")
 
 
 class Supervisor:
@@ -147,7 +147,7 @@ def syntax_problem(path: Path) -> str | None:
         source = path.read_bytes()
         if path.suffix == ".py":
             compile(source, str(path), "exec", dont_inherit=True)
-        else:
+        elif path.suffix == ".toml":
             tomllib.loads(source.decode())
     except SyntaxError as error:
         return f"{_short(path)} line {error.lineno}: {error.msg}"

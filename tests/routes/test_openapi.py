@@ -157,7 +157,7 @@ async def test_the_page_needs_nothing_that_its_policy_refuses(hub: Hub) -> None:
     loaded = re.findall(r'(?:src|rel="stylesheet" href)="([^"]+)"', page)
 
     assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
-    assert loaded == ["/docs/docs.css", "/docs/docs.js"]
+    assert [path.rpartition("/")[2] for path in loaded] == ["docs.css", "docs.js"]
     assert not re.search(r"<script>|<style|\son[a-z]+=|\sstyle=", page)
     for path, kind in zip(loaded, ("text/css", "text/javascript"), strict=True):
         found = await hub.get(path)
@@ -167,13 +167,9 @@ async def test_the_page_needs_nothing_that_its_policy_refuses(hub: Hub) -> None:
 def test_what_the_document_says_is_text_on_the_page() -> None:
     hostile = "<script>alert(1)</script>"
     route = dataclasses.replace(SERVED[0], summary=hostile, detail=hostile)
-    page = render(describe([route], hostile), f"http://{hostile}", with_key=True)
+    page = render(describe([route], hostile), f"http://{hostile}", "/static/{}".format, with_key=True)
 
     assert hostile not in page
-
-
-async def test_the_overview_leads_to_the_description(hub: Hub) -> None:
-    assert b'<a href="/docs">' in (await hub.get("/", headers={"Accept": "text/html"})).body
 
 
 def test_restoring_a_ticket_never_answers_that_it_was_deleted() -> None:

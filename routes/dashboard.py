@@ -1,0 +1,83 @@
+"""`/`, and what else people look at: pages that use the same API as everybody."""
+
+import asyncio
+from dataclasses import dataclass
+from html import escape
+from typing import Final
+
+from aiohttp import hdrs, web
+
+from routes.api import PAGE, Route
+from routes.assets import ASSETS, Assets
+from routes.keys import AUTH
+from routes.pages import overview, wants_page
+from taskhub import __version__
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A page. Its script and its style have its name."""
+
+    path: str
+    name: str
+    title: str
+
+
+BOARD: Final = View("/", "board", "Board")
+NAVIGATION: Final = (
+    ("/", "board", "Board"),
+    ("/events/debug", "operator", "Operator"),
+    ("/docs", "docs", "API"),
+)
+"""Where each page leads: address, name (the languages' files have its words as `nav.NAME`), and English words."""
+
+
+async def board(request: web.Request) -> web.Response:
+    """GET /: the board for browsers; for programs, the endpoints by name."""
+    response = await page(request, BOARD) if wants_page(request) else overview(request)
+    response.headers[hdrs.VARY] = hdrs.ACCEPT
+    return response
+
+
+async def page(request: web.Request, view: View) -> web.Response:
+    """A page's frame, which the page's script fills."""
+    assets = request.app[ASSETS]
+    await asyncio.to_thread(lambda: assets.digest)
+    text = _html(view, assets, with_key=request.app[AUTH].name != "none")
+    # It names the version of what it loads.
+    return web.Response(text=text, content_type=PAGE[0], headers={hdrs.CACHE_CONTROL: "no-cache"})
+
+
+def _html(view: View, assets: Assets, *, with_key: bool) -> str:
+    script = f"{view.name}.js"
+    preloads = "".join(
+        f'<link rel="modulepreload" href="{assets.address(name)}">' for name in [script, *assets.modules(script)]
+    )
+    links = "".join(
+        f'<a href="{path}"{" aria-current=page" if path == view.path else ""} data-t="nav.{name}">{words}</a>'
+        for path, name, words in NAVIGATION
+    )
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f"<title>{escape(view.title)} · TaskHub</title>"
+        '<meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">'
+        f'<link rel="icon" type="image/svg+xml" href="{assets.address("icon.svg")}">'
+        f'<link rel="stylesheet" href="{assets.address("base.css")}">'
+        f'<link rel="stylesheet" href="{assets.address(f"{view.name}.css")}">'
+        f'{preloads}<script type="module" src="{assets.address(script)}"></script></head>'
+        f'<body data-page="{view.name}" data-auth="{"api_key" if with_key else "none"}" data-version="{__version__}">'
+        '<a class="skip" href="#main" data-t="nav.skip">Skip to the content</a>'
+        '<header class="shell"><a class="brand" href="/">'
+        f'<img src="{assets.address("icon.svg")}" alt="" width="20" height="20">TaskHub</a>'
+        f'<nav data-t-label="nav.pages" aria-label="Pages">{links}</nav><div class="shell-tools"></div></header>'
+        '<main id="main" tabindex="-1"><noscript><p class="notice">This page needs JavaScript. Without it, '
+        'everything can be done through <a href="/docs">the API</a>.</p></noscript></main></body></html>'
+    )
+
+
+ROUTES: Final = (
+    Route(
+        "GET", "/", board, "get_board_page", "Show the board to people, and the endpoints to programs",
+        media=(*PAGE, "text/plain"),
+    ),
+)  # fmt: skip

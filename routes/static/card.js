@@ -1,0 +1,110 @@
+// One ticket on the board.
+
+import { h, icon } from "./dom.js";
+import { dayOf, t } from "./i18n.js";
+
+const HUES = 7;
+
+/** @param {string} actor such as `agent:claude` */
+export const nameOf = (actor) => actor.slice(actor.indexOf(":") + 1);
+
+/**
+ * What is left until a time: `12:05`, `1h 05m`; empty when it is over.
+ * @param {string} until
+ */
+export function left(until, now = Date.now()) {
+  const seconds = Math.floor((new Date(until).getTime() - now) / 1000);
+  if (seconds <= 0) return "0:00";
+  const two = (/** @type {number} */ n) => String(n).padStart(2, "0");
+  const [hours, minutes] = [Math.floor(seconds / 3600), Math.floor(seconds / 60) % 60];
+  return hours ? `${hours}h ${two(minutes)}m` : `${minutes}:${two(seconds % 60)}`;
+}
+
+/** Let all countdowns of the page go on. */
+export function tick() {
+  for (const element of document.querySelectorAll("[data-until]")) {
+    const words = left(/** @type {HTMLElement} */ (element).dataset.until ?? "");
+    if (element.textContent !== words) element.textContent = words;
+  }
+}
+
+/**
+ * Who has a ticket, as two letters on a colour that goes with the name.
+ * @param {string} name
+ * @param {{agent?: boolean, label?: string}} [options]
+ */
+export function avatar(name, { agent = false, label = t("card.assignee", { name }) } = {}) {
+  let sum = 0;
+  for (const letter of name) sum = (sum * 31 + (letter.codePointAt(0) ?? 0)) % 9973;
+  const parts = name.split(/[\s_.-]+/).filter(Boolean);
+  const letters = parts.length > 1 ? [...parts[0]][0] + [...parts[1]][0] : [...name].slice(0, /[a-z]/i.test(name) ? 2 : 1).join("");
+  return h(
+    "span", { class: `avatar hue-${sum % HUES}${agent ? " agent" : ""}`, title: label, role: "img", "aria-label": label },
+    letters.toUpperCase(),
+  );
+}
+
+/** @param {string} due @param {string} phase */
+export function dueTag(due, phase) {
+  const open = phase !== "done" && phase !== "cancelled";
+  const today = new Date().toLocaleDateString("sv");
+  const state = !open ? "" : due < today ? "overdue" : due === today ? "today" : "";
+  const words = t(state === "overdue" ? "card.overdue" : "card.due", { day: dayOf(due) });
+  return h(
+    "span", { class: `due ${state}`, title: words },
+    icon("due"), h("time", { datetime: due, "aria-label": words }, state === "today" ? t("card.today") : dayOf(due)),
+  );
+}
+
+/** @param {{holder: string, expires_at: string}} lease */
+export function leaseBadge(lease) {
+  const holder = nameOf(lease.holder);
+  const words = t("card.held", { holder, left: left(lease.expires_at) });
+  return h(
+    "span", { class: "lease", title: words },
+    icon("agent", t("card.held_by", { holder })), h("span", { class: "lease-holder", "aria-hidden": "true" }, holder),
+    h("span", { class: "number", "data-until": lease.expires_at }, left(lease.expires_at)),
+  );
+}
+
+/** @param {number} percent @param {string | null} [note] */
+export function progressBar(percent, note) {
+  const words = t("card.progress", { percent });
+  return h("progress", { max: 100, value: percent, "aria-label": words, title: note ? `${words}: ${note}` : words });
+}
+
+/**
+ * The element of a ticket. `href`: where its details are.
+ * @param {import("./tickets.js").Ticket} ticket
+ * @param {string} href
+ * @param {boolean} frozen whether nothing can be done with it
+ * @returns {HTMLLIElement}
+ */
+export function card(ticket, href, frozen) {
+  const { key, summary, priority, labels, assignee, progress, lease } = ticket;
+  const shownLabels = labels.slice(0, 3);
+  const item = h(
+    "li", { class: "card", "data-key": key, draggable: !frozen && "true" },
+    h(
+      "div", { class: "card-top" },
+      h("span", { class: "key" }, key),
+      ticket.blocked && h("span", { class: "blocked", title: t("card.blocked") }, icon("blocked"), t("card.blocked")),
+      lease && leaseBadge(lease),
+    ),
+    h("a", { class: "card-title", href, tabindex: -1, draggable: "false" }, h("span", { class: "hidden-text" }, `${key} `), summary),
+    h(
+      "div", { class: "card-bottom" },
+      h("span", { class: `priority ${priority}`, title: t(`priority.${priority}`) }, icon(`priority-${priority}`, t(`priority.${priority}`))),
+      ticket.due && dueTag(ticket.due, ticket.phase),
+      shownLabels.map((label) => h("span", { class: "tag" }, label)),
+      labels.length > shownLabels.length && h("span", { class: "tag", title: labels.slice(3).join(", ") }, `+${labels.length - 3}`),
+      h("span", { class: "space" }),
+      assignee ? avatar(assignee.name) : h("span", { class: "avatar nobody", role: "img", "aria-label": t("card.unassigned"), title: t("card.unassigned") }),
+    ),
+    progress && progress.percent > 0 && progressBar(progress.percent, progress.note),
+    !frozen && h("button", {
+      type: "button", class: "button plain icon-only card-menu", tabindex: -1, "aria-haspopup": "menu", "aria-label": t("card.menu", { key }),
+    }, icon("more")),
+  );
+  return item;
+}

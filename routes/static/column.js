@@ -1,0 +1,203 @@
+// A column of the board: as many cards as it has, of which only those in sight exist.
+
+import { h, icon } from "./dom.js";
+import { t } from "./i18n.js";
+
+const BEYOND = 4;
+const FRESH_MS = 1800;
+
+/**
+ * `<board-column>`. It asks for what it lacks with `need` events, in which `detail` is the number of the last row in
+ * sight.
+ */
+export class BoardColumn extends HTMLElement {
+  /** @type {string[]} */ #keys = [];
+  #count = 0;
+  /** @type {Map<string, {item: HTMLElement, ticket: any}>} */ #cards = new Map();
+  /** @type {HTMLElement[]} */ #blanks = [];
+  #rowHeight = 0;
+  #shown = false;
+  /** @type {(key: string) => any} */ #ticketOf = () => undefined;
+  /** @type {(ticket: any) => HTMLElement} */ #cardOf = () => h("li");
+  /** @type {string | null} the card that Tab leads to */ current = null;
+
+  /**
+   * @param {{id: string, name: string, phase: string | null, tinted?: boolean, ticketOf: (key: string) => any,
+   *   cardOf: (ticket: any) => HTMLElement}} options
+   */
+  setUp({ id, name, phase, tinted = false, ticketOf, cardOf }) {
+    this.id = `column-${id}`;
+    this.dataset.column = id;
+    this.dataset.name = name;
+    if (phase) this.dataset.phase = phase;
+    this.classList.toggle("tinted", tinted);
+    this.#ticketOf = ticketOf;
+    this.#cardOf = cardOf;
+    this.counter = h("span", { class: "count number" }, "0");
+    this.fold = h("button", { type: "button", class: "button plain fold", "aria-expanded": "true" },
+      phase ? icon(phase) : icon("person"), h("span", { class: "column-name" }, name), this.counter);
+    this.heading = h("h2", { id: `${this.id}-name` }, this.fold);
+    this.list = h("ul", { role: "list", class: "cards", "aria-labelledby": `${this.id}-name` });
+    this.empty = h("div", { class: "column-empty", hidden: true }, h("p", { class: "quiet" }, t("board.empty_column")));
+    this.scroller = h("div", { class: "column-body" }, this.empty, this.list);
+    this.setAttribute("role", "group");
+    this.setAttribute("aria-labelledby", `${this.id}-name`);
+    this.replaceChildren(h("div", { class: "column-head" }, this.heading), this.scroller);
+    this.scroller.addEventListener("scroll", () => this.#render(), { passive: true });
+    new ResizeObserver(() => this.#render()).observe(this.scroller);
+  }
+
+  get keys() {
+    return this.#keys;
+  }
+
+  get count() {
+    return this.#count;
+  }
+
+  set folded(/** @type {boolean} */ folded) {
+    this.toggleAttribute("data-folded", folded);
+    this.scroller.hidden = folded;
+    this.fold.setAttribute("aria-expanded", String(!folded));
+    this.#render();
+  }
+
+  get folded() {
+    return this.hasAttribute("data-folded");
+  }
+
+  /** @param {string[]} keys @param {number} count of which these are the first */
+  show(keys, count) {
+    this.#keys = keys;
+    this.#count = Math.max(count, keys.length);
+    const words = String(count);
+    if (this.counter.textContent !== words) {
+      this.counter.textContent = words;
+      this.fold.setAttribute("aria-label", t("board.column", { name: this.dataset.name, n: count }));
+    }
+    this.empty.hidden = count > 0;
+    this.#render();
+    this.#shown = true;
+  }
+
+  /** @param {string} key @returns {HTMLElement | null} */
+  linkOf(key) {
+    return this.#cards.get(key)?.item.querySelector("a") ?? null;
+  }
+
+  /** Bring a card into sight and give it the focus. @param {string} key */
+  focusCard(key) {
+    const at = this.#keys.indexOf(key);
+    if (at < 0) return;
+    this.current = key;
+    const [top, height] = [at * this.#rowHeight, this.scroller.clientHeight];
+    if (top < this.scroller.scrollTop) this.scroller.scrollTop = top;
+    else if (top + this.#rowHeight > this.scroller.scrollTop + height) this.scroller.scrollTop = top + this.#rowHeight - height;
+    this.#render();
+    const link = this.linkOf(key);
+    link?.focus({ preventScroll: true });
+    link?.scrollIntoView({ block: "nearest", inline: "nearest" });
+  }
+
+  /** Draw one card again although its ticket is the same. @param {string} key */
+  refresh(key) {
+    this.#cards.get(key)?.item.remove();
+    this.#cards.delete(key);
+    this.#render();
+  }
+
+  #render() {
+    if (this.folded || !this.isConnected) return;
+    this.#rowHeight ||= this.#measure();
+    const height = this.#rowHeight;
+    const first = Math.max(0, Math.floor(this.scroller.scrollTop / height) - BEYOND);
+    const last = Math.min(this.#count, Math.ceil((this.scroller.scrollTop + this.scroller.clientHeight) / height) + BEYOND);
+    const size = `${this.#count * height}px`;
+    if (this.list.style.height !== size) this.list.style.height = size;
+    const focused = this.list.contains(document.activeElement)
+      ? /** @type {HTMLElement} */ (document.activeElement).closest("li")?.dataset.key : undefined;
+    const wanted = new Map(this.#keys.slice(first, last).map((key, i) => [key, first + i]));
+    // The card with the focus exists wherever it is, and so does the one that Tab leads to.
+    for (const key of [focused, this.current]) {
+      const at = key === undefined || key === null ? -1 : this.#keys.indexOf(key);
+      if (key && at >= 0) wanted.set(key, at);
+    }
+    for (const [key, { item }] of this.#cards) {
+      if (wanted.has(key)) continue;
+      item.remove();
+      this.#cards.delete(key);
+    }
+    for (const [key, at] of wanted) this.#place(key, at, key === focused);
+    this.#order(wanted);
+    this.#showBlanks(Math.max(first, this.#keys.length), last);
+    if (last > this.#keys.length) this.dispatchEvent(new CustomEvent("need", { detail: last }));
+  }
+
+  /** @param {string} key @param {number} at @param {boolean} focused */
+  #place(key, at, focused) {
+    const ticket = this.#ticketOf(key);
+    const known = this.#cards.get(key);
+    let item = known?.item;
+    if (!known || known.ticket !== ticket) {
+      item = this.#cardOf(ticket);
+      if (this.#shown && (!known || known.ticket.version !== ticket.version)) this.#freshen(item, ticket);
+      if (known) known.item.replaceWith(item);
+      this.#cards.set(key, { item, ticket });
+      if (focused) /** @type {HTMLElement} */ (item.querySelector("a")).focus({ preventScroll: true });
+    }
+    const place = `translateY(${at * this.#rowHeight}px)`;
+    if (item.style.transform !== place) item.style.transform = place;
+    item.setAttribute("aria-posinset", String(at + 1));
+    item.setAttribute("aria-setsize", String(this.#count));
+    const tabbable = key === this.current ? 0 : -1;
+    for (const control of /** @type {NodeListOf<HTMLElement>} */ (item.querySelectorAll("a, .card-menu"))) {
+      if (control.tabIndex !== tabbable) control.tabIndex = tabbable;
+    }
+  }
+
+  /** The order that is read out is the order that is seen. @param {Map<string, number>} wanted */
+  #order(wanted) {
+    const ordered = [...wanted].sort(([, a], [, b]) => a - b).map(([key]) => this.#cards.get(key)?.item);
+    const active = document.activeElement;
+    let moved = false;
+    ordered.forEach((item, i) => {
+      if (item && this.list.children[i] !== item) {
+        this.list.insertBefore(item, this.list.children[i] ?? null);
+        moved = true;
+      }
+    });
+    if (moved && active instanceof HTMLElement && active !== document.activeElement && this.list.contains(active)) {
+      active.focus({ preventScroll: true });
+    }
+  }
+
+  /** @param {number} first @param {number} last */
+  #showBlanks(first, last) {
+    const wanted = Math.max(0, last - first);
+    while (this.#blanks.length > wanted) this.#blanks.pop()?.remove();
+    while (this.#blanks.length < wanted) {
+      const blank = h("li", { class: "card blank", "aria-hidden": "true" });
+      this.#blanks.push(blank);
+      this.list.append(blank);
+    }
+    this.#blanks.forEach((blank, i) => {
+      blank.style.transform = `translateY(${(first + i) * this.#rowHeight}px)`;
+    });
+  }
+
+  /** A card that is new here, or has just changed, shows it for a moment. @param {HTMLElement} item @param {any} ticket */
+  #freshen(item, ticket) {
+    if (Date.now() - new Date(ticket.updated_at).getTime() > 15_000) return;
+    item.classList.add("fresh");
+    setTimeout(() => item.classList.remove("fresh"), FRESH_MS);
+  }
+
+  #measure() {
+    const probe = h("li", { class: "card blank" });
+    this.list.append(probe);
+    const { height } = probe.getBoundingClientRect();
+    probe.remove();
+    return height + parseFloat(getComputedStyle(this.list).getPropertyValue("--card-gap")) || 100;
+  }
+}
+customElements.define("board-column", BoardColumn);

@@ -1,0 +1,78 @@
+// Words in the reader's language: English or Japanese, as the browser says or as was chosen.
+
+const CHOICE = "taskhub.language";
+export const LANGUAGES = /** @type {const} */ ({ en: "English", ja: "日本語" });
+
+/** @returns {"en" | "ja"} */
+function chosen() {
+  const stored = localStorage.getItem(CHOICE);
+  const wanted = stored ? [stored] : navigator.languages;
+  return wanted.map((tag) => tag.slice(0, 2)).find((tag) => tag in LANGUAGES) ?? "en";
+}
+
+export const language = chosen();
+document.documentElement.lang = language;
+
+/** @type {Record<string, string | ((values: any) => string)>} */
+const words = (await import(`./words-${language}.js`)).default;
+
+/**
+ * The words of a key. A key without words is shown as it is, which a test finds.
+ * @param {string} key
+ * @param {Record<string, any>} [values]
+ * @returns {string}
+ */
+export function t(key, values = {}) {
+  const found = words[key];
+  return typeof found === "function" ? found(values) : (found ?? key);
+}
+
+/** Whether there are words for a key: the server has names that this file does not know. */
+export const knows = (/** @type {string} */ key) => key in words;
+
+/** @param {string} tag */
+export function choose(tag) {
+  localStorage.setItem(CHOICE, tag);
+  location.reload();
+}
+
+/** Put the words of this language into what came from the server in English. */
+export function translate(root = document) {
+  for (const element of root.querySelectorAll("[data-t]")) element.textContent = t(element.dataset.t);
+  for (const element of root.querySelectorAll("[data-t-label]")) element.setAttribute("aria-label", t(element.dataset.tLabel));
+}
+
+const formats = {
+  time: new Intl.DateTimeFormat(language, { hour: "2-digit", minute: "2-digit" }),
+  day: new Intl.DateTimeFormat(language, { month: "short", day: "numeric" }),
+  year: new Intl.DateTimeFormat(language, { year: "numeric", month: "short", day: "numeric" }),
+  full: new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "short" }),
+  relative: new Intl.RelativeTimeFormat(language, { numeric: "auto", style: "short" }),
+};
+
+/** @param {number | string | Date} time */
+export const clockTime = (time) => formats.time.format(new Date(time));
+/** @param {number | string | Date} time */
+export const fullTime = (time) => formats.full.format(new Date(time));
+
+/**
+ * A date `YYYY-MM-DD`, which is the same day wherever it is read.
+ * @param {string} date
+ */
+export function dayOf(date) {
+  const [year, month, day] = date.split("-").map(Number);
+  const there = new Date(year, month - 1, day);
+  return (year === new Date().getFullYear() ? formats.day : formats.year).format(there);
+}
+
+/**
+ * How long ago, or ahead.
+ * @param {string | number | Date} time
+ */
+export function ago(time, now = Date.now()) {
+  const seconds = (new Date(time).getTime() - now) / 1000;
+  for (const [unit, length] of /** @type {const} */ ([["day", 86_400], ["hour", 3600], ["minute", 60]])) {
+    if (Math.abs(seconds) >= length) return formats.relative.format(Math.trunc(seconds / length), unit);
+  }
+  return formats.relative.format(Math.trunc(seconds / 60), "minute");
+}

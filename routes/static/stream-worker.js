@@ -1,0 +1,31 @@
+// Holds the streams of all tabs of a browser: one for each address that some tab follows, until the last one leaves.
+
+import { Holder } from "./stream.js";
+
+/** @type {Map<string, {holder: Holder, tabs: Set<string>}>} */
+const streams = new Map();
+
+function join(name, wish, tab) {
+  const known = streams.get(name);
+  if (known && !known.holder.over) {
+    known.tabs.add(tab);
+    known.holder.welcome(tab);
+    return;
+  }
+  known?.holder.close();
+  streams.set(name, { holder: new Holder(name, wish), tabs: new Set(known?.tabs).add(tab) });
+}
+
+function leave(name, tab) {
+  const stream = streams.get(name);
+  stream?.tabs.delete(tab);
+  if (stream?.tabs.size === 0) {
+    stream.holder.close();
+    streams.delete(name);
+  }
+}
+
+globalThis.addEventListener("connect", (/** @type {any} */ event) => {
+  const [port] = event.ports;
+  port.onmessage = ({ data: { kind, name, wish, tab } }) => (kind === "leave" ? leave(name, tab) : join(name, wish, tab));
+});

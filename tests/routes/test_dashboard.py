@@ -1,0 +1,51 @@
+"""The pages for people, as they are sent."""
+
+import re
+
+import pytest
+
+from routes.dashboard import NAVIGATION
+from tests.routes.conftest import Hub, Start
+
+BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
+
+
+async def test_a_browser_gets_the_board_and_a_program_the_endpoints(hub: Hub) -> None:
+    page = await hub.get("/", headers=BROWSER)
+    text = await hub.get("/", headers={"Accept": "*/*"})
+
+    assert page.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert b'data-page="board"' in page.body
+    assert text.headers["Content-Type"].startswith("text/plain")
+    assert b"/events/stream" in text.body
+    assert b"/mcp" in text.body
+    assert page.headers["Vary"].startswith("Accept")
+    assert text.headers["Vary"].startswith("Accept")
+
+
+async def test_a_page_has_nothing_that_its_policy_refuses_and_all_it_names_is_there(hub: Hub) -> None:
+    answer = await hub.get("/", headers=BROWSER)
+    page = answer.body.decode()
+
+    assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
+    assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["Referrer-Policy"] == "no-referrer"
+    assert not re.search(r"<script>|<style|\son[a-z]+=|\sstyle=", page)
+    for path in re.findall(r'(?:src|href)="(/[^"]*)"', page):
+        assert (await hub.get(path, headers=BROWSER)).status == 200, path
+
+
+async def test_every_place_that_the_pages_lead_to_exists(hub: Hub) -> None:
+    for path, _, _ in NAVIGATION:
+        assert (await hub.get(path, headers=BROWSER)).status == 200, path
+
+
+@pytest.mark.parametrize(("settings", "said"), [({}, "none"), ({"api_key": "k-secret"}, "api_key")])
+async def test_a_page_says_whether_a_key_is_needed_and_never_which(
+    start: Start, settings: dict[str, str], said: str
+) -> None:
+    page = (await (await start(**settings)).get("/", headers=BROWSER)).body.decode()
+
+    assert f'data-auth="{said}"' in page
+    assert "k-secret" not in page
