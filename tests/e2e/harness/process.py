@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -16,7 +15,7 @@ from typing import Final
 import psutil
 
 from tests.e2e.harness.waiting import DEADLINE_S, until
-from tests.forked import ForkedProcess
+from tests.forked import ForkedPython, run_forked
 
 ROOT: Final = Path(__file__).resolve().parents[3]
 
@@ -53,7 +52,7 @@ class TaskHubProcess:
         self.data_dir = data_dir
         self.checkout = checkout
         self.port = 0
-        self.process: subprocess.Popen[bytes] | ForkedProcess | None = None
+        self.process: subprocess.Popen[bytes] | ForkedPython | None = None
         self._forked = not command and not reload and checkout == ROOT
         self._command = command
         self._arguments = ("--reload" if reload else "--no-reload", *arguments)
@@ -96,15 +95,19 @@ class TaskHubProcess:
         """Start the process without waiting for it."""
         assert not self.running, "already running"
         self.data_dir.mkdir(parents=True, exist_ok=True)
-        arguments = ["serve", "--port", str(self.port), *self._arguments]
-        if self._forked:
-            self.process = ForkedProcess(
-                arguments, environment=self._environment, cwd=self.checkout, output=self._log_path
-            )
-            return
-        with self._log_path.open("ab") as log:
+        arguments = ["-m", "taskhub", "serve", "--port", str(self.port), *self._arguments]
+        with self._log_path.open("ab") as log, open(os.devnull) as nothing:
+            if self._forked:
+                self.process = ForkedPython(
+                    *arguments,
+                    environment=self._environment,
+                    stdin=nothing.fileno(),
+                    stdout=log.fileno(),
+                    stderr=log.fileno(),
+                )
+                return
             self.process = subprocess.Popen(
-                self._command or [sys.executable, "-m", "taskhub", *arguments],
+                self._command or [sys.executable, *arguments],
                 cwd=self.checkout,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
@@ -151,7 +154,7 @@ class TaskHubProcess:
         assert self.process is not None
         process = self.process
         await until(lambda: process.poll() is not None, "exit", deadline_s, explain=lambda: self.log[-4000:])
-        return process.returncode
+        return process.wait(0)
 
     async def stop(self) -> int:
         """SIGTERM, then wait."""
@@ -208,23 +211,10 @@ async def run_command(
     return output.decode()
 
 
-async def run_taskhub(
-    *arguments: str, environment: Mapping[str, str] | None = None, deadline_s: float = 2 * DEADLINE_S, status: int = 0
-) -> str:
+async def run_taskhub(*arguments: str, environment: Mapping[str, str] | None = None, status: int = 0) -> str:
     """As `run_command`, for a command of `taskhub`, forked as servers are."""
-    with tempfile.TemporaryDirectory() as directory:
-        output, errors = Path(directory) / "output", Path(directory) / "errors"
-        process = ForkedProcess(
-            arguments, environment=clean_environment(environment), cwd=ROOT, output=output, errors=errors
-        )
-        try:
-            await until(lambda: process.poll() is not None, f"end of taskhub {' '.join(arguments)}", deadline_s)
-        finally:
-            process.send_signal(signal.SIGKILL)  # unless it has ended
-            process.wait(DEADLINE_S)
-        if process.returncode != status:
-            raise AssertionError(
-                f"taskhub {' '.join(arguments)} exited with {process.returncode}\n"
-                f"{output.read_text()}\n{errors.read_text()}"
-            )
-        return output.read_text()
+    done = await asyncio.to_thread(run_forked, "-m", "taskhub", *arguments, environment=clean_environment(environment))
+    if done.returncode != status:
+        said = (done.stdout + b"\n" + done.stderr).decode()
+        raise AssertionError(f"taskhub {' '.join(arguments)} exited with {done.returncode}\n{said}")
+    return done.stdout.decode()

@@ -5,9 +5,8 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +19,7 @@ from mcp_types import Implementation, ResourceUpdatedNotification
 from taskhub.app import create_app
 from taskhub.settings import Settings
 from taskhub.stdio import MAX_LINE_BYTES, _lines_of
+from tests.forked import PipedPython, piped
 from tests.taskhub.mcp.calling import Tools
 from tests.taskhub.mcp.world import DEADLINE_S, MODERN, data_of, open_tickets, until
 
@@ -44,29 +44,17 @@ def call(number: int, tool: str, **arguments: Any) -> dict[str, Any]:
     return {"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": params}
 
 
-@asynccontextmanager
-async def running(data_dir: Path, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+def running(data_dir: Path, *arguments: str) -> AbstractAsyncContextManager[PipedPython]:
     """The process; killed where the test did not end it."""
-    pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, *COMMAND, *arguments, stdin=pipe, stdout=pipe, stderr=pipe, env=environment(data_dir)
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
+    return piped("-m", "taskhub", "stdio", *arguments, environment=environment(data_dir))
 
 
-async def say(process: asyncio.subprocess.Process, *messages: dict[str, Any]) -> None:
-    assert process.stdin is not None
+async def say(process: PipedPython, *messages: dict[str, Any]) -> None:
     process.stdin.write(b"".join(json.dumps(message).encode() + b"\n" for message in messages))
     await process.stdin.drain()
 
 
-async def hear(process: asyncio.subprocess.Process) -> dict[str, Any]:
-    assert process.stdout is not None
+async def hear(process: PipedPython) -> dict[str, Any]:
     message: dict[str, Any] = json.loads(await asyncio.wait_for(process.stdout.readline(), DEADLINE_S))
     return message
 
@@ -121,7 +109,6 @@ async def test_calls_in_flight_are_answered_when_the_input_ends(database_file: P
     async with running(tmp_path, "--actor", "user:alice") as process:
         calls = [call(number, "create_ticket", summary=f"number {number}") for number in range(2, 12)]
         await say(process, INITIALIZE, INITIALIZED, *calls)
-        assert process.stdin is not None
         process.stdin.close()
         output, errors = await asyncio.wait_for(process.communicate(), DEADLINE_S)
 
@@ -149,7 +136,6 @@ async def test_a_signal_ends_it_in_good_order_while_the_input_is_open(
 
 async def test_what_is_no_message_does_not_end_it(database_file: Path, tmp_path: Path) -> None:
     async with running(tmp_path) as process:
-        assert process.stdin is not None
         process.stdin.write(b"\n{\n\xff\xfe\n" + b"[" * 10_000 + b"\n")
         await say(process, INITIALIZE)
 
@@ -158,7 +144,6 @@ async def test_what_is_no_message_does_not_end_it(database_file: Path, tmp_path:
 
 async def test_an_input_that_is_closed_at_once_ends_it(database_file: Path, tmp_path: Path) -> None:
     async with running(tmp_path) as process:
-        assert process.stdin is not None
         process.stdin.close()
         output, _ = await asyncio.wait_for(process.communicate(), DEADLINE_S)
 

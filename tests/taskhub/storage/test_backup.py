@@ -6,8 +6,6 @@ import errno
 import gzip
 import io
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +27,7 @@ from taskhub.storage.backup_file import (
 )
 from taskhub.storage.database import Database
 from taskhub.storage.schema import METADATA, search_documents
+from tests.forked import run_forked
 from tests.servers import PostgresServer
 from tests.taskhub.storage.history import live
 from tests.taskhub.world import Gate, World
@@ -141,7 +140,7 @@ async def test_a_backup_that_is_killed_leaves_nothing_under_its_name(
     monkeypatch.setenv("TASKHUB_DATABASE_URL", url)
     path = tmp_path / "taskhub.backup"
 
-    killed = await asyncio.to_thread(subprocess.run, [sys.executable, "-c", KILLED, str(path)], check=False)
+    killed = await asyncio.to_thread(run_forked, "-c", KILLED, str(path))
 
     assert killed.returncode == -9
     assert not path.exists()
@@ -289,12 +288,11 @@ async def test_standard_output_gets_the_backup_and_nothing_else(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TASKHUB_DATABASE_URL", url)
-    done = await asyncio.to_thread(
-        subprocess.run, [sys.executable, "-m", "taskhub", "backup", "-"], check=True, capture_output=True
-    )
+    done = await asyncio.to_thread(run_forked, "-m", "taskhub", "backup", "-")
     (tmp_path / "some.backup").write_bytes(done.stdout)
 
     assert verify(tmp_path / "some.backup")[1].rows["tickets"] == 0
+    assert done.returncode == 0
     assert done.stderr == b"0 tickets and 0 events backed up\n"
 
 
@@ -381,12 +379,7 @@ async def test_a_backup_that_is_told_to_end_takes_its_file_with_it(
     directory = tmp_path / "backups"
     await asyncio.to_thread(directory.mkdir)
 
-    ended = await asyncio.to_thread(
-        subprocess.run,
-        [sys.executable, "-c", TERMINATED, str(directory / "some.backup")],
-        check=False,
-        capture_output=True,
-    )
+    ended = await asyncio.to_thread(run_forked, "-c", TERMINATED, str(directory / "some.backup"))
 
     assert (ended.returncode, ended.stdout, ended.stderr) == (143, b"", b"")
     assert os.listdir(directory) == []

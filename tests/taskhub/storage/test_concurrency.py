@@ -2,9 +2,7 @@
 
 import asyncio
 import itertools
-import sys
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import asyncpg
 import orjson
@@ -19,11 +17,11 @@ from taskhub.storage.transaction import Transaction
 from taskhub.storage.writer import Writer
 from taskhub.tickets.inputs import NewTicket, TicketChange
 from taskhub.tickets.service import TicketService
+from tests.forked import piped
 from tests.taskhub.storage.writers import write_at_random
 from tests.taskhub.world import ALICE, Gate, World, rows, until
 
 WRITES_EACH = 6
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -53,13 +51,10 @@ async def test_writers_in_two_processes_make_one_dense_log(world: World, url: st
         await world.create()
     done = asyncio.Event()
     readers = [asyncio.create_task(follow(SqlEventLog(world.database), done)) for _ in range(3)]
-    other = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.taskhub.storage.writers", url, "2", str(WRITES_EACH)),
-        cwd=ROOT,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    here = await write_at_random(url, 1, WRITES_EACH)
-    output, _ = await other.communicate()
+    writers = ("-m", "tests.taskhub.storage.writers", url, "2", str(WRITES_EACH))
+    async with piped(*writers) as other:
+        here = await write_at_random(url, 1, WRITES_EACH)
+        output, _ = await other.communicate()
     done.set()
     sequences = [await reader for reader in readers]
 

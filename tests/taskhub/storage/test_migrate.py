@@ -2,7 +2,6 @@
 
 import asyncio
 import fcntl
-import multiprocessing
 import signal
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -24,6 +23,7 @@ from taskhub.storage.schema import METADATA, attachments, deployment, statuses, 
 from taskhub.storage.urls import driver_url, sqlite_path
 from taskhub.tickets.errors import StorageBusy
 from taskhub.tickets.inputs import NewAttachment, NewComment
+from tests.forked import forks
 from tests.servers import PostgresServer, free_port
 from tests.taskhub.world import ALICE, World, execute, rows
 
@@ -67,8 +67,7 @@ async def test_the_migrations_make_the_schema_that_the_program_has(database: Dat
 
 
 async def test_several_processes_may_migrate_at_once(new_url: str) -> None:
-    spawn = multiprocessing.get_context("spawn")
-    processes = [spawn.Process(target=migrate, args=(new_url,)) for _ in range(3)]
+    processes = [forks().Process(target=migrate, args=(new_url,)) for _ in range(3)]
     for process in processes:
         process.start()
     for process in processes:
@@ -102,7 +101,7 @@ async def test_a_migration_that_fails_leaves_nothing(new_url: str, monkeypatch: 
 
 
 async def test_a_migration_whose_process_dies_leaves_nothing_and_is_made_by_the_next(new_url: str) -> None:
-    process = multiprocessing.get_context("spawn").Process(target=migrate_and_die, args=(new_url,))
+    process = forks().Process(target=migrate_and_die, args=(new_url,))
     process.start()
     await asyncio.to_thread(process.join)
     assert process.exitcode == -signal.SIGKILL

@@ -8,8 +8,6 @@ import gzip
 import os
 import signal
 import sqlite3
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace as replace_in
 from pathlib import Path
@@ -32,6 +30,7 @@ from taskhub.storage.restore import NewerTables, NotEmpty, NotOurs, restore
 from taskhub.storage.schema import METADATA, search_documents
 from taskhub.tickets.errors import LeaseLost, StorageBusy
 from taskhub.tickets.inputs import NewClaim, NewComment, NewTicket
+from tests.forked import run_forked
 from tests.servers import PostgresServer
 from tests.taskhub.storage.history import BOB, DRAFT, contents, live, without_names
 from tests.taskhub.storage.killed import killed_restore
@@ -259,7 +258,7 @@ async def test_a_log_of_changes_that_was_left_beside_the_old_file_does_not_reach
     url = make_url("sqlite")
     file = Path(url.removeprefix("sqlite:///"))
     await asyncio.to_thread(migrate, url)
-    await asyncio.to_thread(subprocess.run, [sys.executable, "-c", LEFT, str(file)], check=True)
+    (await asyncio.to_thread(run_forked, "-c", LEFT, str(file))).check_returncode()
     log = file.with_name("taskhub.db-wal")
     assert log.stat().st_size > 0
 
@@ -277,7 +276,7 @@ async def test_a_file_that_is_damaged_is_replaced_when_that_is_asked_for(
     file = Path(url.removeprefix("sqlite:///"))
     await asyncio.to_thread(migrate, url)
     if log:
-        await asyncio.to_thread(subprocess.run, [sys.executable, "-c", LEFT, str(file)], check=True)
+        (await asyncio.to_thread(run_forked, "-c", LEFT, str(file))).check_returncode()
     await asyncio.to_thread(file.write_bytes, b"nothing that SQLite knows" * 1000)
 
     with pytest.raises(NotEmpty, match="cannot be read"):
@@ -646,12 +645,10 @@ async def test_standard_input_is_read_to_its_end_before_anything_changes(
     given = await asyncio.to_thread(saved.read_bytes)
 
     done = await asyncio.to_thread(
-        subprocess.run,
-        [sys.executable, "-m", "taskhub", "restore", "-"],
-        input=given if whole else given[:-20],
-        env={**os.environ, "TASKHUB_DATABASE_URL": url},
-        capture_output=True,
-        check=False,
+        run_forked,
+        *("-m", "taskhub", "restore", "-"),
+        environment={**os.environ, "TASKHUB_DATABASE_URL": url},
+        given=given if whole else given[:-20],
     )
 
     if whole:

@@ -2,12 +2,9 @@
 
 import asyncio
 import json
-import sys
-from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,13 +14,13 @@ from taskhub.storage.schema import events, leases
 from taskhub.tickets.errors import LeaseHeld, LeaseLost
 from taskhub.tickets.inputs import NewClaim, TicketChange, TicketQuery
 from taskhub.tickets.sweeper import LeaseSweeper
+from tests.forked import PipedPython, piped
 from tests.taskhub.world import ALICE, World, caller, rows, until
 
 PROCESSES, CLAIMERS = 4, 16
-MANY, SOME = 1000, 50
-ROOT = Path(__file__).parents[3]
+MANY, SOME = 400, 50
 
-Start = Callable[[str, int], Awaitable[Process]]
+Start = Callable[[str, int], Awaitable[PipedPython]]
 
 
 @pytest.fixture
@@ -31,27 +28,17 @@ async def start(world: World, url: str) -> AsyncIterator[Start]:
     """Start a process that waits for its sign to claim; none outlives the test."""
     async with AsyncExitStack() as stack:
 
-        async def start(seed: str, tickets: int) -> Process:
-            command = (sys.executable, "-m", "tests.taskhub.tickets.claimers", url, seed, str(CLAIMERS), str(tickets))
-            process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdin=PIPE, stdout=PIPE)
-            stack.push_async_callback(end, process)
-            assert process.stdout is not None
+        async def start(seed: str, tickets: int) -> PipedPython:
+            command = ("-m", "tests.taskhub.tickets.claimers", url, seed, str(CLAIMERS), str(tickets))
+            process = await stack.enter_async_context(piped(*command))
             assert await process.stdout.readline() == b"ready\n"
             return process
 
         yield start
 
 
-async def end(process: Process) -> None:
-    if process.returncode is None:
-        process.kill()
-    await process.communicate()
-
-
-async def claimed_by(process: Process) -> list[tuple[str, int]]:
+async def claimed_by(process: PipedPython) -> list[tuple[str, int]]:
     """What a process got, once it found nothing more."""
-    assert process.stdin is not None
-    assert process.stdout is not None
     process.stdin.write(b"\n")
     return [(key, token) for key, token in json.loads(await process.stdout.readline())]
 
