@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, Final
 
+import orjson
 from sqlalchemy import (
     BindParameter,
     Connection,
@@ -64,6 +65,7 @@ _ATTACHMENTS: Final = (
     .order_by(_A.ticket_no, _A.no)
 )
 _BLOCKED: Final = select(_T.no, _T.blocked).where(_OF_WORKSPACE, _T.deleted_at.is_(None), _T.blocked != IS_BLOCKED)
+_COUNTS: Final = select(_T.status_id, func.count()).where(_OF_WORKSPACE, _T.deleted_at.is_(None)).group_by(_T.status_id)
 _EXTENT: Final = select(func.count(), func.max(_T.no)).where(_OF_WORKSPACE)
 
 
@@ -96,7 +98,16 @@ class TicketCheck:
                 "is not marked as blocked, but an open ticket blocks it"
             )  # fmt: skip
             self._problem("blocked", f"{self._key(row.no)} {said}")
+        self._counted()
         return self._numbers()
+
+    def _counted(self) -> None:
+        counts = {row[0]: row[1] for row in self._connection.execute(_COUNTS, {"workspace": self._workspace.id})}
+        kept = orjson.loads(self._workspace.ticket_counts)
+        for status in sorted(counts.keys() | kept.keys()):
+            if counts.get(status, 0) != kept.get(status, 0):
+                found = f"the board counts {kept.get(status, 0)} tickets, and there are {counts.get(status, 0)}"
+                self._problem("counts", f"of the status {status} {found}")
 
     def _events(self) -> Iterator[Row[*tuple[Any, ...]]]:
         after = {"subject": "", "seq": 0}

@@ -57,6 +57,13 @@ workspaces: Final = Table(
     Column("head_time", Text, nullable=False, comment="the time of the newest event: times never go back in a log"),
     Column("oldest_seq", BigInteger, nullable=False),
     Column("references_version", BigInteger, nullable=False, comment="raised by every change of reference data"),
+    Column(
+        "ticket_counts",
+        Text,
+        nullable=False,
+        server_default="{}",
+        comment="JSON: by status the tickets that are not deleted; kept with each change",
+    ),
     Column("created_at", Text, nullable=False),
     UniqueConstraint("key_prefix"),
 )
@@ -182,12 +189,12 @@ tickets: Final = Table(
     _of_ticket("parent_no"),
     Index(None, "workspace_id", "updated_at", "no"),
     Index(None, "workspace_id", "status_id", "no"),
-    Index(None, "workspace_id", "assignee_id", "no"),
+    Index("ix_tickets_assignee", "workspace_id", "assignee_id", "updated_at", "no"),
     # Deleted tickets refer to them too, and who removes a row of those is checked against all.
     Index("ix_tickets_account", "workspace_id", "account_id", "updated_at", "no"),
     Index("ix_tickets_category", "workspace_id", "category_id", "updated_at", "no"),
-    # Without what is deleted. The tickets of each status, somebody's too, are counted in the index alone (SQLite looks
-    # at `deleted_at` even so), and it has the newest first.
+    # Without what is deleted. Somebody's tickets of each status are counted in the index alone (SQLite looks at
+    # `deleted_at` even so), and it has the newest first.
     _of_present("board", "status_id", "updated_at", "no", "assignee_id", "deleted_at"),
     _of_present("priority", "priority", "no"),
     _of_present("ready", "status_id", "priority", "due", "no"),

@@ -7,27 +7,31 @@ as they are made: SQLite in FTS5 over the words separated by spaces, PostgreSQL 
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from sqlalchemy import (
+    Column,
     ColumnElement,
     Connection,
     Select,
+    Text,
     bindparam,
     cast,
     column,
     delete,
     exists,
+    func,
     insert,
+    literal,
     or_,
     select,
     table,
 )
 from sqlalchemy.dialects.postgresql import TSQUERY
 
-from taskhub.storage.schema import search_documents, tickets
+from taskhub.storage.schema import search_documents, tickets, workspaces
 from taskhub.storage.transaction import Transaction
 
 MAX_WORD: Final = 64
@@ -39,8 +43,12 @@ MAX_TIMES: Final = 255
 MAX_PHRASE: Final = 64
 """Words of a phrase. The documents of a long text overlap by as many, so that one of them has the whole phrase."""
 
-MAX_LISTED: Final = 500
-"""Tickets by their numbers in one statement."""
+MAX_LISTED: Final = 1000
+"""Tickets by their numbers in one statement. Of a hundred thousand, every hundredth is met after two thousand."""
+MAX_DRIVING: Final = 20_000
+"""Documents with one phrase that are counted to find out whether to begin with them."""
+PAGE: Final = 20
+"""Rows that a list is usually asked for."""
 
 TEXTS: Final = ("summary", "description", "external_ticket_id", "remarks", "response_details")
 """The columns by which a ticket is found, beside its labels and its comments."""
@@ -60,11 +68,16 @@ _RUN: Final = re.compile(rf"([{_UNSPACED}]+)|(?:(?![{_UNSPACED}])(?:[^\W_]|[{_MA
 _IS_UNSPACED: Final = re.compile(f"[{_UNSPACED}]")
 
 _D: Final = search_documents.c
+_ONE: Final = search_documents.alias("document").c
 _INSERT: Final = insert(search_documents)
 _FORGET: Final = delete(search_documents).where(
     _D.workspace_id == bindparam("of_workspace"), _D.ticket_no == bindparam("of_no"), _D.comment_seq.is_(None)
 )
 _FTS: Final = table("search_words", column("rowid"))
+_MATCH: Final = column("search_words").op("MATCH", is_comparison=True)
+_COUNT: Final = select(func.count()).select_from(
+    select(_FTS.c.rowid).where(_MATCH(bindparam("matching", type_=Text))).limit(bindparam("most")).subquery()
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +133,9 @@ def documents(texts: Iterable[str | None]) -> Iterator[list[str]]:
         if text:
             words += [_BREAK] if words else []
             words += words_of(text)
+    if 0 < len(words) <= MAX_TIMES:  # most are so short that no limit needs to be counted
+        yield words
+        return
     start = 0
     while start < len(words):
         end, times = start, Counter[str]()
@@ -160,51 +176,101 @@ def tickets_that_contain(
     """Which tickets contain all the phrases, each themselves or in a comment: those among these numbers (None: all)
     that meet these conditions.
 
-    Neither database knows beforehand how rare a word is. Looked up first, a rare one makes a short list of tickets,
-    from which everything else follows; frequent ones are asked of each ticket in the order of the list, for the first
-    page is full after a few.
+    How rare a word is decides from which side to come. Looked up first, a rare one makes a short list of tickets, from
+    which everything else follows; frequent ones are asked of each ticket in the order of the list, for the first page
+    is full after a few. Of phrases that are frequent, but hardly ever in one ticket, PostgreSQL knows it from its
+    statistics; for SQLite their tickets are looked up, too.
     """
     numbers: set[int] | None = None
     frequent: list[Phrase] = []
+    is_sqlite = connection.dialect.name == "sqlite"
     for phrase in phrases:
-        some = connection.execute(_tickets_with(connection, workspace, phrase).limit(MAX_LISTED + 1)).scalars().all()
-        if len(some) > MAX_LISTED:
+        # FTS5 counts a thousand documents while it tells of a hundred.
+        many = is_sqlite and _documents_with(connection, [phrase]) > MAX_LISTED
+        some = None if many else _few(connection, workspace, phrase)
+        if some is None:
             frequent.append(phrase)
             continue
-        found = set(some) if phrase.key_of is None else {*some, phrase.key_of}
+        found = some if phrase.key_of is None else {*some, phrase.key_of}
         numbers = found if numbers is None else numbers & found
-    return numbers, [_contains(connection, phrase) for phrase in frequent]
+    if is_sqlite and numbers is None and len(frequent) > 1:
+        numbers = _few_with_all(connection, workspace, frequent)
+    return numbers, [_contains(connection, phrase, tickets.c.workspace_id, tickets.c.no) for phrase in frequent]
+
+
+def _few(connection: Connection, workspace: str, phrase: Phrase, others: Iterable[Phrase] = ()) -> set[int] | None:
+    """The tickets that contain a phrase, and the others; None when they are too many to be listed."""
+    statement = _tickets_with(connection, workspace, phrase)
+    for other in others:
+        statement = statement.where(_contains(connection, other, _D.workspace_id, _D.ticket_no))
+    some = connection.execute(statement.limit(MAX_LISTED + 1)).scalars().all()
+    return None if len(some) > MAX_LISTED else set(some)
+
+
+def _few_with_all(connection: Connection, workspace: str, phrases: Sequence[Phrase]) -> set[int] | None:
+    """On SQLite: the tickets that contain all these frequent phrases; None when they are many, or met sooner in the
+    order of the list."""
+    together = _documents_with(connection, phrases)
+    if together > MAX_LISTED or any(phrase.key_of is not None for phrase in phrases):
+        return None
+    total = connection.execute(select(workspaces.c.next_no).where(workspaces.c.id == workspace)).scalar_one()
+    counts = [_count(connection, [phrase], MAX_DRIVING) for phrase in phrases]
+    rarest = counts.index(min(counts))
+    # From one side all documents with the rarest one are visited, from the other the tickets until a page is full.
+    if counts[rarest] * together > PAGE * total:
+        return None
+    return _few(connection, workspace, phrases[rarest], [*phrases[:rarest], *phrases[rarest + 1 :]])
+
+
+def _documents_with(connection: Connection, phrases: Sequence[Phrase]) -> int:
+    """On SQLite: how many documents contain all the phrases, each document by itself; one more than can be listed
+    stands for any more."""
+    # Asked for the beginning of a word, FTS5 first puts together all documents with any such word.
+    whole = [replace(phrase, prefix=False) for phrase in phrases]
+    found = _count(connection, whole, MAX_LISTED + 1)
+    return found if found > MAX_LISTED or whole == phrases else _count(connection, phrases, MAX_LISTED + 1)
+
+
+def _count(connection: Connection, phrases: Sequence[Phrase], most: int) -> int:
+    """On SQLite: how many documents contain all the phrases, each document by itself; counted up to `most`."""
+    matching = " AND ".join(map(_fts_query, phrases))
+    return connection.execute(_COUNT, {"matching": matching, "most": most}).scalar_one()
 
 
 def _tickets_with(connection: Connection, workspace: str, phrase: Phrase) -> Select[int]:
     if connection.dialect.name == "postgresql":
-        return select(_D.ticket_no).where(_D.workspace_id == workspace, _matches_words(phrase))
+        return select(_D.ticket_no).where(_D.workspace_id == workspace, _holds_words(connection, _D.words, phrase))
     # SQLite would go through all documents of the workspace and ask of each whether it was found.
     found = _FTS.join(search_documents, _D.id == _FTS.c.rowid)
-    return select(_D.ticket_no).select_from(found).where(_matches_fts(phrase), _D.workspace_id.concat("") == workspace)
+    matches = _MATCH(_fts_query(phrase))
+    return select(_D.ticket_no).select_from(found).where(matches, _D.workspace_id.concat("") == workspace)
 
 
-def _contains(connection: Connection, phrase: Phrase) -> ColumnElement[bool]:
-    if connection.dialect.name == "postgresql":
-        matches = _matches_words(phrase)
-    else:
-        matches = _D.id.in_(select(_FTS.c.rowid).where(_matches_fts(phrase)))
-    document = select(_D.id).where(_D.workspace_id == tickets.c.workspace_id, _D.ticket_no == tickets.c.no, matches)
-    contained = exists(document.correlate(tickets))
-    return contained if phrase.key_of is None else or_(contained, tickets.c.no == phrase.key_of)
+def _contains(
+    connection: Connection, phrase: Phrase, workspace: ColumnElement[str], no: Column[int]
+) -> ColumnElement[bool]:
+    """Whether one of the documents of the ticket `no` of the enclosing statement holds the phrase."""
+    document = select(_ONE.id).where(
+        _ONE.workspace_id == workspace, _ONE.ticket_no == no, _holds_words(connection, _ONE.words, phrase)
+    )
+    contained = exists(document.correlate(no.table))
+    return contained if phrase.key_of is None else or_(contained, no == phrase.key_of)
 
 
 # The words are letters and digits alone, and quoted: nothing that was typed is read as an operator.
 
 
-def _matches_words(phrase: Phrase) -> ColumnElement[bool]:
-    wanted = " <-> ".join(f"'{word}'" for word in phrase.words) + (":*" if phrase.prefix else "")
-    return _D.words.op("@@", is_comparison=True)(cast(wanted, TSQUERY))
+def _holds_words(connection: Connection, words: ColumnElement[str], phrase: Phrase) -> ColumnElement[bool]:
+    if connection.dialect.name == "postgresql":
+        wanted = " <-> ".join(f"'{word}'" for word in phrase.words) + (":*" if phrase.prefix else "")
+        return words.op("@@", is_comparison=True)(cast(wanted, TSQUERY))
+    # Of one document, looking through its words is much faster than asking the index about it.
+    wanted = f" {' '.join(phrase.words)}" + ("" if phrase.prefix else " ")
+    return func.instr(literal(" ").concat(words).concat(" "), wanted) > 0
 
 
-def _matches_fts(phrase: Phrase) -> ColumnElement[bool]:
-    wanted = f'"{" ".join(phrase.words)}"' + ("*" if phrase.prefix else "")
-    return column("search_words").op("MATCH", is_comparison=True)(wanted)
+def _fts_query(phrase: Phrase) -> str:
+    return f'"{" ".join(phrase.words)}"' + ("*" if phrase.prefix else "")
 
 
 def _tsvector(words: list[str]) -> str:

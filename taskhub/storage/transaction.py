@@ -1,12 +1,14 @@
 """The transaction that a change is: what it reads and writes, the places it takes in the log, and its events."""
 
 import secrets
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
+import orjson
 from sqlalchemy import Connection, CursorResult, Executable, Row, Select, bindparam, func, insert, select, update
 from sqlalchemy.exc import DBAPIError
 
@@ -17,7 +19,13 @@ from taskhub.storage.times import utc_now
 _W: Final = schema.workspaces
 
 _WORKSPACE: Final = select(
-    _W.c.epoch, _W.c.head_seq, _W.c.head_time, _W.c.next_no, _W.c.key_prefix, _W.c.references_version
+    _W.c.epoch,
+    _W.c.head_seq,
+    _W.c.head_time,
+    _W.c.next_no,
+    _W.c.key_prefix,
+    _W.c.references_version,
+    _W.c.ticket_counts,
 ).where(_W.c.id == bindparam("workspace"))
 
 # Not FOR UPDATE: rows that refer to the workspace may be added meanwhile by whoever is not a unit of work.
@@ -31,6 +39,7 @@ _ADVANCE: Final = (
         head_seq=bindparam("new_seq"),
         head_time=bindparam("new_time"),
         references_version=bindparam("new_references"),
+        ticket_counts=bindparam("new_counts"),
     )
 )
 _INSERT_EVENTS: Final = insert(schema.events)
@@ -50,10 +59,16 @@ class WorkspaceState:
     next_no: int
     key_prefix: str
     references_version: int
+    ticket_counts: str
 
     @property
     def position(self) -> str:
         return f"{self.epoch}-{self.head_seq}"
+
+    @property
+    def tickets_by_status(self) -> Counter[str]:
+        """How many tickets that are not deleted each status has, by its id."""
+        return Counter(orjson.loads(self.ticket_counts))
 
 
 class Transaction:
@@ -79,6 +94,7 @@ class Transaction:
         self.drafts: list[EventDraft] = []
         self.transient: list[EventDraft] = []
         self._numbers = 0
+        self._counts: Counter[str] = Counter()
         self._reference_changes = 0
         self._committed_references = references
         self._shared = shared
@@ -104,6 +120,7 @@ class Transaction:
             head_seq=self.state.head_seq + len(self.events),
             head_time=self.time if self.events else self.state.head_time,
             next_no=self.state.next_no + self._numbers,
+            ticket_counts=self._counted(),
             references_version=self.state.references_version + self._reference_changes,
         )
 
@@ -124,7 +141,7 @@ class Transaction:
     def part(self) -> Iterator[None]:
         """A part of the unit: when it raises, it is undone alone, and the unit may go on."""
         self._begin_changes()
-        kept = len(self.events), len(self.transient), self._numbers, self._reference_changes
+        kept = len(self.events), len(self.transient), self._numbers, self._reference_changes, self._counts.copy()
         self.connection.exec_driver_sql("SAVEPOINT part")
         try:
             yield
@@ -132,7 +149,7 @@ class Transaction:
             raise
         except Exception:
             self.connection.exec_driver_sql("ROLLBACK TO SAVEPOINT part")
-            events, transient, self._numbers, self._reference_changes = kept
+            events, transient, self._numbers, self._reference_changes, self._counts = kept
             del self.events[events:], self.drafts[events:], self.transient[transient:]
             raise
         self.connection.exec_driver_sql("RELEASE SAVEPOINT part")
@@ -141,6 +158,19 @@ class Transaction:
         """The number of a new ticket."""
         self._numbers += 1
         return self.state.next_no + self._numbers - 1
+
+    def count_ticket(self, before: str | None, after: str | None) -> None:
+        """To be called with the status that a ticket had and the one that it has, None where there is, or was, no such
+        ticket: how many each status has is kept in the workspace's row."""
+        if before != after:
+            self._counts.update({status: by for status, by in ((before, -1), (after, 1)) if status is not None})
+
+    def _counted(self) -> str:
+        if not self._counts:
+            return self.state.ticket_counts
+        counts = self.state.tickets_by_status
+        counts.update(self._counts)
+        return orjson.dumps({status: counts[status] for status in sorted(counts) if counts[status]}).decode()
 
     def change_references(self) -> None:
         """To be called by a unit that changes reference data: others keep copies of it as long as its version stays."""
@@ -176,6 +206,7 @@ class Transaction:
             self.connection.exec_driver_sql("ROLLBACK TO SAVEPOINT unit")
         self.events, self.drafts, self.transient = [], [], []
         self._numbers = self._reference_changes = 0
+        self._counts.clear()
 
 
 def workspace_state(connection: Connection, workspace: str) -> WorkspaceState:
@@ -218,6 +249,7 @@ def advance(connection: Connection, workspace: str, state: WorkspaceState) -> No
             "new_seq": state.head_seq,
             "new_time": state.head_time,
             "new_references": state.references_version,
+            "new_counts": state.ticket_counts,
         },
     )
 

@@ -1,11 +1,12 @@
 """The board: every status with how many tickets it has and the newest of them, now or as it was."""
 
 import heapq
+from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import ColumnElement, func, select, tuple_
+from sqlalchemy import ColumnElement, bindparam, func, select, tuple_
 
 from taskhub.storage.schema import tickets
 from taskhub.tickets.keys import no_of
@@ -41,11 +42,15 @@ class _Reader:
         self._state = reading.state
         self._query = query
         self._limit = limit
-        self._conditions = conditions_of(reading.connection, reading.workspace, query, reading.references)
+        self._conditions = conditions_of(reading.connection, reading.workspace, query, reading.references).every
+        self._column = COMPACT_RECORDS.where(*self._conditions, _T.status_id == bindparam("status")).order_by(
+            *_NEWEST_FIRST
+        )
 
     def read(self, past: Past | None) -> Board:
         changed = set() if past is None else past.changed_since()
-        counts = self._counts()
+        # All tickets are not counted again for each board: that would take longer with every ticket that is done.
+        counts = self._state.tickets_by_status if self._query.all_of_them else self._counts()
         for some in chunks(changed):
             for status_id, count in self._counts(_T.no.in_(some)).items():
                 counts[status_id] -= count
@@ -69,13 +74,13 @@ class _Reader:
         position = self._state.position if past is None else past.position
         return Board([BoardColumn(c.status, c.phase, c.count, c.tickets) for c in shown], position)
 
-    def _counts(self, *narrower: ColumnElement[bool]) -> dict[str, int]:
+    def _counts(self, *narrower: ColumnElement[bool]) -> Counter[str]:
         status: ColumnElement[str] = _T.status_id
         if self._query.accounts is not None or self._query.categories is not None:
             # By an expression: for the column, SQLite walks all tickets in its order and not the few of the account.
             status = func.coalesce(_T.status_id, "")
         statement = select(status, func.count()).where(*self._conditions, *narrower).group_by(status)
-        return {row[0]: row[1] for row in self._connection.execute(statement)}
+        return Counter({row[0]: row[1] for row in self._connection.execute(statement)})
 
     def _newest(self, status_id: str, without: Collection[int]) -> list[TicketState]:
         found: list[TicketState] = []
@@ -87,16 +92,15 @@ class _Reader:
         return found
 
     def _by_age(self, status_id: str) -> Iterator[tuple[int, TicketState]]:
-        statement = COMPACT_RECORDS.where(*self._conditions, _T.status_id == status_id).order_by(*_NEWEST_FIRST)
-        page_size, after = self._limit, None
+        statement, page_size = self._column.limit(self._limit), self._limit
         while True:
-            page = statement if after is None else statement.where(tuple_(_T.updated_at, _T.no) < after)
-            rows = self._connection.execute(page.limit(page_size)).all()
+            rows = self._connection.execute(statement, {"status": status_id}).all()
             for row in rows:
                 yield row.no, compact(record_of(row), self._references, self._state.key_prefix)
             if len(rows) < page_size:
                 return
             after, page_size = tuple_(rows[-1].updated_at, rows[-1].no), _AT_A_TIME
+            statement = self._column.where(tuple_(_T.updated_at, _T.no) < after).limit(page_size)
 
     def _add_past(self, columns: dict[str, _Column], past: Past, changed: Collection[int]) -> None:
         for some in chunks(changed):

@@ -6,7 +6,7 @@ from datetime import date
 from typing import Any, Final
 
 import orjson
-from sqlalchemy import ColumnElement, Connection, Row, and_, case, exists, not_, or_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Row, and_, case, exists, func, not_, or_, select, tuple_
 
 from taskhub.auth.principal import Principal
 from taskhub.storage.names import normalise, slug
@@ -51,6 +51,15 @@ class ResolvedQuery:
     descending: bool
     first: tuple[int, ...] = ()
     """Numbers of tickets that come before all others."""
+
+    @property
+    def all_of_them(self) -> bool:
+        """Whether nothing narrows it: every ticket is listed."""
+        narrowing = (
+            self.assignees, self.accounts, self.statuses, self.categories, self.phases, self.labels, self.priorities,
+            self.due_from, self.due_to, self.ready, self.unassigned, self.search, self.updated_since,
+        )  # fmt: skip
+        return self.show_completed and all(wanted is None for wanted in narrowing)
 
     @property
     def identity(self) -> bytes:
@@ -125,26 +134,29 @@ def list_rows(
 ) -> list[Row[*tuple[Any, ...]]]:
     """The rows after `cursor`, one more than `limit` so that the caller sees whether there is a next page."""
     conditions = conditions_of(connection, workspace, query, references)
-    column = _SORT_COLUMNS[query.sort_by]
+    column: ColumnElement[Any] = _SORT_COLUMNS[query.sort_by]
+    if conditions.numbered:
+        # By an expression: for the column, SQLite walks all tickets in its order and not the few that are named.
+        column = func.coalesce(column, column)
     order: list[ColumnElement[Any]]
     order = [column.desc(), _T.no.desc()] if query.descending else [column.asc(), _T.no.asc()]
     if query.first:
         order.insert(0, _is_first(query).desc())
     found: list[Row[*tuple[Any, ...]]] = []
-    for part in _parts(query, cursor):
+    for part in _parts(query, column, cursor):
         missing = limit + 1 - len(found)
-        found += connection.execute(COMPACT_RECORDS.where(*conditions, *part).order_by(*order).limit(missing))
+        found += connection.execute(COMPACT_RECORDS.where(*conditions.every, *part).order_by(*order).limit(missing))
         if len(found) > limit:
             break
     return found
 
 
-def _parts(query: ResolvedQuery, cursor: Cursor | None) -> list[list[ColumnElement[bool]]]:
+def _parts(query: ResolvedQuery, column: ColumnElement[Any], cursor: Cursor | None) -> list[list[ColumnElement[bool]]]:
     """The conditions of what is left after `cursor`, of one part after the other.
 
     Tickets without a date come last in either direction. No index has them in that order, but it has each part.
     """
-    after = [] if cursor is None else [_after(query, cursor)]
+    after = [] if cursor is None else [_after(query, column, cursor)]
     if query.sort_by != "due":
         return [after]
     undated: list[ColumnElement[bool]] = [_T.due.is_(None)]
@@ -162,7 +174,7 @@ def next_ready(connection: Connection, workspace: str, query: ResolvedQuery, ref
     conditions = conditions_of(connection, workspace, query, references)
     found: list[tuple[int, bool, str, int]] = []
     for status_id in references.statuses_in(["todo"]):
-        of_status = [*conditions, _T.status_id == status_id]
+        of_status = [*conditions.every, _T.status_id == status_id]
         most_urgent = select(_T.priority).where(*of_status).order_by(_T.priority.desc()).limit(1)
         priority = connection.execute(most_urgent).scalar()
         if priority is None:
@@ -184,8 +196,7 @@ def cursor_after(query: ResolvedQuery, last: TicketRecord) -> Cursor:
     return Cursor(values[query.sort_by], last.no)
 
 
-def _after(query: ResolvedQuery, cursor: Cursor) -> ColumnElement[bool]:
-    column = _SORT_COLUMNS[query.sort_by]
+def _after(query: ResolvedQuery, column: ColumnElement[Any], cursor: Cursor) -> ColumnElement[bool]:
     if cursor.value is None:
         return _T.no < cursor.no if query.descending else _T.no > cursor.no
     if query.first:  # the order is the default one, which descends
@@ -198,10 +209,16 @@ def _is_first(query: ResolvedQuery) -> ColumnElement[int]:
     return case((_T.no.in_(query.first), 1), else_=0)
 
 
-def conditions_of(
-    connection: Connection, workspace: str, query: ResolvedQuery, references: References
-) -> list[ColumnElement[bool]]:
-    """What a ticket that is listed must be."""
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What a ticket that is listed must be. `numbered`: one of them names the tickets that it may be, a few."""
+
+    every: Sequence[ColumnElement[bool]]
+    numbered: bool
+
+
+def conditions_of(connection: Connection, workspace: str, query: ResolvedQuery, references: References) -> Conditions:
+    """What the tickets must be that the query lists."""
     found: list[ColumnElement[bool]] = [_T.workspace_id == workspace, _T.deleted_at.is_(None)]
     for column, ids in (
         (_T.assignee_id, query.assignees),
@@ -231,12 +248,14 @@ def conditions_of(
         found.append(_T.assignee_id.is_(None) if query.unassigned else _T.assignee_id.is_not(None))
     if query.updated_since is not None:
         found.append(_T.updated_at >= query.updated_since)
+    numbered = False
     if query.search is not None:
         numbers, more = tickets_that_contain(connection, workspace, query.search.phrases)
         found += more
-        if numbers is not None or not more:
+        numbered = numbers is not None or not more
+        if numbered:
             found.append(_T.no.in_(numbers or ()))
-    return found
+    return Conditions(found, numbered)
 
 
 def matches(query: ResolvedQuery, state: TicketState) -> bool:

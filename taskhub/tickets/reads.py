@@ -99,7 +99,7 @@ class Reading:
         """The next tickets by number that match, whole. Raises InvalidInput."""
         resolved = resolve(query, self.references, principal, self.state.key_prefix)
         conditions = conditions_of(self.connection, self.workspace, resolved, self.references)
-        statement = RECORDS.where(*conditions, tickets.c.no > no).order_by(tickets.c.no).limit(limit)
+        statement = RECORDS.where(*conditions.every, tickets.c.no > no).order_by(tickets.c.no).limit(limit)
         rows = self.connection.execute(statement)
         return [full(record_of(row), self.references, self.state.key_prefix) for row in rows]
 

@@ -144,6 +144,7 @@ def insert_record(transaction: Transaction, record: TicketRecord) -> None:
     transaction.execute(_INSERT, values)
     _insert_labels(transaction, record)
     add_texts(transaction, record.no, _texts(record))
+    transaction.count_ticket(None, _counted_as(record))
 
 
 def update_record(transaction: Transaction, before: TicketRecord, after: TicketRecord) -> None:
@@ -157,6 +158,7 @@ def update_record(transaction: Transaction, before: TicketRecord, after: TicketR
         _insert_labels(transaction, after)
     if (texts := _texts(after)) != _texts(before):
         replace_texts(transaction, after.no, texts)
+    transaction.count_ticket(_counted_as(before), _counted_as(after))
 
 
 def store_lease(transaction: Transaction, no: int, before: LeaseRecord | None, after: LeaseRecord) -> None:
@@ -181,6 +183,10 @@ def _values(record: TicketRecord, names: tuple[str, ...]) -> dict[str, Any]:
     if "priority" in values:
         values["priority"] = PRIORITIES.index(record.priority)
     return values
+
+
+def _counted_as(record: TicketRecord) -> str | None:
+    return None if record.deleted_at is not None else record.status_id
 
 
 def _texts(record: TicketRecord) -> tuple[str | None, ...]:

@@ -195,6 +195,9 @@ DAMAGES: dict[str, tuple[list[Executable], str, str]] = {
         [update(batches).where(batches.c.undoes.is_(None)).values(last_seq=3)], "batches", "event 3 does not say",
     ),
     "a batch was undone by nothing": ([update(batches).values(undone_by="b-x")], "batches", "undone by b-x"),
+    "the board counts wrongly": (
+        [update(workspaces).values(ticket_counts='{"received": 99}')], "counts", "of the status received .* 99",
+    ),
     "the index lacks a ticket": (
         [delete(search_documents).where(search_documents.c.ticket_no == 3)], "search", "ticket 3 cannot be found",
     ),

@@ -1,5 +1,6 @@
 """The board, now and as it was."""
 
+import asyncio
 from contextlib import suppress
 from datetime import date, timedelta
 from typing import Any
@@ -10,11 +11,12 @@ from hypothesis import strategies as st
 from sqlalchemy import delete, update
 
 from taskhub.auth.errors import Forbidden
+from taskhub.doctor.examination import examine
 from taskhub.storage.names import slug
 from taskhub.storage.schema import events, users, workspaces
 from taskhub.storage.times import utc_now
-from taskhub.tickets.errors import InvalidInput, LeaseHeld, TicketError, TicketNotFound
-from taskhub.tickets.inputs import BoardQuery, NewClaim, NewComment, ProgressReport, Release, TicketQuery
+from taskhub.tickets.errors import BatchFailed, InvalidInput, LeaseHeld, TicketError, TicketNotFound
+from taskhub.tickets.inputs import BoardQuery, BulkUpdate, NewClaim, NewComment, ProgressReport, Release, TicketQuery
 from taskhub.tickets.model import Board, TicketDetail
 from tests.taskhub.world import ALICE, World, caller, execute
 
@@ -46,6 +48,28 @@ async def test_a_column_counts_all_its_tickets_and_shows_those_changed_last(worl
     assert keys(found) == {"received": ["TH-1", "TH-5"], "completed": ["TH-3"]}
     assert [column.count for column in found.columns] == [4, 0, 0, 1, 0, 0]
     assert found.position.endswith("-6")
+
+
+async def test_what_fails_beside_others_is_not_counted(world: World) -> None:
+    for n in range(3):
+        await world.create(f"ticket {n}")
+
+    async def refused() -> None:
+        with pytest.raises(InvalidInput):
+            await world.create("ghost", parent="TH-99", status="completed")
+
+    done, unknown = {"ticket_id": "TH-1", "status": "completed"}, {"ticket_id": "TH-2", "status": "no such status"}
+    bulk = BulkUpdate.model_validate({"items": [done, unknown], "atomic": False})
+    await asyncio.gather(refused(), world.create("real"), refused(), world.tickets.update_tickets(ALICE, bulk))
+    await world.tickets.delete_ticket(ALICE, "TH-2")
+    with pytest.raises(BatchFailed):
+        await world.tickets.update_tickets(ALICE, bulk.model_copy(update={"atomic": True}))
+
+    by_status = {column.status.id: column.count for column in (await board(world)).columns if column.count}
+    assert by_status == {"received": 2, "completed": 1}
+    assert (await world.database.read(examine)).problems == []
+    await world.tickets.restore_ticket(ALICE, "TH-2")
+    assert [column.count for column in (await board(world)).columns] == [3, 0, 0, 1, 0, 0]
 
 
 async def test_the_filters_are_those_of_the_list(world: World) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import re
 import unicodedata
+from datetime import date
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import delete, func, select
 
+from taskhub.storage import search
 from taskhub.storage.schema import search_documents
 from taskhub.tickets.errors import InvalidInput
 from taskhub.tickets.inputs import NewComment, TicketQuery
@@ -126,6 +128,61 @@ async def test_a_write_that_fails_leaves_nothing_in_the_index(world: World) -> N
 
     assert await world.keys(query="ghost") == []
     assert await world.keys(query="real") == ["TH-1"]
+
+
+@pytest.mark.parametrize("page", [search.PAGE, 0], ids=["from the words", "from the list"])
+async def test_words_that_are_frequent_are_found_like_rare_ones(
+    world: World, monkeypatch: pytest.MonkeyPatch, page: int
+) -> None:
+    monkeypatch.setattr(search, "MAX_LISTED", 2)
+    monkeypatch.setattr(search, "PAGE", page)
+    for n in range(4):
+        await world.create(f"alpha {n}", description="gamma delta", priority="high" if n % 2 else "low")
+        await world.create(f"beta {n}", description="gamma delta 検索")
+        world.tick()
+    await world.tickets.add_comment(ALICE, "TH-1", NewComment(comment="seen beside beta"))
+    await world.update("TH-4", labels=["alphabet"])
+    every = [f"TH-{no}" for no in (4, 8, 7, 6, 5, 3, 2, 1)]
+
+    found = {
+        typed: await world.keys(query=typed)
+        for typed in (
+            "gamma", "gam", "検", '"gamma delta"', "delta gamma", "alpha", "alpha beta", "beta alpha gamma",
+            '"alpha" beta', '"delta gamma" alpha', "alph delta", "gamma TH-3", "gamma alpha 2", "beta beside",
+        )
+    }  # fmt: skip
+    assert found == {
+        "gamma": every, "gam": every, "検": ["TH-4", "TH-8", "TH-6", "TH-2"], '"gamma delta"': every,
+        "delta gamma": every, "alpha": ["TH-4", "TH-7", "TH-5", "TH-3", "TH-1"], "alpha beta": ["TH-1"],
+        "beta alpha gamma": ["TH-1"], '"alpha" beta': ["TH-1"], '"delta gamma" alpha': [], "alph delta": [],
+        "gamma TH-3": ["TH-3"], "gamma alpha 2": ["TH-5"], "beta beside": ["TH-1"],
+    }  # fmt: skip
+    assert await world.keys(query="alpha", sort_by="key", sort_order="asc") == ["TH-1", "TH-3", "TH-4", "TH-5", "TH-7"]
+    assert await world.keys(query="gamma alpha", priority=["high"]) == ["TH-7", "TH-3"]
+
+
+@pytest.mark.parametrize("listed", [2, search.MAX_LISTED], ids=["frequent", "rare"])
+@pytest.mark.parametrize("sort_by", ["updated", "created", "due", "priority", "key"])
+async def test_the_pages_of_a_search_are_its_whole(
+    world: World, monkeypatch: pytest.MonkeyPatch, listed: int, sort_by: str
+) -> None:
+    monkeypatch.setattr(search, "MAX_LISTED", listed)
+    for n in range(9):
+        due = None if n % 3 else date(2026, 12, 1 + n % 2)
+        await world.create(f"alpha {n}", scheduled_completion_date=due, priority=["low", "high"][n % 2])
+        await world.create("other")
+    whole = await world.keys(query="alpha", sort_by=sort_by)
+    walked: list[str] = []
+    cursor = None
+    while True:
+        query = TicketQuery.model_validate({"query": "alpha", "sort_by": sort_by, "limit": 2, "cursor": cursor})
+        page = await world.tickets.list_tickets(ALICE, query)
+        walked += [ticket.key for ticket in page.tickets]
+        if (cursor := page.next_cursor) is None:
+            break
+
+    assert walked == whole
+    assert len(whole) == 9
 
 
 WORDS = [
