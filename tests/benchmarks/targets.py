@@ -9,6 +9,7 @@ from tests.benchmarks.latency import ADDED, BUSY_P99, BUSY_TICKET_P99
 from tests.benchmarks.relay import FLOOD_HEARD, FLOOD_SENT, HEARD, RELAY_ADDED, SENT
 from tests.benchmarks.scenario import CPU, MEMORY, P99, RATE, Column, Outcome
 from tests.benchmarks.tickets import BOARD_P99, DUE_P99, LIST_P99, NARROW_P99, SEARCH_P99
+from tests.benchmarks.tools import READ_CPU
 
 KIB: Final = 1024
 VARIANTS: Final = ("taskhub", "taskhub stored")
@@ -90,6 +91,8 @@ TARGETS: Final = (
     Target("over Redis: CPU to send an event, µs", "relay", SENT, at_most=60),
     Target("over Redis: CPU to hear an event in a flood, µs", "relay", FLOOD_HEARD, at_most=10),
     Target("over Redis: CPU to send an event in a flood, µs", "relay", FLOOD_SENT, at_most=10),
+    Target("get_ticket_detail: CPU per call, beside the SDK's own server", "mcp", READ_CPU, at_most=0.6, beside="sdk",
+           variants=("taskhub",)),
     *(
         Target(f"100 000 tickets: {what} p99, ms", "tickets100k", column, at_most=50, variants=DATABASES)
         for what, column in (
