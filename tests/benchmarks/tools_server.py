@@ -55,7 +55,7 @@ async def serve_by_sdk(port: int) -> None:
     async with open_tickets(settings) as (tickets, watch):
         assert watch is not None, "these tickets are in a database"
         subscriptions = Subscriptions(watch, Resources(tickets))
-        server = build_server(tickets, registry(tickets), version="1", subscriptions=subscriptions)
+        server = build_server(tickets, registry(tickets), version="1", secret=b"0" * 32, subscriptions=subscriptions)
         security = TransportSecuritySettings(enable_dns_rebinding_protection=True, allowed_hosts=["127.0.0.1"])
         application = server.streamable_http_app(transport_security=security)
 

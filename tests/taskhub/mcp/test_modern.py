@@ -282,7 +282,7 @@ async def answers(context: Context, params: CallToolRequestParams) -> CallToolRe
             return CallToolResult(content=text, is_error=True)
         case "asks":
             form = ElicitRequestFormParams(message="Sure?", requested_schema={"type": "object", "properties": {}})
-            return InputRequiredResult(input_requests={"a": ElicitRequest(params=form)}, request_state="s")
+            return InputRequiredResult(input_requests={"a": ElicitRequest(params=form)})
         case "wrong":
             return CallToolResult.model_construct(content=7)  # type: ignore[arg-type]  # on purpose
         case "none":
