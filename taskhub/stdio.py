@@ -35,15 +35,25 @@ LINGER_S: Final = 10.0
 _CHUNK_BYTES: Final = 65_536
 
 
-async def run_stdio(tickets: Tickets, *, version: str, actor: str | None = None, watch: Watch | None = None) -> None:
+async def run_stdio(
+    tickets: Tickets,
+    *,
+    version: str,
+    actor: str | None = None,
+    read_only: bool = False,
+    toolsets: frozenset[str] | None = None,
+    watch: Watch | None = None,
+) -> None:
     """Serve until the client closes standard input, or SIGTERM or SIGINT; answer the calls in flight before returning.
 
-    `actor` names the caller; without it the client's own name does. `watch` tells of changes. While it runs,
-    descriptor 1 leads to standard error, so that nothing but the protocol reaches the client.
+    `actor` names the caller; without it the client's own name does. `read_only` and `toolsets` narrow the tools as the
+    headers do over HTTP. `watch` tells of changes. While it runs, descriptor 1 leads to standard error, so that nothing
+    but the protocol reaches the client.
     """
     named = actor_of(actor or "")
     principal = Principal(named or "user:local", DEFAULT_WORKSPACE, ALL_SCOPES, authenticated=False)
-    CURRENT.set(CallContext(Caller(principal, "mcp_tool"), unnamed=named is None))
+    caller = Caller(principal, "mcp_tool")
+    CURRENT.set(CallContext(caller, unnamed=named is None, read_only=read_only, toolsets=toolsets))
     subscriptions = None if watch is None else Subscriptions(watch, Resources(tickets))
     # Of this process alone, like its one connection: nobody goes on with a call of it elsewhere.
     secret = secrets.token_bytes(32)

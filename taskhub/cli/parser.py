@@ -13,6 +13,7 @@ from taskhub import __version__
 from taskhub.settings import Loaded, SettingsError, load, look
 
 EXIT_BAD_SETTINGS: Final = 2
+TOOLSETS: Final = ("tickets", "reference", "events")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -47,6 +48,10 @@ def build_parser() -> argparse.ArgumentParser:
     stdio = _add(commands, "stdio", "serve the MCP tools over standard input and output")
     stdio.add_argument("--api-base-url", metavar="URL", help="use the TaskHub API at URL, not the local database")
     stdio.add_argument("--actor", metavar="NAME", help="who makes the changes (default: the MCP client's name)")
+    stdio.add_argument("--read-only", action="store_true", help="offer the tools that only read")
+    stdio.add_argument(
+        "--toolsets", type=toolsets, metavar="NAMES", help=f"offer the tools of these sets: {', '.join(TOOLSETS)}"
+    )
 
     _add(commands, "migrate", "bring the database to the newest schema")
     _add(commands, "check", "print every setting with its source; fail on those that are wrong or unknown")
@@ -110,6 +115,14 @@ def run(arguments: Sequence[str]) -> int:
         for problem in error.problems:
             print(f"taskhub: {problem}", file=sys.stderr)
         return EXIT_BAD_SETTINGS
+
+
+def toolsets(text: str) -> frozenset[str]:
+    """Names of toolsets, with commas between them. For argparse."""
+    names = frozenset(name.strip().lower() for name in text.split(","))
+    if unknown := names - set(TOOLSETS):
+        raise argparse.ArgumentTypeError(f"there is no toolset {min(unknown)!r}; there are {', '.join(TOOLSETS)}")
+    return names
 
 
 def server_address(text: str) -> str:

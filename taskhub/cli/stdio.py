@@ -20,16 +20,23 @@ def run(parsed: argparse.Namespace) -> int:
     # Only warnings: most clients show whatever comes on standard error to people.
     logs.configure(level="warning" if settings.log_level == "info" else settings.log_level, json=settings.json_logs)
     try:
-        asyncio.run(_serve(settings, parsed.actor))
+        asyncio.run(_serve(settings, parsed))
     except (NewerSchema, StorageBusy) as error:
         print(f"taskhub: {mask_url(settings.database_address)}: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-async def _serve(settings: Settings, actor: str | None) -> None:
+async def _serve(settings: Settings, parsed: argparse.Namespace) -> None:
     from taskhub.app import open_tickets
     from taskhub.stdio import run_stdio
 
     async with open_tickets(settings) as (tickets, watch):
-        await run_stdio(tickets, version=__version__, actor=actor, watch=watch)
+        await run_stdio(
+            tickets,
+            version=__version__,
+            actor=parsed.actor,
+            read_only=parsed.read_only,
+            toolsets=parsed.toolsets,
+            watch=watch,
+        )

@@ -12,6 +12,7 @@ from taskhub.fitting import MAX_CHARACTERS, clip, fitted
 from taskhub.mcp import render
 from taskhub.mcp.arguments import Confirmed, body_of
 from taskhub.mcp.confirmation import NO_VERSION, Confirmation, Question, one_line
+from taskhub.mcp.progress import Extent
 from taskhub.mcp.registry import Tool, ToolResult
 from taskhub.mcp.schema import result_schema
 from taskhub.tickets.api import Tickets
@@ -101,6 +102,7 @@ def batch_tools(tickets: Tickets) -> list[Tool[Any]]:
             read_only=False,
             destructive=True,
             idempotent=False,
+            extent=lambda asked: Extent(len(asked.items), "tickets"),
             confirmation=Confirmation(
                 whether_to_change, needed=lambda asked: len(asked.items) > CONFIRMED_ABOVE and not asked.dry_run
             ),

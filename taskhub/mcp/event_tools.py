@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from taskhub.auth.principal import Caller
 from taskhub.fitting import MAX_CHARACTERS, fitted, size_of
+from taskhub.mcp.progress import Extent
 from taskhub.mcp.registry import Tool, ToolResult
 from taskhub.mcp.schema import result_schema
 from taskhub.tickets.api import Tickets
@@ -59,6 +60,7 @@ def event_tools(tickets: Tickets) -> list[Tool[Any]]:
             scope="events:read",
             toolset="events",
             run=get_events,
+            extent=lambda asked: Extent(asked.wait_seconds, "seconds") if asked.wait_seconds else None,
         )
     ]
 

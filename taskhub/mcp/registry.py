@@ -15,6 +15,7 @@ from taskhub.auth.errors import AuthError, Forbidden
 from taskhub.auth.principal import Caller, Scope
 from taskhub.mcp import errors
 from taskhub.mcp.confirmation import Confirmation, InputRequired, Nobody, Person, Question
+from taskhub.mcp.progress import Extent, Report, reported
 from taskhub.mcp.schema import arguments_schema
 from taskhub.tickets.errors import TicketError
 
@@ -37,9 +38,10 @@ class ToolResult:
 class Tool(Generic[Arguments]):
     """One tool. `run` gets arguments that are valid; it may raise TicketError and AuthError.
 
-    `confirmation`: a person is asked before `run`, which gets the arguments that the question pins.
-    `nullable`: null among the arguments is not the same as leaving the argument out, and the schema says so.
-    `output` is the JSON Schema of `ToolResult.data`. No tool reaches beyond TaskHub: `openWorldHint` is always false.
+    `extent`: how much a call has before it; None for one that is soon done. `confirmation`: a person is asked before
+    `run`, which gets the arguments that the question pins. `nullable`: null among the arguments is not the same as
+    leaving the argument out, and the schema says so. `output` is the JSON Schema of `ToolResult.data`. No tool reaches
+    beyond TaskHub: `openWorldHint` is always false.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Tool(Generic[Arguments]):
     destructive: bool = False
     idempotent: bool = True
     nullable: bool = False
+    extent: Callable[[Arguments], Extent | None] = lambda arguments: None
     confirmation: Confirmation[Arguments, ToolResult] | None = None
 
 
@@ -106,8 +109,9 @@ class ToolRegistry:
         *,
         read_only: bool = False,
         person: Person | None = None,
+        report: Report | None = None,
     ) -> CallToolResult:
-        """Call a tool. `person` can be asked at this client.
+        """Call a tool. `person` can be asked at this client; `report` tells it of progress.
 
         Raises MCPError for a name that is no tool, and InputRequired; every other failure is an error result.
         """
@@ -125,7 +129,7 @@ class ToolRegistry:
                 parsed = tool.arguments.model_validate(arguments)
             except ValidationError as invalid:
                 raise errors.invalid_arguments(invalid, tool.arguments) from None
-            result = await _run(tool, caller, parsed, person)
+            result = await _run(tool, caller, parsed, person, report)
         except InputRequired:
             raise
         except TicketError as error:
@@ -143,16 +147,21 @@ class ToolRegistry:
         return CallToolResult(content=[TextContent(text=result.text)], structured_content=dict(result.data))
 
 
-async def _run(tool: Tool[Arguments], caller: Caller, arguments: Arguments, person: Person | None) -> ToolResult:
+async def _run(
+    tool: Tool[Arguments], caller: Caller, arguments: Arguments, person: Person | None, report: Report | None
+) -> ToolResult:
     asking = tool.confirmation
-    if asking is None or not asking.needed(arguments):
+    said_so = person is None and getattr(arguments, "confirm", False)
+    if asking is not None and asking.needed(arguments) and not said_so:
+        found = await (person or _NOBODY).confirm(lambda: asking.question(caller, arguments))
+        if not isinstance(found, Question):
+            return found
+        arguments = arguments.model_copy(update=dict(found.pinned))
+    extent = tool.extent(arguments)
+    if report is None or extent is None:
         return await tool.run(caller, arguments)
-    if person is None and getattr(arguments, "confirm", False):
+    async with reported(report, extent):
         return await tool.run(caller, arguments)
-    found = await (person or _NOBODY).confirm(lambda: asking.question(caller, arguments))
-    if not isinstance(found, Question):
-        return found
-    return await tool.run(caller, arguments.model_copy(update=dict(found.pinned)))
 
 
 def _listed(tool: Tool[Any]) -> ListedTool:

@@ -33,6 +33,7 @@ from taskhub.auth.principal import Caller
 from taskhub.mcp.completions import Completions
 from taskhub.mcp.confirmation import LIFETIME_S, InputRequired, person_of
 from taskhub.mcp.context import CURRENT
+from taskhub.mcp.progress import report_of
 from taskhub.mcp.prompts import Prompts
 from taskhub.mcp.protocol_errors import told
 from taskhub.mcp.registry import ToolRegistry
@@ -81,6 +82,7 @@ def build_server(
                 params.arguments or {},
                 read_only=CURRENT.get().read_only,
                 person=person_of(context, params),
+                report=report_of(context),
             )
         except InputRequired as asking:
             return asking.result

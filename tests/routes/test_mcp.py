@@ -18,6 +18,7 @@ from taskhub.app import create_app
 from taskhub.mcp import host
 from taskhub.settings import Settings
 from tests.routes.conftest import DEADLINE_S
+from tests.taskhub.mcp.test_confirmation import Somebody
 
 
 @asynccontextmanager
@@ -101,8 +102,18 @@ async def test_a_server_in_front_of_another_serves_the_same_tools(url: str, tmp_
     async with application(tmp_path / "front", api_base_url=url) as front:
         async with Client(f"{front}/mcp", mode="legacy") as client:
             await client.call_tool("create_ticket", {"summary": "through the front"})
+        person = Somebody()
+        async with Client(f"{front}/mcp", elicitation_callback=person) as client:
+            for _ in range(10):
+                await client.call_tool("create_ticket", {"summary": "through the front"})
+            items = [{"ticket_id": f"TH-{n}", "priority": "high"} for n in range(1, 12)]
+            changed = await client.call_tool("bulk_update_tickets", {"items": items, "idempotency_key": "k"})
+            again = await client.call_tool("bulk_update_tickets", {"items": items, "idempotency_key": "k"})
         async with Client(f"{url}/mcp") as client:
             found = await client.call_tool("get_ticket_detail", {"ticket_id": "TH-1", "include": ["history"]})
 
     assert found.structured_content["ticket"]["summary"] == "through the front"
     assert found.structured_content["history"][0]["actor"] == "agent:mcp"
+    assert found.structured_content["ticket"]["version"] == 2
+    assert again.structured_content == {**changed.structured_content, "replayed": True}
+    assert len(person.asked) == 1

@@ -17,10 +17,14 @@ from mcp.client.stdio import StdioServerParameters
 from mcp_types import Implementation, ResourceUpdatedNotification
 
 from taskhub.app import create_app
+from taskhub.cli.parser import build_parser
+from taskhub.mcp.tools import tool_registry
+from taskhub.remote import RemoteTickets
 from taskhub.settings import Settings
 from taskhub.stdio import MAX_LINE_BYTES, _lines_of
 from tests.forked import PipedPython, piped
 from tests.taskhub.mcp.calling import Tools
+from tests.taskhub.mcp.test_confirmation import Somebody
 from tests.taskhub.mcp.world import DEADLINE_S, MODERN, data_of, open_tickets, until
 
 ROOT: Final = Path(__file__).resolve().parents[3]
@@ -64,14 +68,38 @@ async def test_a_client_of_either_era_works_on_the_embedded_database(
     database_file: Path, tmp_path: Path, mode: str
 ) -> None:
     server = StdioServerParameters(command=sys.executable, args=[*COMMAND], env=environment(tmp_path))
-    async with Client(server, mode=mode, client_info=Implementation(name="My Agent", version="1")) as client:
+    agent = Implementation(name="My Agent", version="1")
+    person = Somebody()
+    async with Client(server, mode=mode, client_info=agent, elicitation_callback=person) as client:
         listed = await client.list_tools()
         await client.call_tool("create_ticket", {"summary": "over stdio"})
         found = data_of(await client.call_tool("get_ticket_detail", {"ticket_id": "TH-1", "include": ["history"]}))
+        deleted = data_of(await client.call_tool("delete_ticket", {"ticket_id": "TH-1"}))
 
     assert {"get_ticket_list", "update_ticket", "claim_ticket"} <= {tool.name for tool in listed.tools}
     assert found["ticket"]["summary"] == "over stdio"
     assert found["history"][0]["actor"] == "agent:my_agent"
+    assert person.asked[0].startswith("Delete TH-1 “over stdio”?")
+    assert deleted["version"] == 2
+
+
+async def test_arguments_narrow_the_tools_as_headers_do(database_file: Path, tmp_path: Path) -> None:
+    narrowed = [*COMMAND, "--read-only", "--toolsets", "tickets, Events"]
+    server = StdioServerParameters(command=sys.executable, args=narrowed, env=environment(tmp_path))
+    async with Client(server, mode=MODERN) as client:
+        listed = await client.list_tools()
+        refused = data_of(await client.call_tool("create_ticket", {"summary": "x"}))
+
+    assert [tool.name for tool in listed.tools] == ["get_ticket_list", "get_ticket_detail", "get_board", "get_events"]
+    assert refused["code"] == "read_only"
+
+
+def test_a_toolset_that_does_not_exist_is_named_with_those_that_do(capsys: pytest.CaptureFixture[str]) -> None:
+    registry = tool_registry(RemoteTickets("http://127.0.0.1:9", None))
+    with pytest.raises(SystemExit, match="2"):
+        build_parser().parse_args(["stdio", "--toolsets", "tickets,admin"])
+
+    assert f"there is no toolset 'admin'; there are {', '.join(registry.toolsets)}" in capsys.readouterr().err
 
 
 @pytest.mark.filterwarnings("ignore::mcp.shared.exceptions.MCPDeprecationWarning")
@@ -158,15 +186,18 @@ async def test_the_tools_work_through_the_api_of_a_running_server(tmp_path: Path
         url = f"http://127.0.0.1:{runner.addresses[0][1]}"
         arguments = [*COMMAND, "--api-base-url", url, "--actor", "agent:night-shift"]
         server = StdioServerParameters(command=sys.executable, args=arguments, env=environment(tmp_path / "client"))
-        async with Client(server, mode="legacy") as client:
+        async with Client(server, mode="legacy", elicitation_callback=Somebody()) as client:
             await client.call_tool("create_ticket", {"summary": "over stdio and HTTP"})
             detail = {"ticket_id": "TH-1", "include": ["history"]}
             found = data_of(await client.call_tool("get_ticket_detail", detail))
+            await client.call_tool("delete_ticket", {"ticket_id": "TH-1", "idempotency_key": "k"})
+            again = data_of(await client.call_tool("delete_ticket", {"ticket_id": "TH-1", "idempotency_key": "k"}))
     finally:
         await runner.cleanup()
 
     assert found["ticket"]["summary"] == "over stdio and HTTP"
     assert found["history"][0]["actor"] == "agent:night-shift"
+    assert (again["version"], again["replayed"]) == (2, True)
 
 
 def test_a_line_that_is_too_long_is_dropped_and_the_next_one_is_read() -> None:
