@@ -29,7 +29,7 @@ from taskhub.tickets.errors import TicketError
 
 LIFETIME_S: Final = 600.0
 """How long a person has for the answer."""
-NO_VERSION: Final = 2**31 - 1
+NO_VERSION: Final = 999_999_999
 """A version that no ticket has: a write that expects it changes nothing, but says all that stands in its way, and
 answers what it was answered before under the same idempotency key."""
 _REQUEST: Final = "confirm"
