@@ -40,6 +40,7 @@ from taskhub.demo import Demo
 from taskhub.failpoints import OFF, Failpoints
 from taskhub.instances import Instances
 from taskhub.mcp.host import McpHost
+from taskhub.mcp.sessions import PassOn
 from taskhub.mcp.wakeups import Watch
 from taskhub.process_limits import room_for_streams
 from taskhub.publishing import EventPublisher
@@ -191,7 +192,8 @@ async def _services(app: web.Application) -> AsyncIterator[None]:
         app[INSTANCES] = instances
         app[TICKETS] = tickets
         app[PUBLISHER] = EventPublisher(writer)
-        app[MCP] = await _start_mcp(app, stack, tickets, deployment.secret, broadcaster.watch)
+        app[MCP] = await _start_mcp(app, stack, tickets, deployment.secret, broadcaster.watch, instances.pass_on)
+        instances.on_mcp_message = app[MCP].take
         yield
 
 
@@ -295,6 +297,7 @@ async def _start_mcp(
     tickets: Tickets,
     secret: bytes,
     watch: Watch | None = None,
+    pass_on: PassOn | None = None,
 ) -> McpHost:
     settings = app[SETTINGS]
     hosts, origins = settings.allowed_hosts, settings.allowed_origins
@@ -312,6 +315,7 @@ async def _start_mcp(
         max_age_s=settings.sse_max_age_s,
         version=__version__,
         watch=watch,
+        pass_on=pass_on,
     )
     await mcp.start()
     stack.push_async_callback(_unless_draining, app, lambda: mcp.stop(0))

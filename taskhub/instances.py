@@ -104,7 +104,10 @@ class Instances:
             "statistics": self._own_statistics,
             "explain": self._own_explanation,
             "end_stream": self._end_own_stream,
+            "mcp_message": self._take_mcp_message,
         }
+        self.on_mcp_message: Callable[[bytes], Awaitable[None]] | None = None
+        """Takes the messages that any instance passes on, also those of this one."""
 
     async def answer(self, kind: str, question: bytes) -> bytes:
         """What this instance answers (an Answerer). Raises UnknownQuestion."""
@@ -128,6 +131,15 @@ class Instances:
         """Say goodbye to a stream of the workspace. Raises StreamNotFound and NotAllAnswered."""
         question = orjson.dumps({"workspace": workspace, "stream": stream})
         _the_one(await self._control.ask("end_stream", question), _ENDED)
+
+    async def pass_on(self, message: bytes) -> None:
+        """Show all instances an MCP message: one of them may know its session."""
+        await self._control.ask("mcp_message", message)
+
+    async def _take_mcp_message(self, message: bytes) -> bytes:
+        if self.on_mcp_message is not None:
+            await self.on_mcp_message(message)
+        return b"{}"
 
     async def _own_statistics(self, question: bytes) -> bytes:
         limit = min(int(orjson.loads(question)["streams"]), MAX_STREAMS)

@@ -22,7 +22,7 @@ from taskhub.mcp.modern import ModernCall, ModernEndpoint
 from taskhub.mcp.registry import ToolRegistry
 from taskhub.mcp.resources import Resources
 from taskhub.mcp.server import build_server
-from taskhub.mcp.sessions import MAX_SESSIONS, HttpSessions, initializing_client, malformed
+from taskhub.mcp.sessions import MAX_SESSIONS, HttpSessions, PassOn, initializing_client, malformed
 from taskhub.mcp.streams import CallsInFlight, CountedWriter, ResumingReader
 from taskhub.mcp.subscriptions import Subscriptions
 from taskhub.mcp.tools import tool_registry
@@ -61,7 +61,7 @@ class McpHost:
     `secret` signs session ids and seals the state of calls. A GET stream lasts `max_age_s` (± 10 %). `allowed_hosts`
     may be given with or without a port, and both lists anew at `start()`, when the port is known. `registry` replaces
     the tools of `tickets`. `draining`: it is stopping, and opens no further streams. `tickets` is what its tools call.
-    `watch` tells of changes; without it there are no subscriptions.
+    `watch` tells of changes; without it there are no subscriptions. `pass_on` shows messages to the other processes.
     """
 
     def __init__(
@@ -77,6 +77,7 @@ class McpHost:
         version: str,
         registry: ToolRegistry | None = None,
         watch: Watch | None = None,
+        pass_on: PassOn | None = None,
     ) -> None:
         self.tickets = tickets
         self.registry = registry or tool_registry(tickets)
@@ -90,7 +91,7 @@ class McpHost:
             tickets, self.registry, version=version, secret=secret, subscriptions=self.subscriptions
         )
         self._sessions = HttpSessions(
-            self.server, secret=secret, security=self._security, on_stream=self._stream_opened
+            self.server, secret=secret, security=self._security, on_stream=self._stream_opened, pass_on=pass_on
         )
         self._modern = ModernEndpoint(self.server, self._security)
         self._sse = SseServerTransport(MESSAGE_PATH, security_settings=self._security)
@@ -314,6 +315,11 @@ class McpHost:
         finally:
             self._listening.discard(call)
             self._finished.set()
+
+    async def take(self, message: bytes) -> None:
+        """A message of the older era that reached another process of the server, and was passed on by it."""
+        if self._task is not None and not self._stopping.is_set():
+            await self._sessions.take(message)
 
     @property
     def _closed(self) -> bool:

@@ -1,7 +1,8 @@
 """Streamable HTTP sessions of the older era, served also where they are not known; and the 2026 era, which has none."""
 
+import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -17,7 +18,12 @@ from taskhub.mcp.session_ids import Session, SessionIds
 SESSION_IDLE_TIMEOUT_S: Final = 600
 MAX_SESSIONS: Final = 2000
 MAX_ENDED_SESSIONS: Final = 10_000
+MAX_PASSED_ON: Final = 8_000
+"""Bytes of a message that other processes are shown: an answer to a form without fields is short."""
 _HEADER: Final = b"mcp-session-id"
+_PASSED_ON: Final = ("host", "origin", "content-type", "accept", "mcp-protocol-version")
+
+PassOn = Callable[[bytes], Awaitable[object]]
 
 
 class HttpSessions:
@@ -30,10 +36,13 @@ class HttpSessions:
         secret: bytes,
         security: TransportSecuritySettings,
         on_stream: Callable[[str], None] = lambda inner: None,
+        pass_on: PassOn | None = None,
     ) -> None:
-        """`on_stream` is called with the SDK's id of a session that has its GET stream now."""
+        """`on_stream` is called with the SDK's id of a session that has its GET stream now. `pass_on` shows a message
+        to the other processes, which `take` it: one of them may know its session."""
         self._ids = SessionIds(secret)
         self._on_stream = on_stream
+        self._pass_on = pass_on
         self._known = _manager(server, security, stateless=False)
         # For sessions that another process knows, or this one before a restart: a tool call needs nothing they held.
         self._unknown = _manager(server, security, stateless=True)
@@ -90,14 +99,57 @@ class HttpSessions:
                     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
                     await send({"type": "http.response.body", "body": b""})
             elif unknown:
+                if self._pass_on is not None and is_for_its_session(exchange.body):
+                    await self._pass_on(_packed(session.inner, scope, exchange.body))
                 await self._unknown.handle_request(_with_session(scope, None), exchange.receiver(), send)
 
         return application
+
+    async def take(self, packed: bytes) -> None:
+        """A message that another process passed on; nothing happens unless its session is known here."""
+        message = orjson.loads(packed)
+        if message["session"] in self._ended:
+            return
+        headers = [(name.encode(), value.encode()) for name, value in message["headers"].items()]
+        scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": headers}
+        body, said = message["body"].encode(), False
+
+        async def receive() -> Message:
+            nonlocal said
+            if said:
+                await asyncio.Event().wait()
+            said = True
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        async def send(answer: Message) -> None:
+            """Who sent the message is answered where it was sent."""
+
+        await self._known.handle_request(_with_session(scope, message["session"]), receive, send)
 
     def _end(self, session: Session) -> None:
         self._ended[session.inner] = None
         if len(self._ended) > MAX_ENDED_SESSIONS:
             self._ended.popitem(last=False)
+
+
+def is_for_its_session(body: bytes) -> bool:
+    """Whether the message means something only where its session is: the answer to a question that was asked on it, or
+    the end of a call in it."""
+    if b'"method"' in body and b'"notifications/cancelled"' not in body:
+        return False
+    try:
+        message = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return False
+    if not isinstance(message, dict) or len(body) > MAX_PASSED_ON:
+        return False
+    return message.get("method") == "notifications/cancelled" or ("method" not in message and "id" in message)
+
+
+def _packed(inner: str, scope: MutableMapping[str, Any], body: bytes) -> bytes:
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+    kept = {name: headers[name] for name in _PASSED_ON if name in headers}
+    return orjson.dumps({"session": inner, "headers": kept, "body": body.decode()})
 
 
 def initializing_client(body: bytes) -> str | None:

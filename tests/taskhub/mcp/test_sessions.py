@@ -1,16 +1,18 @@
 """Sessions of the older era: whose they are, and that calls in them outlive the process that opened them."""
 
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 
 import aiohttp
 import pytest
 
 from taskhub.auth.errors import Unauthenticated
 from taskhub.auth.principal import ALL_SCOPES, Principal
-from taskhub.mcp.host import SESSION_HEADER
+from taskhub.mcp.host import SESSION_HEADER, McpHost
 from taskhub.mcp.session_ids import Session, SessionIds
 from taskhub.tickets.service import TicketService
 from tests.servers import free_port
+from tests.taskhub.mcp.live import ByHeader, open_live
 from tests.taskhub.mcp.wire import ACCEPT, Wire, in_session
 from tests.taskhub.mcp.world import SECRET, Served, data_of, serve_mcp
 
@@ -143,6 +145,39 @@ async def test_a_session_opened_in_one_process_is_served_by_another(
 
         assert answer.data["key"] == "TH-1"
         assert note.status == 202
+
+
+async def test_what_reaches_another_process_is_passed_on_to_the_session_it_is_for(
+    database_file: Path, http: aiohttp.ClientSession
+) -> None:
+    hosts: list[McpHost] = []
+
+    async def to_all(message: bytes) -> None:
+        for host in hosts:
+            await host.take(message)
+
+    async with (
+        open_live(database_file, pass_on=to_all) as live,
+        serve_mcp(live.tickets, auth=ByHeader(), pass_on=to_all) as another,
+    ):
+        hosts += [another.host, live.served.host]
+        here, there = Wire(http, f"{live.served.url}/mcp"), Wire(http, f"{another.url}/mcp")
+        key = await live.create("Printer is on fire")
+        session = in_session(await here.open("wire client", {"elicitation": {}}))
+
+        async with here.calling("delete_ticket", {"ticket_id": key}, **session) as message:
+            question = await message()
+            status = await there.answer(question["id"], {"action": "accept", "content": {}}, **session)
+            answer = await message()
+        async with here.calling("get_events", {"wait_seconds": 50}, **session) as message:
+            begun = await message()
+            await there.send("notifications/cancelled", {"requestId": 7}, None, **session)
+            ended = await message()
+
+    assert question["params"]["message"].startswith(f"Delete {key} “Printer is on fire”?")
+    assert (status, answer["result"]["structuredContent"]["version"]) == (202, 2)
+    assert begun["method"] == "notifications/progress"
+    assert "error" in ended
 
 
 async def test_the_stream_of_a_session_that_another_process_knows_stays_open(

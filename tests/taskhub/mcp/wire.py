@@ -1,7 +1,8 @@
 """MCP as bytes: JSON-RPC requests as a client of the older era or the 2026 one would send them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import aiohttp
@@ -56,15 +57,45 @@ class Wire:
         async with self.http.post(self.url, json=message, headers={"Accept": ACCEPT, **named}) as response:
             return Answer(response.status, response.headers, await response.text())
 
-    async def initialize(self, name: str = "wire client", /, **headers: str) -> Answer:
-        params = {"protocolVersion": OLDER, "capabilities": {}, "clientInfo": {"name": name, "version": "1"}}
+    async def initialize(
+        self, name: str = "wire client", capabilities: Mapping[str, Any] | None = None, /, **headers: str
+    ) -> Answer:
+        params = {
+            "protocolVersion": OLDER, "capabilities": capabilities or {}, "clientInfo": {"name": name, "version": "1"}
+        }  # fmt: skip
         return await self.send("initialize", params, **headers)
 
-    async def open(self, name: str = "wire client", /, **headers: str) -> str:
+    async def open(
+        self, name: str = "wire client", capabilities: Mapping[str, Any] | None = None, /, **headers: str
+    ) -> str:
         """Open a session of the older era; its id."""
-        session = (await self.initialize(name, **headers)).session
+        session = (await self.initialize(name, capabilities, **headers)).session
         await self.send("notifications/initialized", None, None, **in_session(session), **headers)
         return session
+
+    async def answer(self, number: int | str, result: Mapping[str, Any], /, **headers: str) -> int:
+        """POST what a request of the server is answered with; the status."""
+        message = {"jsonrpc": "2.0", "id": number, "result": dict(result)}
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        async with self.http.post(self.url, json=message, headers={"Accept": ACCEPT, **named}) as response:
+            return response.status
+
+    @asynccontextmanager
+    async def calling(
+        self, tool: str, arguments: Mapping[str, Any], /, **headers: str
+    ) -> AsyncIterator[Callable[[], Awaitable[Any]]]:
+        """Call a tool in a session, and read the messages of its stream one by one as they come."""
+        params = {"name": tool, "arguments": dict(arguments), "_meta": {"progressToken": 1}}
+        body = {"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": params}
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        async with self.http.post(self.url, json=body, headers={"Accept": ACCEPT, **named}) as response:
+
+            async def message() -> Any:
+                while not (line := await response.content.readline()).startswith(b"data: {"):
+                    assert line, "the stream ended"
+                return json.loads(line[5:])
+
+            yield message
 
     async def call(self, tool: str, arguments: Mapping[str, Any], /, **headers: str) -> Answer:
         return await self.send("tools/call", {"name": tool, "arguments": dict(arguments)}, **headers)

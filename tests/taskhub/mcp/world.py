@@ -19,6 +19,7 @@ from taskhub.auth.principal import ALL_SCOPES, AuthProvider, Caller, Principal
 from taskhub.auth.providers import NoAuth
 from taskhub.mcp.host import McpHost
 from taskhub.mcp.registry import ToolRegistry
+from taskhub.mcp.sessions import PassOn
 from taskhub.mcp.wakeups import Watch
 from taskhub.storage.database import Database
 from taskhub.storage.writer import Writer
@@ -96,6 +97,7 @@ async def serve_mcp(
     allowed_origins: tuple[str, ...] = (),
     port: int = 0,
     watch: Watch | None = None,
+    pass_on: PassOn | None = None,
 ) -> AsyncIterator[Served]:
     """Serve on a free port, with a guard that authenticates as the product's does."""
     provider = auth or NoAuth()
@@ -110,6 +112,7 @@ async def serve_mcp(
         version="1.2.3",
         registry=registry,
         watch=watch,
+        pass_on=pass_on,
     )
 
     def guarded(handler: Callable[[web.Request, Caller], Any]) -> Any:
