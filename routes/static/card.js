@@ -82,7 +82,6 @@ export function progressBar(percent, note) {
  */
 export function card(ticket, href, frozen) {
   const { key, summary, priority, labels, assignee, progress, lease } = ticket;
-  const shownLabels = labels.slice(0, 3);
   const item = h(
     "li", { class: "card", "data-key": key, draggable: !frozen && "true" },
     h(
@@ -96,9 +95,7 @@ export function card(ticket, href, frozen) {
       "div", { class: "card-bottom" },
       h("span", { class: `priority ${priority}`, title: t(`priority.${priority}`) }, icon(`priority-${priority}`, t(`priority.${priority}`))),
       ticket.due && dueTag(ticket.due, ticket.phase),
-      shownLabels.map((label) => h("span", { class: "tag" }, label)),
-      labels.length > shownLabels.length && h("span", { class: "tag", title: labels.slice(3).join(", ") }, `+${labels.length - 3}`),
-      h("span", { class: "space" }),
+      h("span", { class: "labels", title: labels.join(", ") }, labels.map((label) => h("span", { class: "tag" }, label))),
       assignee ? avatar(assignee.name) : h("span", { class: "avatar nobody", role: "img", "aria-label": t("card.unassigned"), title: t("card.unassigned") }),
     ),
     progress && progress.percent > 0 && progressBar(progress.percent, progress.note),
