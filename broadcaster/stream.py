@@ -51,7 +51,8 @@ Start = Position | datetime | Literal["now", "earliest", "invalid"]
 @dataclass(frozen=True, slots=True)
 class StreamRequest:
     """One client's wish. `requested` is the position as it was sent, for the `reset` that answers an unusable one;
-    `snapshot` reads the matching tickets; `snapshot_url` is where a client finds them by itself."""
+    `snapshot` reads the matching tickets; `snapshot_url` is where a client finds them by itself.
+    `credential` names what opened it, where that can end before the stream does."""
 
     filter: Filter = EVERYTHING
     format: Format = SSE
@@ -66,6 +67,7 @@ class StreamRequest:
     timeout_s: float | None = None
     principal: str = ""
     address: str = ""
+    credential: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ from broadcaster.stream import StreamRefused
 from routes.keys import REQUEST_ID
 from taskhub.auth.errors import Forbidden, Unauthenticated
 from taskhub.fitting import bytes_of, fitted
+from taskhub.keys.model import KeyNotFound, KeyOver
 from taskhub.tickets.errors import (
     Draining,
     InputProblem,
@@ -67,6 +68,7 @@ CODES: Final[Mapping[str, tuple[int, str]]] = {
     "blocked": (409, "Other tickets must be done first"),
     "import_refused": (422, "Lines of the file cannot be taken"),
     "in_use": (409, "Something still refers to it"),
+    "key_over": (409, "The API key is over"),
     "status_needed": (409, "Without this status tickets could not be worked on"),
     "nothing_ready": (409, "No ticket is ready to be claimed"),
     "cycle": (409, "A ticket would block itself"),
@@ -211,6 +213,10 @@ def problem_of(error: Exception, request: web.Request) -> Problem | None:
             return Problem("unauthenticated", str(error), headers={"WWW-Authenticate": CHALLENGE})
         case Forbidden():
             return Problem("forbidden", str(error), members={"scope": error.scope})
+        case KeyNotFound():
+            return Problem("not_found", str(error))
+        case KeyOver():
+            return Problem("key_over", str(error))
         case InvalidFilter():
             return Problem.of("bad_parameter", parameter_faults(error.problems))
         case InvalidEvent():

@@ -9,6 +9,7 @@ from broadcaster.engine import Broadcaster
 from broadcaster.log import EventLog
 from taskhub.auth.principal import AuthProvider, Caller
 from taskhub.instances import Instances
+from taskhub.keys.store import KeyStore
 from taskhub.mcp.host import McpHost
 from taskhub.publishing import EventPublisher
 from taskhub.settings import Settings
@@ -33,6 +34,7 @@ EVENT_LOG: Final = web.AppKey("event_log", EventLog)
 BROADCASTER: Final = web.AppKey("broadcaster", Broadcaster)
 INSTANCES: Final = web.AppKey("instances", Instances)
 AUTH: Final = web.AppKey("auth", AuthProvider)
+API_KEYS: Final = web.AppKey("api_keys", KeyStore)
 MCP: Final = web.AppKey("mcp", McpHost)
 
 CALLER: Final = web.RequestKey("caller", Caller)

@@ -5,6 +5,7 @@ from typing import Final
 from aiohttp import web
 
 from routes import (
+    api_keys,
     assets,
     batches,
     board,
@@ -33,7 +34,8 @@ MIDDLEWARES: Final = (receive,)
 
 def add_routes(app: web.Application) -> None:
     """All of TaskHub. The application must have its settings."""
-    for module in (tickets, links, leases, batches, board, export, reference, me, stream, events, publish, debug):
+    tables = (tickets, links, leases, batches, board, export, reference, api_keys, me)
+    for module in (*tables, stream, events, publish, debug):
         register(app, module.ROUTES)
     register(app, dashboard.ROUTES)
     _add_common_routes(app)

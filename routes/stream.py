@@ -163,6 +163,7 @@ async def read_wish(request: web.Request, caller: Caller, media: Media) -> Strea
         timeout_s=given.timeout,
         principal=caller.principal.actor,
         address=client_address(request, request.app[GATE].trusted) or "",
+        credential=caller.principal.credential,
     )
 
 

@@ -20,6 +20,7 @@ from broadcaster.options import BroadcastOptions
 from broadcaster.relay import LocalRelay, Relay
 from broadcaster.relayed_control import RelayedControl
 from routes.keys import (
+    API_KEYS,
     AUTH,
     BROADCASTER,
     DATABASE,
@@ -39,6 +40,8 @@ from taskhub.auth.providers import ApiKeyAuth, NoAuth
 from taskhub.demo import Demo
 from taskhub.failpoints import OFF, Failpoints
 from taskhub.instances import Instances
+from taskhub.keys.ring import KeyRing
+from taskhub.keys.store import KeyStore
 from taskhub.mcp.host import McpHost
 from taskhub.mcp.sessions import PassOn
 from taskhub.mcp.wakeups import Watch
@@ -49,6 +52,7 @@ from taskhub.settings import Settings, is_loopback
 from taskhub.storage.database import Database
 from taskhub.storage.event_log import SqlEventLog
 from taskhub.storage.migrate import migrate
+from taskhub.storage.recurring import Recurring
 from taskhub.storage.retention import Retention, RetentionKeeper
 from taskhub.storage.writer import Writer
 from taskhub.tickets.api import Tickets
@@ -60,6 +64,8 @@ logger = structlog.stdlib.get_logger(__name__)
 MAX_BODY_BYTES: Final = 1024 * 1024
 """Of any request; the routes that take more say so themselves."""
 READ_ALL_TIMEOUT_S: Final = 60.0
+TRUST_KEYS_S: Final = 3.0
+"""For how long at least, when the database does not answer, keys are taken for what they were."""
 LOOPBACK_NAMES: Final = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -86,9 +92,9 @@ def create_app(settings: Settings, *, demo: bool = False) -> web.Application:
 
 def auth_provider(settings: Settings) -> AuthProvider:
     """Who vouches for the callers of this server."""
-    if settings.auth_mode == "api_key" and settings.api_key is not None:
-        return ApiKeyAuth(settings.api_key.get_secret_value())
-    return NoAuth()
+    if settings.auth_mode == "none":
+        return NoAuth()
+    return ApiKeyAuth(None if settings.api_key is None else settings.api_key.get_secret_value())
 
 
 @contextlib.asynccontextmanager
@@ -127,6 +133,17 @@ async def open_database_tickets(settings: Settings) -> AsyncIterator[TicketServi
         _open_writer(database, failpoints=failpoints) as writer,
     ):
         yield TicketService(database, writer)
+
+
+@contextlib.asynccontextmanager
+async def open_keys(settings: Settings) -> AsyncIterator[tuple[KeyStore, TicketService]]:
+    """The API keys of the database and, for their users, its tickets; servers on it notice changes within a poll."""
+    failpoints = Failpoints.parse(settings.failpoints)
+    async with (
+        _open_database(settings, failpoints) as database,
+        _open_writer(database, failpoints=failpoints) as writer,
+    ):
+        yield KeyStore(database), TicketService(database, writer)
 
 
 @contextlib.asynccontextmanager
@@ -194,7 +211,22 @@ async def _services(app: web.Application) -> AsyncIterator[None]:
         app[PUBLISHER] = EventPublisher(writer)
         app[MCP] = await _start_mcp(app, stack, tickets, deployment.secret, broadcaster.watch, instances.pass_on)
         instances.on_mcp_message = app[MCP].take
+        app[API_KEYS] = KeyStore(database)
+        poll_s = settings.poll_interval_ms / 1000
+        key_ring = KeyRing(app[API_KEYS], (broadcaster, app[MCP].opened), trust_s=max(TRUST_KEYS_S, 3 * poll_s))
+        auth = app[AUTH]
+        if isinstance(auth, ApiKeyAuth):
+            await _use_keys(auth, app[API_KEYS], key_ring)
+            instances.on_credentials_changed = key_ring.look
+            await stack.enter_async_context(Recurring("look at the API keys", key_ring.look, every_s=poll_s))
         yield
+
+
+async def _use_keys(auth: ApiKeyAuth, store: KeyStore, ring: KeyRing) -> None:
+    auth.holders = ring
+    if auth.bootstrap or await store.any():
+        return
+    logger.warning("nobody can get in: make a key with `taskhub keys create --user NAME --role operator`")
 
 
 async def _remote_services(app: web.Application) -> AsyncIterator[None]:

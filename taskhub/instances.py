@@ -105,9 +105,12 @@ class Instances:
             "explain": self._own_explanation,
             "end_stream": self._end_own_stream,
             "mcp_message": self._take_mcp_message,
+            "credentials_changed": self._look_at_credentials,
         }
         self.on_mcp_message: Callable[[bytes], Awaitable[None]] | None = None
         """Takes the messages that any instance passes on, also those of this one."""
+        self.on_credentials_changed: Callable[[], Awaitable[None]] | None = None
+        """Looks at what credentials are good for."""
 
     async def answer(self, kind: str, question: bytes) -> bytes:
         """What this instance answers (an Answerer). Raises UnknownQuestion."""
@@ -140,6 +143,21 @@ class Instances:
         if self.on_mcp_message is not None:
             await self.on_mcp_message(message)
         return b"{}"
+
+    async def credentials_changed(self) -> None:
+        """Let every instance look at once at what credentials are good for. One that does not hear it looks within a
+        poll interval."""
+        await self._control.ask("credentials_changed", b"{}")
+
+    async def _look_at_credentials(self, question: bytes) -> bool:
+        if self.on_credentials_changed is None:
+            return False
+        try:
+            await self.on_credentials_changed()
+        except StorageBusy as error:
+            logger.debug("the credentials wait for the next poll: %s", error)
+            return False
+        return True
 
     async def _own_statistics(self, question: bytes) -> bytes:
         limit = min(int(orjson.loads(question)["streams"]), MAX_STREAMS)

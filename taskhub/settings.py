@@ -147,7 +147,7 @@ class Settings(BaseSettings):
     )
     redis_prefix: str = Field("taskhub", min_length=1, description="What names of Redis channels begin with")
     auth: Literal["none", "api_key"] | None = Field(
-        None, description="`none` (loopback only) or `api_key`; when absent, `api_key` if a key is set, else `none`"
+        None, description="`none` (loopback only) or `api_key`; when absent, `api_key` if `API_KEY` is set, else `none`"
     )
     api_key: Secret = Field(None, description="The bootstrap API key (with `stdio`: the key to send to the remote API)")
     remote_api_key: Secret = Field(
@@ -248,10 +248,13 @@ class Settings(BaseSettings):
         """Why `taskhub serve` refuses these settings, one sentence each, naming the setting; empty when it does not."""
         problems: list[str] = []
         loopback = is_loopback(self.host)
-        if self.auth_mode == "api_key" and self.api_key is None:
-            problems.append("AUTH=api_key needs a key: set TASKHUB_API_KEY")
+        if self.auth_mode == "api_key" and self.api_key is None and self.api_base_url:
+            problems.append("AUTH=api_key in front of another TaskHub needs a key: set TASKHUB_API_KEY")
         if self.auth_mode == "none" and self.production:
-            problems.append("ENV=production needs authentication: set TASKHUB_AUTH=api_key and TASKHUB_API_KEY")
+            problems.append(
+                "ENV=production needs authentication: set TASKHUB_API_KEY, or set TASKHUB_AUTH=api_key and make keys "
+                "with `taskhub keys create`"
+            )
         elif self.auth_mode == "none" and not loopback and not self.insecure:
             problems.append(
                 f"AUTH=none would let anybody who reaches {self.host} change everything: set TASKHUB_API_KEY, "

@@ -22,6 +22,8 @@ class Principal:
     authenticated: bool
     owner: str | None = None
     """Whose credential it is, where the caller goes by a name that it gave itself."""
+    credential: str | None = None
+    """The id of the API key it came with, which ends what it has open when it is revoked; None without a stored one."""
 
     @property
     def is_person(self) -> bool:

@@ -1,14 +1,14 @@
-"""Who vouches for callers: nobody (on loopback), or one bootstrap API key."""
+"""Who vouches for callers: nobody (on loopback), or API keys."""
 
-import hashlib
 import hmac
 import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
-from typing import Final
+from typing import Final, Protocol
 
+from taskhub.auth.api_keys import digest, well_formed
 from taskhub.auth.errors import Unauthenticated
 from taskhub.auth.principal import ALL_SCOPES, Principal
 
@@ -33,30 +33,64 @@ class NoAuth:
         return replace(_LOCAL_OPERATOR, actor=actor, owner=_LOCAL_OPERATOR.actor)
 
 
-class ApiKeyAuth:
-    """One key, `x-api-key: KEY` or `Authorization: Bearer KEY`, with every scope. The key itself is not kept.
+class KeyHolders(Protocol):
+    """Whose the stored API keys are."""
 
-    Agents that share the key say which one they are (`X-TaskHub-Actor: agent:triage-bot`): else each of them would be
+    async def holder(self, secret: str) -> Principal | None:
+        """Whose key this is; None when it is nobody's, or nobody's any more. Raises StorageBusy while that cannot be
+        told: then nobody gets in."""
+
+
+class ApiKeyAuth:
+    """API keys, `x-api-key: KEY` or `Authorization: Bearer KEY`: those that `holders` knows, and one with every scope
+    that was set at the start. No key is kept.
+
+    Agents that share a key say which one they are (`X-TaskHub-Actor: agent:triage-bot`): else each of them would be
     the person whose key it is, and could do what takes one. To be another person takes another key.
     """
 
     name = "api_key"
 
-    def __init__(self, bootstrap_key: str) -> None:
-        self._digest = _digest(bootstrap_key)
+    def __init__(self, bootstrap_key: str | None, holders: KeyHolders | None = None) -> None:
+        self._digest = None if bootstrap_key is None else digest(bootstrap_key)
+        self.holders = holders
+
+    @property
+    def bootstrap(self) -> bool:
+        """Whether a key was set at the start."""
+        return self._digest is not None
 
     async def authenticate(self, headers: Mapping[str, str], client_address: str | None) -> Principal:
         presented = headers.get("x-api-key")
         if presented is None:
             scheme, _, credentials = headers.get("Authorization", "").partition(" ")
             presented = credentials.strip() if scheme.lower() == "bearer" else ""
-        # Digests have one length, so the comparison tells nothing about the key's length either.
-        if not hmac.compare_digest(_digest(presented), self._digest):
+        holder = await self._holder(presented)
+        if holder is None:
             raise Unauthenticated("an API key is needed, as `x-api-key` or `Authorization: Bearer`")
         actor = actor_of(headers.get(ACTOR_HEADER, ""))
         if actor is None or actor.startswith("user:"):
+            return holder
+        return named(holder, actor)
+
+    async def _holder(self, presented: str) -> Principal | None:
+        # Digests have one length, so the comparison tells nothing about the key's length either.
+        if self._digest is not None and hmac.compare_digest(digest(presented), self._digest):
             return _KEY_HOLDER
-        return replace(_KEY_HOLDER, actor=actor, owner=_KEY_HOLDER.actor)
+        if self.holders is None or not well_formed(presented):
+            return None
+        return await self.holders.holder(presented)
+
+
+def named(holder: Principal, actor: str) -> Principal:
+    """The holder of a key under the name that it gave itself.
+
+    Behind a stored key that name begins with the holder's: nobody can pass for an agent that has a key of its own.
+    """
+    if holder.credential is not None:
+        kind, _, name = actor.partition(":")
+        actor = f"{kind}:{holder.user_id}.{name}"[:MAX_ACTOR_LENGTH].rstrip("_-.")
+    return replace(holder, actor=actor, owner=holder.actor)
 
 
 def actor_of(name: str) -> str | None:
@@ -84,7 +118,3 @@ def _slug(text: str, keep: str = "") -> str:
     folded = unicodedata.normalize("NFKC", text).casefold()
     kept = "".join(c if c.isalnum() or c in keep else "_" for c in folded)
     return re.sub("_+", "_", kept).strip("_-.")[:MAX_ACTOR_LENGTH].rstrip("_-.")
-
-
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -10,10 +11,12 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from taskhub import __version__
+from taskhub.auth.roles import SCOPES_OF_ROLE
 from taskhub.settings import Loaded, SettingsError, load, look
 
 EXIT_BAD_SETTINGS: Final = 2
 TOOLSETS: Final = ("tickets", "reference", "events")
+ROLES: Final = tuple(SCOPES_OF_ROLE)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -78,6 +81,8 @@ def build_parser() -> argparse.ArgumentParser:
     doctor = _add(commands, "doctor", "check that tickets, log, leases and search agree; changes nothing")
     doctor.add_argument("--json", action="store_true", help="print the report as one JSON object")
 
+    _add_keys(commands)
+
     watch = _add(commands, "watch", "follow the event stream of a running server")
     watch.add_argument("filters", nargs="*", metavar="NAME=VALUE", help="such as status=in_progress or 'actor=!me'")
     watch.add_argument(
@@ -94,6 +99,34 @@ def build_parser() -> argparse.ArgumentParser:
         "--form", choices=("http", "sse", "stdio"), help="print this form alone: `--form http > .mcp.json`"
     )
     return parser
+
+
+def _add_keys(commands: Any) -> None:
+    keys = commands.add_parser("keys", help="make, list, rotate and revoke API keys", description="API keys.")
+    actions = keys.add_subparsers(dest="action", metavar="ACTION", required=True)
+
+    create = _add(actions, "create", "make a key, and print it: it is shown this once")
+    create.add_argument("--user", required=True, metavar="NAME", help="whose key it is, by id or name")
+    create.add_argument("--role", choices=ROLES, help="add the user with this role, if there is none of that name")
+    create.add_argument(
+        "--kind", choices=("human", "agent", "service"), default="human", help="what a user that is added is"
+    )
+    create.add_argument("--name", default="command line", help="what the key is for")
+    create.add_argument("--scopes", type=_words, metavar="A,B", help="less than all that the role may do")
+    create.add_argument("--expires", type=_duration, metavar="TIME", help="after such as 12h or 90d; never without it")
+
+    list_ = _add(actions, "list", "list the keys")
+    list_.add_argument("--user", metavar="ID", help="those of one user")
+    list_.add_argument("--json", action="store_true", help="print one JSON object a line")
+
+    rotate = _add(actions, "rotate", "make a key that replaces another, and print it")
+    rotate.add_argument("id", metavar="ID", help="the key to replace, such as key_5f0c2d9a8e7b6a51")
+    rotate.add_argument(
+        "--overlap", type=_duration, metavar="TIME", help="for how long the old one stays good (default: 1d)"
+    )
+
+    revoke = _add(actions, "revoke", "end a key, and within a second what it has open")
+    revoke.add_argument("id", metavar="ID", help="such as key_5f0c2d9a8e7b6a51")
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -123,6 +156,18 @@ def toolsets(text: str) -> frozenset[str]:
     if unknown := names - set(TOOLSETS):
         raise argparse.ArgumentTypeError(f"there is no toolset {min(unknown)!r}; there are {', '.join(TOOLSETS)}")
     return names
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _duration(text: str) -> int:
+    """`90d`, `12h`, `15m` or `30s` in seconds. For argparse."""
+    found = re.fullmatch(r"(\d{1,6})([smhd])", text.strip())
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 90d, 12h, 15m or 30s")
+    return int(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86_400}[found[2]]
 
 
 def server_address(text: str) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from taskhub.auth.principal import Caller
-from taskhub.auth.providers import actor_of
+from taskhub.auth.providers import actor_of, named
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,9 @@ class CallContext:
         if not self.unnamed or name is None or (actor := actor_of(name.replace(":", " "))) is None:
             return self.caller
         principal = self.caller.principal
-        return replace(self.caller, principal=replace(principal, actor=actor, owner=principal.actor))
+        if principal.credential is not None and not principal.is_person:
+            return self.caller  # an agent with a key of its own is who the key says, whatever program it runs in
+        return replace(self.caller, principal=named(principal, actor))
 
 
 CURRENT: Final[ContextVar[CallContext]] = ContextVar("taskhub_mcp_call")

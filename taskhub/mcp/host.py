@@ -19,6 +19,7 @@ from taskhub.auth.providers import ACTOR_HEADER
 from taskhub.mcp.bridge import Application, Exchange, Receive, RefusedBody, Send, error_response, read_body
 from taskhub.mcp.context import CURRENT, CallContext
 from taskhub.mcp.modern import ModernCall, ModernEndpoint
+from taskhub.mcp.opened import OpenedStreams
 from taskhub.mcp.registry import ToolRegistry
 from taskhub.mcp.resources import Resources
 from taskhub.mcp.server import build_server
@@ -98,6 +99,7 @@ class McpHost:
         self._streams: set[Exchange] = set()
         self._listening: set[ModernCall] = set()
         self._sse_streams: dict[Exchange, CallsInFlight] = {}
+        self.opened = OpenedStreams()
         self._running = 0
         self._finished = asyncio.Event()
         self.draining = False
@@ -208,7 +210,8 @@ class McpHost:
         with _current(self._context(request, caller)):
             serving = asyncio.create_task(exchange.run(application), name="mcp stream")
         try:
-            return await asyncio.shield(serving)
+            with self.opened.by(caller, exchange.end):
+                return await asyncio.shield(serving)
         finally:
             # A client that leaves ends the stream in the same way: cancelled, the SDK would leave its queues open.
             exchange.end()
@@ -279,7 +282,7 @@ class McpHost:
         # Each call is answered on a response of its own, so this stream may end at any moment.
         ageing = asyncio.get_running_loop().call_later(self._age(), exchange.end)
         try:
-            with _current(context):
+            with _current(context), self.opened.by(context.caller, exchange.end):
                 return await exchange.run(application)
         finally:
             ageing.cancel()
@@ -310,7 +313,7 @@ class McpHost:
             return error_response(503, "no further streams at the moment", retry_after_s=5)
         self._listening.add(call)
         try:
-            with _current(context):
+            with _current(context), self.opened.by(context.caller, call.end):
                 return await call.run()
         finally:
             self._listening.discard(call)

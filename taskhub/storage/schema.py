@@ -41,6 +41,13 @@ deployment: Final = Table(
     METADATA,
     Column("id", Text, primary_key=True, comment="names the channels of this database's deployment on a shared Redis"),
     Column("secret", Text, nullable=False, comment="hexadecimal; signs session ids and cursors"),
+    Column(
+        "credentials_version",
+        BigInteger,
+        nullable=False,
+        server_default="1",
+        comment="raised by every change of what a key is good for",
+    ),
     Column("created_at", Text, nullable=False),
 )
 """One row, made with the database."""
@@ -333,6 +340,25 @@ batches: Final = Table(
     PrimaryKeyConstraint("workspace_id", "id"),
 )
 """Changes that were made together and can be undone together."""
+
+# No foreign key to users: a row that is removed takes its keys with it (see keys), and whose it was stays readable.
+api_keys: Final = Table(
+    "api_keys",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("workspace_id", Text, ForeignKey("workspaces.id"), nullable=False),
+    Column("user_id", Text, nullable=False),
+    Column("name", Text, nullable=False, comment="what it is for"),
+    Column("digest", Text, nullable=False, comment="SHA-256 of the key, hexadecimal; the key itself is kept nowhere"),
+    Column("scopes", Text, comment="separated by spaces; null: all that the role of its user may do"),
+    Column("created_at", Text, nullable=False),
+    Column("created_by", Text, nullable=False, comment="the actor"),
+    Column("expires_at", Text),
+    Column("revoked_at", Text),
+    Column("last_used_at", Text, comment="to the minute, about"),
+    UniqueConstraint("digest"),
+    Index(None, "workspace_id", "user_id"),
+)
 
 idempotency_keys: Final = Table(
     "idempotency_keys",

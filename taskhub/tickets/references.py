@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from sqlalchemy import Column, Table, and_, delete, func, insert, or_, select, update
 
+from taskhub.auth.errors import Forbidden
+from taskhub.auth.roles import SCOPES_OF_ROLE
 from taskhub.storage import schema
 from taskhub.storage.names import normalise, slug
 from taskhub.tickets.errors import InputProblem, InUse, InvalidInput, ReferenceNotFound, StatusNeeded
@@ -23,6 +25,7 @@ _RESERVED: Final = ("me", "none")
 """What filters mean something else by."""
 
 _T: Final = schema.tickets.c
+_KEYS: Final = schema.api_keys.c
 _USED_IN: Final[Mapping[ReferenceKind, tuple[Column[Any], ...]]] = {
     "users": (_T.assignee_id, _T.requestor_id),
     "accounts": (_T.account_id,),
@@ -35,8 +38,9 @@ _USED_IN: Final[Mapping[ReferenceKind, tuple[Column[Any], ...]]] = {
 
 
 def create(unit: TicketUnit, kind: ReferenceKind, new: ReferenceInput) -> ReferenceWritten:
-    """Add a row, the last of its kind unless `order_no` says otherwise. Raises InvalidInput."""
+    """Add a row, the last of its kind unless `order_no` says otherwise. Raises InvalidInput and Forbidden."""
     values = new.model_dump()
+    _check_role(unit, values)
     if isinstance(new, NewDetail):
         values["category_id"] = _category(unit, values.pop("category"))
     _check_name(unit, kind, new.name, values.get("category_id"))
@@ -57,11 +61,14 @@ def create(unit: TicketUnit, kind: ReferenceKind, new: ReferenceInput) -> Refere
 
 
 def change(unit: TicketUnit, kind: ReferenceKind, row_id: str, asked: ReferenceChange) -> ReferenceWritten:
-    """Change a row. Raises ReferenceNotFound, InvalidInput, InUse and StatusNeeded."""
+    """Change a row. Raises ReferenceNotFound, InvalidInput, InUse, StatusNeeded and Forbidden."""
     before = _row(unit, kind, row_id)
     given = asked.model_dump(exclude_unset=True)
     _check_cleared(given)
     values = {name: value for name, value in given.items() if value != before[name]}
+    if kind == "users" and values:
+        _check_role(unit, before)
+        _check_role(unit, values)
     if not values:
         return ReferenceWritten(row_id, before["name"], None, unit.transaction.state.position, noop=True)
     if "name" in values:
@@ -81,12 +88,17 @@ def change(unit: TicketUnit, kind: ReferenceKind, row_id: str, asked: ReferenceC
 
 
 def remove(unit: TicketUnit, kind: ReferenceKind, row_id: str) -> ReferenceWritten:
-    """Remove a row that nothing refers to. Raises ReferenceNotFound, InUse and StatusNeeded."""
-    name = _row(unit, kind, row_id)["name"]
+    """Remove a row that nothing refers to. Raises ReferenceNotFound, InUse, StatusNeeded and Forbidden."""
+    row = _row(unit, kind, row_id)
+    name = row["name"]
+    _check_role(unit, row)
     if count := _tickets_with(unit, kind, row_id):
         raise InUse(kind, row_id, count, "it cannot be removed")
     if kind == "categories" and (details := [d for d in unit.references.category_details if d.category.id == row_id]):
         raise InUse(kind, row_id, len(details), "it cannot be removed", users="category details")
+    if kind == "users" and (count := _keys_of(unit, row_id)):
+        # Whoever got the id later would get the keys with it.
+        raise InUse(kind, row_id, count, "it cannot be removed", users="API keys")
     table = _table(kind)
     unit.transaction.execute(
         delete(table).where(table.c.workspace_id == unit.transaction.workspace, table.c.id == row_id)
@@ -172,6 +184,22 @@ def _tickets_with(unit: TicketUnit, kind: ReferenceKind, row_id: str) -> int:
         and_(_T.workspace_id == unit.transaction.workspace, or_(*(column == row_id for column in _USED_IN[kind])))
     )
     return int(unit.transaction.connection.execute(statement).scalar_one())
+
+
+def _keys_of(unit: TicketUnit, user_id: str) -> int:
+    """How many keys of a user are not revoked."""
+    statement = select(func.count()).where(
+        _KEYS.workspace_id == unit.transaction.workspace, _KEYS.user_id == user_id, _KEYS.revoked_at.is_(None)
+    )
+    return int(unit.transaction.connection.execute(statement).scalar_one())
+
+
+def _check_role(unit: TicketUnit, user: Mapping[str, Any]) -> None:
+    """Raise Forbidden for a role that may more than the caller: who manages users does not rise by it, nor touch those
+    above."""
+    role = user.get("role")
+    if role is not None and not SCOPES_OF_ROLE[role] <= unit.caller.principal.scopes:
+        raise Forbidden("admin")
 
 
 def _make_default(unit: TicketUnit, row_id: str) -> None:

@@ -1,0 +1,251 @@
+"""API keys in the database. A key is found by its SHA-256, so the table is of no use to whoever reads it."""
+
+import secrets
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from sqlalchemy import Connection, Row, Select, bindparam, func, insert, or_, select, update
+
+from taskhub.auth.api_keys import digest, new_secret
+from taskhub.auth.principal import Caller, Principal, Scope
+from taskhub.auth.roles import SCOPES_OF_ROLE
+from taskhub.keys.model import ApiKey, Holder, IssuedKey, KeyNotFound, KeyOver, NewKey, Rotation
+from taskhub.storage.database import Database
+from taskhub.storage.schema import api_keys, deployment, users, workspaces
+from taskhub.storage.times import Clock, later, to_text, utc_now
+from taskhub.tickets.errors import InputProblem, InvalidInput
+from taskhub.tickets.reference import UnknownReference, load
+from taskhub.tickets.requests import require
+
+_K: Final = api_keys.c
+_ACTOR_KINDS: Final = {"human": "user", "agent": "agent", "service": "service"}
+# A change of a user's role counts as well, and users are reference data.
+_VERSION: Final = select(
+    deployment.c.credentials_version, select(func.sum(workspaces.c.references_version)).scalar_subquery()
+)
+_CHANGED: Final = update(deployment).values(credentials_version=deployment.c.credentials_version + 1)
+_HOLDERS: Final = select(
+    _K.id, _K.workspace_id, _K.digest, _K.scopes, _K.expires_at, _K.revoked_at, users.c.id.label("user_id"),
+    users.c.kind, users.c.role,
+).join(users, (users.c.workspace_id == _K.workspace_id) & (users.c.id == _K.user_id) & users.c.active)  # fmt: skip
+_BY_DIGEST: Final = _HOLDERS.where(_K.digest == bindparam("digest"))
+_GOOD: Final = (_K.revoked_at.is_(None), or_(_K.expires_at.is_(None), _K.expires_at > bindparam("now")))
+_ANY: Final = _HOLDERS.where(*_GOOD).limit(1)
+_IN_ORDER: Final = (_K.created_at, _K.id)
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialsVersion:
+    """Changes whenever a key may be good for something else than before."""
+
+    keys: int
+    references: int
+
+
+class KeyStore:
+    """Makes, lists and ends keys. Who manages them needs the scope `admin`, and cannot give more than it has itself."""
+
+    def __init__(self, database: Database, clock: Clock = utc_now) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def create(self, caller: Caller, new: NewKey) -> IssuedKey:
+        """Make a key. Raises InvalidInput, Forbidden and StorageBusy."""
+        require(caller, "admin")
+        now, secret = to_text(self._clock()), new_secret()
+        expires_at = None if new.expires_at is None else to_text(new.expires_at)
+        if expires_at is not None and expires_at <= now:
+            raise InvalidInput([InputProblem("/expires_at", "must be in the future")])
+
+        def work(connection: Connection) -> ApiKey:
+            user = _user(connection, caller.principal.workspace, new.user)
+            _check_scopes(new.scopes, user)
+            key = ApiKey(
+                id=f"key_{secrets.token_hex(8)}",
+                user=user.id,
+                name=new.name,
+                scopes=new.scopes,
+                created_at=now,
+                created_by=caller.principal.actor,
+                expires_at=expires_at,
+                revoked_at=None,
+                last_used_at=None,
+            )
+            _store(connection, caller.principal.workspace, key, secret)
+            return key
+
+        return IssuedKey(secret, await self._database.write(work))
+
+    async def list(self, caller: Caller, *, user: str | None = None) -> list[ApiKey]:
+        """The keys of the workspace, or of a user of it (id), in the order in which they were made.
+
+        Raises Forbidden and StorageBusy."""
+        require(caller, "admin")
+        statement = select(api_keys).where(_K.workspace_id == caller.principal.workspace).order_by(*_IN_ORDER)
+        if user is not None:
+            statement = statement.where(_K.user_id == user)
+
+        def work(connection: Connection) -> list[ApiKey]:
+            return [_key(row) for row in connection.execute(statement)]
+
+        return await self._database.read(work)
+
+    async def get(self, caller: Caller, key_id: str) -> ApiKey:
+        """Raises KeyNotFound, Forbidden and StorageBusy."""
+        require(caller, "admin")
+        return await self._database.read(lambda connection: _found(connection, caller.principal.workspace, key_id))
+
+    async def revoke(self, caller: Caller, key_id: str) -> ApiKey:
+        """End a key. Once more does nothing. Raises KeyNotFound, Forbidden and StorageBusy."""
+        require(caller, "admin")
+        now = to_text(self._clock())
+
+        def work(connection: Connection) -> ApiKey:
+            key = _found(connection, caller.principal.workspace, key_id)
+            if key.revoked_at is not None:
+                return key
+            connection.execute(update(api_keys).where(_K.id == key_id).values(revoked_at=now))
+            connection.execute(_CHANGED)
+            return replace(key, revoked_at=now)
+
+        return await self._database.write(work)
+
+    async def rotate(self, caller: Caller, key_id: str, rotation: Rotation) -> IssuedKey:
+        """Make a key that replaces this one, which stays good for `overlap_s` at most. Raises KeyNotFound, KeyOver,
+        Forbidden and StorageBusy."""
+        require(caller, "admin")
+        now, secret = to_text(self._clock()), new_secret()
+
+        def work(connection: Connection) -> ApiKey:
+            old = _found(connection, caller.principal.workspace, key_id)
+            if old.revoked_at is not None or (old.expires_at is not None and old.expires_at <= now):
+                raise KeyOver(key_id)
+            until = later(now, rotation.overlap_s)
+            if old.expires_at is None or until < old.expires_at:
+                connection.execute(update(api_keys).where(_K.id == key_id).values(expires_at=until))
+            key = replace(
+                old,
+                id=f"key_{secrets.token_hex(8)}",
+                created_at=now,
+                created_by=caller.principal.actor,
+                last_used_at=None,
+            )
+            _store(connection, caller.principal.workspace, key, secret)
+            return key
+
+        return IssuedKey(secret, await self._database.write(work))
+
+    # What the key ring asks
+
+    async def version(self) -> CredentialsVersion:
+        """Raises StorageBusy."""
+        return await self._database.read(lambda connection: CredentialsVersion(*connection.execute(_VERSION).one()))
+
+    async def holder(self, secret: str) -> Holder | None:
+        """Who has a key, if it is good now. Raises StorageBusy."""
+        now, given = to_text(self._clock()), {"digest": digest(secret)}
+
+        def work(connection: Connection) -> Holder | None:
+            row: Any = connection.execute(_BY_DIGEST, given).first()
+            holder = None if row is None else _holder(row)
+            return None if holder is None or (holder.expires_at is not None and holder.expires_at <= now) else holder
+
+        return await self._database.read(work)
+
+    async def holders(self, key_ids: Collection[str]) -> Mapping[str, Holder]:
+        """The holders of those of the keys that are not revoked, by id; they may have expired. Raises StorageBusy."""
+        wanted = sorted(key_ids)
+
+        def work(connection: Connection) -> Mapping[str, Holder]:
+            found: dict[str, Holder] = {}
+            for row in _by_ids(connection, _HOLDERS, wanted):
+                if (holder := _holder(row)) is not None:
+                    found[row.id] = holder
+            return found
+
+        return await self._database.read(work)
+
+    async def any(self) -> bool:
+        """Whether there is a key with which somebody gets in. Raises StorageBusy."""
+        given = {"now": to_text(self._clock())}
+        return await self._database.read(lambda connection: connection.execute(_ANY, given).first() is not None)
+
+    async def used(self, key_ids: Iterable[str]) -> None:
+        """Note that keys were used about now. Raises StorageBusy."""
+        now, wanted = to_text(self._clock()), list(key_ids)
+
+        def work(connection: Connection) -> None:
+            connection.execute(
+                update(api_keys).where(_K.id == bindparam("key_id")).values(last_used_at=now),
+                [{"key_id": key_id} for key_id in wanted],
+            )
+
+        if wanted:
+            await self._database.write(work)
+
+
+def _store(connection: Connection, workspace: str, key: ApiKey, secret: str) -> None:
+    row = {
+        "id": key.id, "workspace_id": workspace, "user_id": key.user, "name": key.name, "digest": digest(secret),
+        "scopes": None if key.scopes is None else " ".join(key.scopes), "created_at": key.created_at,
+        "created_by": key.created_by, "expires_at": key.expires_at, "revoked_at": None, "last_used_at": None,
+    }  # fmt: skip
+    connection.execute(insert(api_keys), row)
+    connection.execute(_CHANGED)
+
+
+def _user(connection: Connection, workspace: str, text: str) -> Any:
+    """The row of a user in use, by id or name. Raises InvalidInput."""
+    known = load(connection, workspace, version=0)
+    try:
+        user_id = known.entries["users"].find(text)
+    except UnknownReference as unknown:
+        raise InvalidInput([unknown.problem("/user")]) from None
+    return next(user for user in known.users if user.id == user_id)
+
+
+def _check_scopes(scopes: list[Scope] | None, user: Any) -> None:
+    """Raise InvalidInput for what the user may not do: the key would look as if it could."""
+    allowed = SCOPES_OF_ROLE[user.role]
+    if beyond := [scope for scope in scopes or () if scope not in allowed]:
+        reason = f"{', '.join(beyond)}: {user.name} may not do that, being {user.role}"
+        raise InvalidInput([InputProblem("/scopes", reason, tuple(sorted(allowed)))])
+
+
+def _found(connection: Connection, workspace: str, key_id: str) -> ApiKey:
+    statement = select(api_keys).where(_K.id == key_id, _K.workspace_id == workspace)
+    row = connection.execute(statement).first()
+    if row is None:
+        raise KeyNotFound(key_id)
+    return _key(row)
+
+
+def _by_ids(connection: Connection, statement: Select[Any], ids: list[str]) -> Iterable[Row[Any]]:
+    for start in range(0, len(ids), 500):
+        yield from connection.execute(statement.where(_K.id.in_(ids[start : start + 500])))
+
+
+def _key(row: Row[Any]) -> ApiKey:
+    return ApiKey(
+        id=row.id,
+        user=row.user_id,
+        name=row.name,
+        scopes=None if row.scopes is None else row.scopes.split(),
+        created_at=row.created_at,
+        created_by=row.created_by,
+        expires_at=row.expires_at,
+        revoked_at=row.revoked_at,
+        last_used_at=row.last_used_at,
+    )
+
+
+def _holder(row: Any) -> Holder | None:
+    if row.revoked_at is not None:
+        return None
+    allowed = SCOPES_OF_ROLE.get(row.role, frozenset())
+    scopes = allowed if row.scopes is None else allowed & frozenset(row.scopes.split())
+    principal = Principal(
+        f"{_ACTOR_KINDS[row.kind]}:{row.user_id}", row.workspace_id, scopes, authenticated=True, credential=row.id
+    )
+    return Holder(principal, row.expires_at)
