@@ -132,6 +132,7 @@ class KeyStore:
                 last_used_at=None,
             )
             _store(connection, caller.principal.workspace, key, secret)
+            connection.execute(_CHANGED)
             return key
 
         return IssuedKey(secret, await self._database.write(work))
@@ -192,7 +193,6 @@ def _store(connection: Connection, workspace: str, key: ApiKey, secret: str) -> 
         "created_by": key.created_by, "expires_at": key.expires_at, "revoked_at": None, "last_used_at": None,
     }  # fmt: skip
     connection.execute(insert(api_keys), row)
-    connection.execute(_CHANGED)
 
 
 def _user(connection: Connection, workspace: str, text: str) -> Any:

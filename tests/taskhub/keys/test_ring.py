@@ -1,0 +1,233 @@
+"""What keys open, and what ends with them."""
+
+import asyncio
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import pytest
+
+from taskhub.keys.model import Holder, IssuedKey, NewKey, Rotation
+from taskhub.keys.ring import Ending, KeyRing
+from taskhub.keys.store import CredentialsVersion, KeyStore
+from taskhub.tickets.errors import StorageBusy
+from taskhub.tickets.reference_inputs import UserChange
+from tests.taskhub.world import ALICE, NOON, World
+
+TRUST_S = 3.0
+
+
+class CountingStore(KeyStore):
+    """A store that counts what it is asked, and can be away."""
+
+    reads = 0
+    away = False
+
+    async def holder(self, secret: str) -> Holder | None:
+        self._ask()
+        return await super().holder(secret)
+
+    async def version(self) -> CredentialsVersion:
+        if self.away:
+            raise StorageBusy
+        return await super().version()
+
+    def _ask(self) -> None:
+        self.reads += 1
+        if self.away:
+            raise StorageBusy
+
+
+@dataclass
+class Streams:
+    """Streams by key, as far as the ring sees them."""
+
+    keys: set[str] = field(default_factory=set)
+    warned: list[str] = field(default_factory=list)
+    ended: list[tuple[str, Ending]] = field(default_factory=list)
+
+    def credentials(self) -> Collection[str]:
+        return self.keys
+
+    def warn_opened_by(self, credentials: Collection[str]) -> None:
+        self.warned += sorted(credentials)
+
+    def end_opened_by(self, credentials: Collection[str], why: Ending) -> None:
+        self.ended += [(key, why) for key in sorted(credentials)]
+        self.keys -= set(credentials)
+
+
+@dataclass
+class Ringed:
+    """A ring with what it stands on; `now` is its monotonic clock."""
+
+    world: World
+    store: CountingStore
+    streams: Streams
+    now: float = 100.0
+    ring: KeyRing = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.ring = KeyRing(
+            self.store, (self.streams,), trust_s=TRUST_S, clock=lambda: self.world.now, monotonic=lambda: self.now
+        )
+
+    async def key(self, *, hours: float | None = None) -> IssuedKey:
+        expires_at = None if hours is None else NOON + timedelta(hours=hours)
+        return await self.store.create(ALICE, NewKey(user="carol", name="laptop", expires_at=expires_at))
+
+    async def lets_in(self, issued: IssuedKey) -> bool:
+        return await self.ring.holder(issued.secret) is not None
+
+
+@pytest.fixture
+async def ringed(world: World) -> Ringed:
+    await world.add("users", "Carol", role="agent")
+    return Ringed(world, CountingStore(world.database, clock=lambda: world.now), Streams())
+
+
+async def test_a_key_in_use_is_read_once(ringed: Ringed) -> None:
+    issued = await ringed.key()
+
+    for _ in range(50):
+        assert await ringed.lets_in(issued)
+
+    assert ringed.store.reads == 1
+
+
+async def test_a_revoked_key_opens_nothing_after_the_next_look(ringed: Ringed) -> None:
+    issued, other = await ringed.key(), await ringed.key()
+    ringed.streams.keys = {issued.key.id, other.key.id}
+    assert await ringed.lets_in(issued)
+    await ringed.store.revoke(ALICE, issued.key.id)
+
+    await ringed.ring.look()
+
+    assert not await ringed.lets_in(issued)
+    assert await ringed.lets_in(other)
+    assert ringed.streams.ended == [(issued.key.id, "revoked")]
+
+
+async def test_what_a_user_opened_ends_when_it_is_no_longer_active(ringed: Ringed) -> None:
+    issued = await ringed.key()
+    ringed.streams.keys = {issued.key.id}
+    assert await ringed.lets_in(issued)
+    await ringed.world.tickets.change_reference(ALICE, "users", "carol", UserChange(active=False))
+
+    await ringed.ring.look()
+
+    assert not await ringed.lets_in(issued)
+    assert ringed.streams.ended == [(issued.key.id, "revoked")]
+
+
+async def test_a_changed_role_counts_from_the_next_look(ringed: Ringed) -> None:
+    issued = await ringed.key()
+    assert await ringed.lets_in(issued)
+    await ringed.world.tickets.change_reference(ALICE, "users", "carol", UserChange(role="viewer"))
+
+    await ringed.ring.look()
+
+    principal = await ringed.ring.holder(issued.secret)
+    assert principal is not None
+    assert principal.scopes == {"tickets:read", "events:read"}
+
+
+async def test_an_expiring_key_warns_what_it_opened_and_then_ends_it(ringed: Ringed) -> None:
+    issued = await ringed.key(hours=1)
+    ringed.streams.keys = {issued.key.id}
+    assert await ringed.lets_in(issued)
+    ringed.world.tick(minutes=58)
+    await ringed.ring.look()
+    assert (ringed.streams.warned, ringed.streams.ended) == ([], [])
+
+    ringed.world.tick(minutes=1)
+    await ringed.ring.look()
+    assert (ringed.streams.warned, ringed.streams.ended) == ([issued.key.id], [])
+
+    ringed.world.tick(minutes=1)
+    assert not await ringed.lets_in(issued)  # from that moment on, and not from the next look
+    await ringed.ring.look()
+    assert ringed.streams.ended == [(issued.key.id, "auth_expired")]
+
+
+async def test_a_rotated_key_ends_what_it_opened_after_the_overlap(ringed: Ringed) -> None:
+    old = await ringed.key()
+    ringed.streams.keys = {old.key.id}
+    await ringed.ring.look()
+    new = await ringed.store.rotate(ALICE, old.key.id, Rotation(overlap_s=600))
+    await ringed.ring.look()
+    assert await ringed.lets_in(old)
+    assert ringed.streams.ended == []
+
+    ringed.world.tick(minutes=10)
+    await ringed.ring.look()
+
+    assert not await ringed.lets_in(old)
+    assert await ringed.lets_in(new)
+    assert ringed.streams.ended == [(old.key.id, "auth_expired")]
+
+
+async def test_nobody_gets_in_while_it_cannot_be_told_who_may(ringed: Ringed) -> None:
+    issued = await ringed.key()
+    ringed.streams.keys = {issued.key.id}
+    assert await ringed.lets_in(issued)
+    ringed.store.away = True
+    assert await ringed.lets_in(issued)  # a moment without the database is no reason to throw everybody out
+
+    ringed.now += TRUST_S
+
+    with pytest.raises(StorageBusy):
+        await ringed.lets_in(issued)
+    assert ringed.streams.ended == []
+
+    ringed.store.away = False
+    assert await ringed.lets_in(issued)
+
+
+async def test_a_key_that_is_not_known_yet_is_never_let_in_unread(ringed: Ringed) -> None:
+    issued = await ringed.key()
+    await ringed.ring.look()
+    ringed.store.away = True
+
+    with pytest.raises(StorageBusy):
+        await ringed.lets_in(issued)
+
+
+async def test_what_was_read_before_a_revocation_is_not_kept(ringed: Ringed) -> None:
+    issued = await ringed.key()
+    await ringed.ring.look()
+    reached, go_on = asyncio.Event(), asyncio.Event()
+    read = KeyStore.holder
+
+    async def slow(secret: str) -> Holder | None:
+        found = await read(ringed.store, secret)
+        reached.set()
+        await go_on.wait()
+        return found
+
+    ringed.store.holder = slow  # type: ignore[method-assign]  # the moment between reading and keeping
+    entering = asyncio.create_task(ringed.lets_in(issued))
+    await reached.wait()
+    await ringed.store.revoke(ALICE, issued.key.id)
+    await ringed.ring.look()
+    go_on.set()
+    await entering
+
+    assert not await ringed.lets_in(issued)
+
+
+async def test_the_use_of_keys_is_noted_now_and_then(ringed: Ringed) -> None:
+    issued = await ringed.key()
+    assert await ringed.lets_in(issued)
+    await ringed.ring.look()
+    first = (await ringed.store.get(ALICE, issued.key.id)).last_used_at
+    assert first is not None
+    ringed.world.tick(seconds=30)
+    assert await ringed.lets_in(issued)
+    await ringed.ring.look()
+    assert (await ringed.store.get(ALICE, issued.key.id)).last_used_at == first
+
+    ringed.now += 60
+    await ringed.ring.look()
+
+    assert (await ringed.store.get(ALICE, issued.key.id)).last_used_at != first
