@@ -18,6 +18,10 @@ from taskhub.instances import Instances, NotAllAnswered, StreamNotFound
 from taskhub.storage.database import Database
 
 
+async def _nothing() -> None:
+    """Nobody has credentials here."""
+
+
 class WithNeighbour(LocalControl):
     """A control path with one more instance, which answers `said` to everything."""
 
@@ -48,7 +52,7 @@ async def broadcaster(log: MemoryEventLog) -> AsyncIterator[Broadcaster]:
 
 @pytest.fixture
 def instances(control: WithNeighbour, broadcaster: Broadcaster, log: MemoryEventLog, database: Database) -> Instances:
-    instances = Instances(control, broadcaster, log, database, instance="a", version="1", draining=lambda: False)
+    instances = Instances(control, broadcaster, log, database, instance="a", version="1", draining=lambda: False, on_credentials_changed=_nothing)
     answer: Answerer = instances.answer
     control.start(answer)
     return instances

@@ -169,7 +169,7 @@ def test_unknown_names_are_found_with_the_nearest_known_one(monkeypatch: pytest.
         ({"host": "0.0.0.0", "api_key": "k"}, "TASKHUB_ALLOWED_HOSTS"),
         ({"env": "production"}, "TASKHUB_AUTH"),
         ({"env": "production", "insecure": True}, "TASKHUB_AUTH"),
-        ({"auth": "api_key"}, "TASKHUB_API_KEY"),
+        ({"auth": "api_key", "api_base_url": "http://127.0.0.1:1"}, "TASKHUB_API_KEY"),
     ],
 )
 def test_what_is_not_safe_is_refused_and_the_setting_named(given: dict[str, object], named: str) -> None:

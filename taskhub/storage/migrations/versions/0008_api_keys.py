@@ -42,11 +42,11 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["workspace_id"], ["workspaces.id"], name="fk_api_keys_workspace_id"),
         sa.UniqueConstraint("digest", name="uq_api_keys_digest"),
     )
-    op.create_index("ix_api_keys_workspace_id", "api_keys", ["workspace_id", "user_id"])
+    op.create_index("ix_api_keys_workspace_id_user_id", "api_keys", ["workspace_id", "user_id"])
 
 
 def downgrade() -> None:
-    op.drop_index("ix_api_keys_workspace_id", "api_keys")
+    op.drop_index("ix_api_keys_workspace_id_user_id", "api_keys")
     op.drop_table("api_keys")
     with op.batch_alter_table("deployment") as deployment:
         deployment.drop_column("credentials_version")
