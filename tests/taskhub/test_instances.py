@@ -52,7 +52,16 @@ async def broadcaster(log: MemoryEventLog) -> AsyncIterator[Broadcaster]:
 
 @pytest.fixture
 def instances(control: WithNeighbour, broadcaster: Broadcaster, log: MemoryEventLog, database: Database) -> Instances:
-    instances = Instances(control, broadcaster, log, database, instance="a", version="1", draining=lambda: False, on_credentials_changed=_nothing)
+    instances = Instances(
+        control,
+        broadcaster,
+        log,
+        database,
+        instance="a",
+        version="1",
+        draining=lambda: False,
+        on_credentials_changed=_nothing,
+    )
     answer: Answerer = instances.answer
     control.start(answer)
     return instances
