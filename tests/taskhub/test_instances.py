@@ -18,10 +18,6 @@ from taskhub.instances import Instances, NotAllAnswered, StreamNotFound
 from taskhub.storage.database import Database
 
 
-async def _nothing() -> None:
-    """Nobody has credentials here."""
-
-
 class WithNeighbour(LocalControl):
     """A control path with one more instance, which answers `said` to everything."""
 
@@ -52,16 +48,7 @@ async def broadcaster(log: MemoryEventLog) -> AsyncIterator[Broadcaster]:
 
 @pytest.fixture
 def instances(control: WithNeighbour, broadcaster: Broadcaster, log: MemoryEventLog, database: Database) -> Instances:
-    instances = Instances(
-        control,
-        broadcaster,
-        log,
-        database,
-        instance="a",
-        version="1",
-        draining=lambda: False,
-        on_credentials_changed=_nothing,
-    )
+    instances = Instances(control, broadcaster, log, database, instance="a", version="1", draining=lambda: False)
     answer: Answerer = instances.answer
     control.start(answer)
     return instances
