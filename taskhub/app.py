@@ -1,12 +1,10 @@
 """The composition root: settings in, a wired application out. Nothing else builds services."""
 
-import asyncio
 import contextlib
-import errno
 import os
 import secrets
 import tempfile
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +13,6 @@ from aiohttp import web
 
 from broadcaster.control import Control, LocalControl
 from broadcaster.engine import Broadcaster
-from broadcaster.event import Event, EventDraft
 from broadcaster.options import BroadcastOptions
 from broadcaster.relay import LocalRelay, Relay
 from broadcaster.relayed_control import RelayedControl
@@ -38,23 +35,22 @@ from taskhub import __version__
 from taskhub.auth.principal import AuthProvider
 from taskhub.auth.providers import ApiKeyAuth, NoAuth
 from taskhub.demo import Demo
-from taskhub.failpoints import OFF, Failpoints
+from taskhub.failpoints import Failpoints
 from taskhub.instances import Instances
 from taskhub.keys.ring import KeyRing
 from taskhub.keys.store import KeyStore
 from taskhub.mcp.host import McpHost
 from taskhub.mcp.sessions import PassOn
 from taskhub.mcp.wakeups import Watch
+from taskhub.opening import open_database, open_writer
 from taskhub.process_limits import room_for_streams
 from taskhub.publishing import EventPublisher
 from taskhub.remote import RemoteTickets
 from taskhub.settings import Settings, is_loopback
 from taskhub.storage.database import Database
 from taskhub.storage.event_log import SqlEventLog
-from taskhub.storage.migrate import migrate
 from taskhub.storage.recurring import Recurring
 from taskhub.storage.retention import Retention, RetentionKeeper
-from taskhub.storage.writer import Writer
 from taskhub.tickets.api import Tickets
 from taskhub.tickets.service import TicketService
 from taskhub.tickets.sweeper import LeaseSweeper
@@ -63,7 +59,6 @@ logger = structlog.stdlib.get_logger(__name__)
 
 MAX_BODY_BYTES: Final = 1024 * 1024
 """Of any request; the routes that take more say so themselves."""
-READ_ALL_TIMEOUT_S: Final = 60.0
 TRUST_KEYS_S: Final = 3.0
 """For how long at least, when the database does not answer, keys are taken for what they were."""
 LOOPBACK_NAMES: Final = ("127.0.0.1", "localhost", "[::1]")
@@ -110,12 +105,12 @@ async def open_tickets(settings: Settings) -> AsyncIterator[tuple[Tickets, Watch
         return
     failpoints = Failpoints.parse(settings.failpoints)
     async with contextlib.AsyncExitStack() as stack:
-        database = await stack.enter_async_context(_open_database(settings, failpoints))
+        database = await stack.enter_async_context(open_database(settings, failpoints))
         options = BroadcastOptions(poll_interval_s=settings.poll_interval_ms / 1000)
         broadcaster = Broadcaster(SqlEventLog(database), LocalRelay(), options)
         await broadcaster.start()
         stack.push_async_callback(broadcaster.stop)
-        writer = await stack.enter_async_context(_open_writer(database, broadcaster.committed, failpoints=failpoints))
+        writer = await stack.enter_async_context(open_writer(database, broadcaster.committed, failpoints=failpoints))
         await stack.enter_async_context(_retention(settings, database, failpoints))
         tickets = TicketService(
             database, writer, lease_default_s=settings.lease_default_s, wait_beyond=broadcaster.wait_beyond
@@ -124,49 +119,11 @@ async def open_tickets(settings: Settings) -> AsyncIterator[tuple[Tickets, Watch
         yield tickets, broadcaster.watch
 
 
-@contextlib.asynccontextmanager
-async def open_database_tickets(settings: Settings) -> AsyncIterator[TicketService]:
-    """The tickets of the database, for a command; servers on it notice what the command writes."""
-    failpoints = Failpoints.parse(settings.failpoints)
-    async with (
-        _open_database(settings, failpoints) as database,
-        _open_writer(database, failpoints=failpoints) as writer,
-    ):
-        yield TicketService(database, writer)
-
-
-@contextlib.asynccontextmanager
-async def open_keys(settings: Settings) -> AsyncIterator[tuple[KeyStore, TicketService]]:
-    """The API keys of the database and, for their users, its tickets; servers on it notice changes within a poll."""
-    failpoints = Failpoints.parse(settings.failpoints)
-    async with (
-        _open_database(settings, failpoints) as database,
-        _open_writer(database, failpoints=failpoints) as writer,
-    ):
-        yield KeyStore(database), TicketService(database, writer)
-
-
-@contextlib.asynccontextmanager
-async def open_database_as_it_is(settings: Settings) -> AsyncIterator[Database]:
-    """The database, neither made nor migrated, for a command that reads all of it: its statements may take long.
-
-    Raises FileNotFoundError when the file is not there, and StorageBusy.
-    """
-    database = Database(settings.database_address, pool_size=1, busy_timeout_s=READ_ALL_TIMEOUT_S)
-    if database.path is not None and not database.path.exists():
-        raise FileNotFoundError(errno.ENOENT, "there is no database", str(database.path))
-    await database.open()
-    try:
-        yield database
-    finally:
-        await database.close()
-
-
 async def _services(app: web.Application) -> AsyncIterator[None]:
     settings, instance = app[SETTINGS], app[LIFECYCLE].instance
     failpoints = Failpoints.parse(settings.failpoints)
     async with contextlib.AsyncExitStack() as stack:
-        database = await stack.enter_async_context(_open_database(settings, failpoints))
+        database = await stack.enter_async_context(open_database(settings, failpoints))
         deployment = await database.deployment()
         log = SqlEventLog(database)
         lifecycle = app[LIFECYCLE]
@@ -192,7 +149,7 @@ async def _services(app: web.Application) -> AsyncIterator[None]:
         stack.push_async_callback(broadcaster.stop)
         stack.push_async_callback(control.stop)
         writer = await stack.enter_async_context(
-            _open_writer(database, broadcaster.committed, broadcaster.publish_transient, failpoints)
+            open_writer(database, broadcaster.committed, broadcaster.publish_transient, failpoints)
         )
         tickets = TicketService(
             database,
@@ -289,33 +246,6 @@ def _relay(settings: Settings, deployment: str, instance: str) -> tuple[Relay, C
     prefix = f"{settings.redis_prefix}:{deployment}"
     relay = RedisRelay(settings.redis_url.get_secret_value(), channel_prefix=prefix, instance=instance)
     return relay, RelayedControl(relay, instance)
-
-
-@contextlib.asynccontextmanager
-async def _open_database(settings: Settings, failpoints: Failpoints) -> AsyncIterator[Database]:
-    if settings.embedded:
-        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    await asyncio.to_thread(migrate, settings.database_address, failpoints)
-    database = Database(settings.database_address)
-    await database.open()
-    try:
-        yield database
-    finally:
-        await database.close()
-
-
-@contextlib.asynccontextmanager
-async def _open_writer(
-    database: Database,
-    on_commit: Callable[[str, Sequence[Event]], None] = lambda workspace, events: None,
-    on_transient: Callable[[str, Sequence[EventDraft]], object] = lambda workspace, drafts: None,
-    failpoints: Failpoints = OFF,
-) -> AsyncIterator[Writer]:
-    writer = Writer(database, on_commit, on_transient=on_transient, failpoints=failpoints)
-    try:
-        yield writer
-    finally:
-        await writer.close()
 
 
 def _retention(settings: Settings, database: Database, failpoints: Failpoints) -> RetentionKeeper:

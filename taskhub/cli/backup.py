@@ -19,7 +19,7 @@ def run(parsed: argparse.Namespace) -> int:
 
 
 async def _backup(settings: Settings, path: Path, *, force: bool) -> int:
-    from taskhub.app import open_database_as_it_is
+    from taskhub.opening import open_database_as_it_is
     from taskhub.storage.backup import EmptyDatabase, backup, dump
     from taskhub.storage.backup_file import BadBackup, CannotWrite
     from taskhub.storage.migrate import NewerSchema

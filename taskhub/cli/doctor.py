@@ -33,8 +33,8 @@ def run(parsed: argparse.Namespace) -> int:
 
 
 async def _examine(settings: Settings) -> Findings:
-    from taskhub.app import open_database_as_it_is
     from taskhub.doctor.examination import examine
+    from taskhub.opening import open_database_as_it_is
 
     async with open_database_as_it_is(settings) as database:
         return await database.read(examine)

@@ -16,8 +16,8 @@ def run(parsed: argparse.Namespace) -> int:
 
 
 async def _export(settings: Settings, form: str, write: Callable[[bytes], object]) -> int:
-    from taskhub.app import open_database_tickets
     from taskhub.auth.principal import ALL_SCOPES, Caller, Principal
+    from taskhub.opening import open_database_tickets
     from taskhub.storage.migrate import NewerSchema
     from taskhub.tickets.errors import StorageBusy
     from taskhub.tickets.export import Format, header, line

@@ -31,10 +31,10 @@ def run(parsed: argparse.Namespace) -> int:
 async def _run(parsed: argparse.Namespace, settings: Settings) -> int:
     from pydantic import ValidationError
 
-    from taskhub.app import open_keys
     from taskhub.auth.principal import ALL_SCOPES, Caller, Principal
     from taskhub.keys.model import DEFAULT_OVERLAP_S, ApiKey, IssuedKey, NewKey, Rotation
     from taskhub.keys.store import KeyStore
+    from taskhub.opening import open_keys
     from taskhub.storage.names import normalise
     from taskhub.tickets.reference_inputs import NewUser
     from taskhub.tickets.service import TicketService
