@@ -165,11 +165,12 @@ async def _run(
 
 
 def _listed(tool: Tool[Any]) -> ListedTool:
+    arguments: type[BaseModel] = tool.arguments
     return ListedTool(
         name=tool.name,
         title=tool.title,
         description=tool.description,
-        input_schema=dict(arguments_schema(tool.arguments, nullable=tool.nullable)),
+        input_schema=dict(arguments_schema(arguments, nullable=tool.nullable)),
         output_schema=dict(tool.output),
         annotations=ToolAnnotations(
             read_only_hint=tool.read_only,
