@@ -2,9 +2,11 @@
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from sqlalchemy import Connection, Engine, event
 
 # The same examples in every run; `pytest --hypothesis-profile=search` looks for new ones.
 settings.register_profile("search", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -20,3 +22,24 @@ def no_settings_of_this_machine() -> Iterator[None]:
             if name.startswith(("TASKHUB_", "MCP_")) or name in ("PORT", "K_SERVICE", "XDG_DATA_HOME"):
                 environment.delenv(name)
         yield
+
+
+class _Compiled(dict[tuple[Any, ...], Any]):
+    """Compiled statements by the name of the database's kind, where SQLAlchemy tells apart those of each engine."""
+
+    def get(self, key: tuple[Any, ...], default: Any = None) -> Any:
+        dialect, *rest = key
+        return super().get((dialect.name, *rest), default)
+
+    def __setitem__(self, key: tuple[Any, ...], value: Any) -> None:
+        dialect, *rest = key
+        super().__setitem__((dialect.name, *rest), value)
+
+
+_COMPILED = _Compiled()
+
+
+@event.listens_for(Engine, "engine_connect")
+def _share_compiled_statements(connection: Connection) -> None:
+    """Hundreds of tests have an engine each, and most of their time would go into compiling the same statements."""
+    connection.execution_options(compiled_cache=_COMPILED)
