@@ -545,6 +545,23 @@ async def test_a_client_that_leaves_in_the_middle_of_a_stream_cancels_its_call(
             await asyncio.wait_for(steps.cancelled.wait(), DEADLINE_S)
 
 
+async def test_stopping_waits_for_a_call_and_takes_no_further_ones(gate: Gate, http: aiohttp.ClientSession) -> None:
+    async with gated(gate) as served:
+        wire = Wire(http, f"{served.url}/mcp")
+        call = asyncio.create_task(wire.modern("tools/call", {"name": "wait"}))
+        await asyncio.wait_for(gate.entered.wait(), DEADLINE_S)
+
+        stopping = asyncio.create_task(served.host.stop(2 * DEADLINE_S))
+        await until(lambda: served.host.draining)
+        assert not stopping.done()
+        gate.open.set()
+
+        assert (await call).data == {"done": True}
+        await stopping
+        late = await wire.modern("tools/call", {"name": "wait"})
+        assert (late.status, late.headers["Retry-After"]) == (503, "2")
+
+
 async def test_what_a_call_says_after_its_answer_reaches_nobody(
     tickets: TicketService, http: aiohttp.ClientSession
 ) -> None:
