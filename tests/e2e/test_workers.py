@@ -8,12 +8,17 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import aiohttp
+import httpx2
 import psutil
 import pytest
+from mcp.client.client import Client
+from mcp.client.streamable_http import streamable_http_client
+from mcp_types import ElicitResult
 
 from taskhub import server_file
 from tests.e2e.conftest import MakeHub
-from tests.e2e.harness.clients import api, call, mcp_http
+from tests.e2e.harness.clients import MODERN, Answer, api, call, mcp_http
 from tests.e2e.harness.process import TaskHubProcess
 from tests.e2e.harness.streams import SocketRecorder, record
 from tests.e2e.harness.waiting import until
@@ -21,6 +26,8 @@ from tests.servers import PostgresServer, RedisServer
 
 START_DEADLINE_S = 60.0
 DEADLINE_S = 30.0
+OLDER = "2025-06-18"
+TIMEOUT = aiohttp.ClientTimeout(total=DEADLINE_S)
 
 
 @pytest.fixture(scope="module")
@@ -188,6 +195,86 @@ async def test_a_session_of_the_initialize_era_goes_on_whichever_worker_answers(
     assert len({ticket["key"] for ticket in made}) == 12
 
 
+async def test_a_question_to_a_person_is_answered_whichever_worker_hears_the_answer(crew: TaskHubProcess) -> None:
+    """Each request has a connection of its own, so about every second one meets the other worker."""
+    keys = [(await fresh(crew, "POST", "/api/v1/tickets", json={"summary": f"Ticket {n}"}))["key"] for n in range(8)]
+    asked: list[str] = []
+
+    async def person(context: object, params: Any) -> ElicitResult:
+        asked.append(params.message)
+        return ElicitResult(action="accept", content={})
+
+    one_by_one = httpx2.AsyncClient(timeout=DEADLINE_S, limits=httpx2.Limits(max_keepalive_connections=0))
+    async with (
+        one_by_one as http,
+        Client(
+            streamable_http_client(f"{crew.url}/mcp", http_client=http), mode=MODERN, elicitation_callback=person
+        ) as client,
+    ):
+        for key in keys:
+            await call(client, "delete_ticket", ticket_id=key)
+    assert len(asked) == len(keys)
+
+
+async def test_an_older_session_works_on_a_new_connection_for_each_request(crew: TaskHubProcess) -> None:
+    headers = await older_session(crew)
+
+    async def tool(name: str, **arguments: Any) -> dict[str, Any]:
+        """Call a tool; a question to a person is answered with yes, on another connection."""
+        body = rpc("tools/call", {"name": name, "arguments": arguments}, 2)
+        async with (
+            aiohttp.ClientSession(headers=headers, timeout=TIMEOUT) as http,
+            http.post(f"{crew.url}/mcp", json=body) as response,
+        ):
+            async for line in response.content:
+                if not line.startswith(b"data: {"):
+                    continue
+                message = json.loads(line[5:])
+                if message.get("method") != "elicitation/create":
+                    found: dict[str, Any] = message["result"]["structuredContent"]
+                    return found
+                yes = {"jsonrpc": "2.0", "id": message["id"], "result": {"action": "accept", "content": {}}}
+                assert (await answer_of(crew, headers, yes)).status == 202
+        raise AssertionError("no answer")
+
+    made = [await tool("create_ticket", summary=f"Ticket {n}") for n in range(8)]
+    # Where the session is not known, nobody can be asked in it: the call says so, and nothing has happened.
+    gone = [await tool("delete_ticket", ticket_id=each["key"]) for each in made]
+    for each, answer in zip(made, gone, strict=True):
+        if answer.get("code") != "confirmation_required":
+            assert (answer["key"], answer["version"]) == (each["key"], 2)
+        else:
+            assert (await tool("get_ticket_detail", ticket_id=each["key"]))["ticket"]["version"] == 1
+    another = {**headers, "X-TaskHub-Actor": "user:somebody"}
+    refused = await answer_of(crew, another, rpc("tools/list", {}, 3))
+
+    assert len({each["key"] for each in made}) == 8
+    assert {answer.get("code") for answer in gone} <= {None, "confirmation_required"}
+    assert refused.status == 404
+
+
+async def older_session(hub: TaskHubProcess) -> dict[str, str]:
+    """Open a session of a client that can ask a person; the headers of its requests."""
+    capabilities: dict[str, Any] = {"elicitation": {}}
+    client = {"protocolVersion": OLDER, "capabilities": capabilities, "clientInfo": {"name": "old", "version": "1"}}
+    headers = {"Accept": "application/json, text/event-stream"}
+    opened = await answer_of(hub, headers, rpc("initialize", client, 1))
+    headers |= {"Mcp-Session-Id": opened.headers["Mcp-Session-Id"], "MCP-Protocol-Version": OLDER}
+    await answer_of(hub, headers, rpc("notifications/initialized"))
+    return headers
+
+
+def rpc(method: str, params: dict[str, Any] | None = None, number: int | None = None) -> dict[str, Any]:
+    message: dict[str, Any] = {"jsonrpc": "2.0", "method": method, "params": params or {}}
+    return message if number is None else {**message, "id": number}
+
+
+async def answer_of(hub: TaskHubProcess, headers: dict[str, str], message: dict[str, Any]) -> Answer:
+    """POST one message on a connection of its own."""
+    async with api(hub.url, headers) as client:
+        return await client.request("POST", "/mcp", json=message)
+
+
 async def test_a_killed_worker_is_replaced_and_its_clients_resume_without_gap_or_repeat(
     crew: TaskHubProcess, stack: AsyncExitStack
 ) -> None:
@@ -228,6 +315,7 @@ async def test_sighup_replaces_every_worker_and_streams_miss_nothing(
     begin = await beginning(crew)
     streams = await Streams(crew, stack).open_on(2)
     before = {worker.pid for worker in workers_of(crew)}
+    session = await older_session(crew)
     writing = asyncio.create_task(write_until_cancelled(crew))
 
     crew.signal(signal.SIGHUP)
@@ -243,8 +331,11 @@ async def test_sighup_replaces_every_worker_and_streams_miss_nothing(
         again = await streams.open({"Last-Event-ID": stream.last_event_id or ""})
         await again.wait_id(str(last["event_id"]))
         assert stream.ids + again.ids == log
+    reading = rpc("tools/call", {"name": "get_statuses", "arguments": {}}, 2)
+    called = await answer_of(crew, session, reading)
 
     assert log
+    assert b"In Progress" in called.body  # without initializing again
 
 
 async def write_until_cancelled(hub: TaskHubProcess) -> None:
