@@ -9,6 +9,7 @@ import pytest
 
 from tests.e2e.harness.clients import MODERN, Api
 from tests.e2e.harness.process import ROOT, TaskHubProcess, clean_environment
+from tests.e2e.harness.tools import Missing, node_packages
 from tests.e2e.harness.typescript import NodeClient, NodeProcess, Refused
 from tests.e2e.harness.waiting import until
 
@@ -29,6 +30,10 @@ KINDS: Final = [
 @pytest.fixture(scope="module")
 def libraries(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, NodeProcess]]:
     """A Node process for each SDK; its clients stay open from test to test."""
+    try:
+        node_packages()
+    except Missing as missing:  # which the mark of this file says too late: after the fixtures of the module
+        pytest.skip(f"missing {missing}")
     log = tmp_path_factory.mktemp("node") / "errors.log"
     processes = {script: NodeProcess(script, log) for script in LIBRARIES}
     yield processes
