@@ -28,6 +28,7 @@ export const leaseOf = (key) => leases()[key]?.token;
 /** What a person does to tickets. */
 export class Actions {
   /** @type {string[]} batches that can be taken back */ #done = [];
+  /** The change that is on its way. @type {Promise<void>} */ #changing = Promise.resolve();
   #tickets;
   #me;
 
@@ -49,7 +50,13 @@ export class Actions {
    * @param {Partial<Ticket>} expected what the card shows meanwhile
    * @param {string} words what was done
    */
-  async change(ticket, change, expected, words) {
+  change(ticket, change, expected, words) {
+    this.#changing = this.#change(ticket, change, expected, words);
+    return this.#changing;
+  }
+
+  /** @param {Ticket} ticket @param {Record<string, any>} change @param {Partial<Ticket>} expected @param {string} words */
+  async #change(ticket, change, expected, words) {
     const takeBack = this.#tickets.expect(ticket.key, expected);
     const token = leaseOf(ticket.key);
     const item = { ticket_id: ticket.key, ...change, ...(token && this.holds(ticket) && { lease_token: Number(token) }) };
@@ -64,8 +71,10 @@ export class Actions {
     }
   }
 
-  /** Take back a change, or the last one. */
-  async undo(batch = this.#done.at(-1)) {
+  /** Take back a change, or the last one. @param {string} [given] */
+  async undo(given) {
+    await this.#changing;
+    const batch = given ?? this.#done.at(-1);
     if (batch === undefined) return toast(t("undo.nothing"));
     this.#done = this.#done.filter((each) => each !== batch);
     const tokens = Object.fromEntries(Object.entries(leases()).map(([key, { token }]) => [key, Number(token)]));

@@ -44,13 +44,8 @@ export function bar({ labels, create, help, then, me }) {
   });
   const chips = h("div", { class: "chips" });
   const filter = h("button", { type: "button", class: "button", "aria-haspopup": "dialog", "aria-expanded": "false", onclick: () => openFilters(filter, labels(), me) }, t("board.filter"));
-  const group = h(
-    "select", { "aria-label": t("board.group"), class: "wide-only", onchange: () => address.write({ group: group.value === "phase" ? "phase" : null }) },
-    h("option", { value: "status" }, t("board.by_status")), h("option", { value: "phase" }, t("board.by_phase")),
-  );
   const show = async () => {
     if (document.activeElement !== search) search.value = address.value("q") ?? "";
-    group.value = address.value("group") ?? "status";
     const found = Object.entries(address.filters()).flatMap(([name, values]) => values.map((value) => ({ name, value })));
     const made = await Promise.all(found.map(async ({ name, value }) => {
       const words = `${t(`filter.${name}`)}: ${await wordsOf(name, value)}`;
@@ -67,10 +62,10 @@ export function bar({ labels, create, help, then, me }) {
   return h(
     "div", { class: "bar", role: "search" },
     h("div", { class: "search" }, icon("search"), search, h("kbd", { "aria-hidden": "true" }, "/")),
-    filter, chips, h("span", { class: "space" }), group,
-    h("button", { type: "button", class: "button icon-only wide-only", "aria-label": t("then.open"), title: t("then.open"), onclick: then }, icon("time")),
-    h("button", { type: "button", class: "button icon-only wide-only", "aria-label": t("board.help"), title: `${t("board.help")} (?)`, "aria-keyshortcuts": "?", onclick: help }, "?"),
-    h("button", { type: "button", class: "button main", "aria-keyshortcuts": "c", title: `${t("board.new")} (c)`, onclick: create }, icon("plus"), t("board.new")),
+    filter, chips, h("span", { class: "space" }),
+    h("button", { type: "button", class: "button icon-only", "aria-label": t("then.open"), title: t("then.open"), onclick: then }, icon("time")),
+    h("button", { type: "button", class: "button icon-only", "aria-label": t("board.help"), title: `${t("board.help")} (?)`, "aria-keyshortcuts": "?", onclick: help }, "?"),
+    h("button", { type: "button", class: "button main", "aria-keyshortcuts": "c", "aria-label": t("board.new"), title: `${t("board.new")} (c)`, onclick: create }, icon("plus"), h("span", { class: "wide-only" }, t("board.new"))),
   );
 }
 
@@ -95,12 +90,20 @@ async function openFilters(anchor, labels, me) {
       )),
     );
   };
+  const by = address.value("group") ?? "status";
+  const columns = h(
+    "fieldset", null, h("legend", { class: "label" }, t("board.group")),
+    ["status", "phase"].map((each) => h(
+      "label", null,
+      h("input", { type: "radio", name: "group", checked: each === by, onchange: () => address.write({ group: each === "phase" ? each : null }) }), t(`board.by_${each}`),
+    )),
+  );
   const nobody = { id: "none", name: t("board.nobody_assigned") };
   const mine = me.user ? [{ id: "me", name: t("filter.me") }] : [];
   const panel = h(
     "div", { class: "menu filters", role: "dialog", "aria-label": t("board.filter"), tabindex: -1 },
     group("assignee", [...mine, nobody, ...users]), group("priority", PRIORITIES.map((id) => ({ id, name: t(`priority.${id}`) }))),
-    group("label", labels.map((id) => ({ id, name: id }))), group("account", accounts), group("category", categories),
+    group("label", labels.map((id) => ({ id, name: id }))), group("account", accounts), group("category", categories), columns,
     h("div", { class: "actions" },
       h("button", { type: "button", class: "button plain", onclick: () => (address.write(Object.fromEntries(address.FIELDS.map((name) => [name, null]))), close()) }, t("board.clear"))),
   );

@@ -29,7 +29,7 @@ export function h(tag, properties, ...children) {
  * @returns {(Node | string)[]}
  */
 export function shown(children) {
-  return children.flat().filter((child) => child !== null && child !== undefined && child !== false).map(
+  return children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false).map(
     (child) => (typeof child === "number" ? String(child) : child),
   );
 }

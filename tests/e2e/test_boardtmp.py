@@ -1,0 +1,460 @@
+"""The board in a browser, while tools, programs and other people change what it shows."""
+
+import asyncio
+import contextlib
+import re
+import shutil
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, BrowserContext, Locator, Page, async_playwright, expect
+
+from tests.e2e.harness.browser import ARGUMENTS
+from tests.e2e.harness.clients import Api, api, mcp_http
+from tests.e2e.harness.process import TaskHubProcess
+from tests.e2e.harness.tools import chromium
+from tests.e2e.harness.waiting import DEADLINE_S, until
+
+# One server and one browser for all tests, so one loop as well.
+pytestmark = [pytest.mark.needs("chromium"), pytest.mark.asyncio(loop_scope="module")]
+
+expect.set_options(timeout=12000)
+
+# What a browser says by itself while nobody listens on the port, and of refusals that the page tells the person.
+EXPECTED = re.compile(r"net::ERR_|status of (401|409|412)")
+
+
+@dataclass
+class Board:
+    """A board in a browser of its own: what its pages complain about fails the test."""
+
+    context: BrowserContext
+    url: str
+    complaints: list[str] = field(default_factory=list)
+
+    async def page(self, path: str = "/") -> Page:
+        page = await self.context.new_page()
+        page.set_default_timeout(12000)
+        page.on("console", lambda message: self._complain(message.type, message.text))
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        await page.goto(self.url + path)
+        return page
+
+    def _complain(self, kind: str, text: str) -> None:
+        if kind in ("error", "warning") and not EXPECTED.search(text):
+            self.complaints.append(text)
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def server(module_hub: TaskHubProcess) -> TaskHubProcess:
+    return await module_hub.start()
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def chrome() -> AsyncIterator[Browser]:
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(
+            executable_path=str(chromium()), args=ARGUMENTS, timeout=12000
+        )
+        yield browser
+        await browser.close()
+
+
+@contextlib.asynccontextmanager
+async def opened(chrome: Browser, url: str, **options: Any) -> AsyncIterator[Board]:
+    context = await chrome.new_context(**{"locale": "en", "viewport": {"width": 1400, "height": 800}, **options})
+    board = Board(context, url)
+    yield board
+    await context.close()
+    assert board.complaints == []
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def board(chrome: Browser, server: TaskHubProcess) -> AsyncIterator[Board]:
+    async with opened(chrome, server.url) as board:
+        yield board
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def rest(server: TaskHubProcess) -> AsyncIterator[Api]:
+    async with api(server.url) as client:
+        yield client
+
+
+def card(page: Page, key: str, column: str = "") -> Locator:
+    return page.locator(f"board-column{f'#column-{column}' if column else ':not(.tinted)'} li[data-key='{key}']")
+
+
+def state(page: Page) -> Locator:
+    return page.locator("connection-state")
+
+
+async def is_live(page: Page) -> None:
+    await expect(state(page)).to_have_attribute("data-state", re.compile("live|resynced"))
+
+
+async def streams(rest: Api) -> int:
+    count: int = (await rest.get("/events/debug"))["connected_clients"]
+    return count
+
+
+async def test_a_change_that_a_tool_makes_is_on_every_page(board: Board, server: TaskHubProcess) -> None:
+    pages = [await board.page(), await board.page()]
+    for page in pages:
+        await is_live(page)
+    async with mcp_http(server.url) as client:
+        created = await client.call_tool("create_ticket", {"summary": "Fan is <b>loud</b>"})
+        assert created.structured_content is not None
+        key = created.structured_content["key"]
+        for page in pages:
+            await expect(card(page, key, "received")).to_contain_text("Fan is <b>loud</b>")
+
+        await client.call_tool("update_task_status", {"task_id": key, "status": "verifying"})
+
+    for page in pages:
+        await expect(card(page, key, "verifying")).to_be_visible()
+        await expect(card(page, key, "received")).to_have_count(0)
+
+
+async def test_counts_are_those_of_the_server(board: Board, rest: Api) -> None:
+    page = await board.page()
+    await is_live(page)
+    key = (await rest.create("Counted"))["key"]
+    await expect(card(page, key)).to_be_visible()
+    await rest.change(key, status="in_progress")
+    await expect(card(page, key, "in_progress")).to_be_visible()
+    answer = await rest.request("DELETE", f"/api/v1/tickets/{key}")
+    assert answer.status == 204
+    await expect(card(page, key)).to_have_count(0)
+    counts = {column["status"]["id"]: column["count"] for column in (await rest.get("/api/v1/board"))["columns"]}
+
+    for status, count in counts.items():
+        await expect(page.locator(f"#column-{status} .fold .count")).to_have_text(str(count))
+
+
+async def test_a_cut_stream_comes_back_with_what_happened_meanwhile(board: Board, rest: Api) -> None:
+    page = await board.page()
+    await is_live(page)
+    key = (await rest.create("Cut off"))["key"]
+    await expect(card(page, key)).to_be_visible()
+    for stream in (await rest.get("/events/debug?streams=50"))["instances"][0]["streams"]:
+        await rest.request("DELETE", f"/events/debug/streams/{stream['id']}")
+    await expect(state(page)).to_have_attribute("data-state", "reconnecting")
+
+    await rest.change(key, status="in_progress")
+
+    await expect(card(page, key, "in_progress")).to_be_visible()
+    await is_live(page)
+
+
+async def test_a_board_outlives_the_server(board: Board, server: TaskHubProcess) -> None:
+    page = await board.page()
+    await is_live(page)
+    await server.kill()
+    await expect(state(page)).to_have_attribute("data-state", re.compile("reconnecting|stale"))
+    await server.restart()
+    async with api(server.url) as rest:
+        key = (await rest.create("After the restart"))["key"]
+
+    await expect(card(page, key)).to_be_visible()
+    await is_live(page)
+
+
+async def test_after_a_reset_the_board_is_read_anew_and_says_so(board: Board, server: TaskHubProcess) -> None:
+    async with api(server.url) as rest:
+        key = (await rest.create("Lost with its log"))["key"]
+    page = await board.page()
+    await expect(card(page, key)).to_be_visible()
+    await is_live(page)
+    await page.evaluate(
+        """() => { window.said = []; const state = document.querySelector("connection-state");
+        new MutationObserver(() => window.said.push(state.dataset.state)).observe(state, {attributes: true}); }"""
+    )
+    await server.kill()
+    shutil.rmtree(server.data_dir)
+    await server.restart()
+
+    await expect(page.locator(".board-empty")).to_be_visible()
+    await expect(card(page, key)).to_have_count(0)
+    await page.wait_for_function("window.said.includes('resynced')")
+    async with api(server.url) as rest:
+        await expect(page.locator(".board-empty pre")).to_contain_text(f"curl {server.url}/api/v1/tickets")
+        key = (await rest.create("First of the new log"))["key"]
+    await expect(card(page, key)).to_be_visible()
+
+
+async def test_two_people_change_a_ticket_and_both_changes_stay(board: Board, rest: Api) -> None:
+    key = (await rest.create("Merge me", description="Old", priority="low"))["key"]
+    page = await board.page(f"/?ticket={key}")
+    await page.get_by_role("button", name="Edit", exact=True).click()
+    await page.get_by_label("Description").fill("Mine")
+    await page.get_by_label("Remarks").fill("Only mine")
+    await rest.change(key, description="Theirs", priority="high")
+    await page.get_by_role("button", name="Save").click()
+
+    conflict = page.locator(".conflict")
+    await expect(conflict).to_contain_text("Low")
+    await expect(conflict).to_contain_text("High")
+    await expect(conflict).to_be_focused()
+    await conflict.get_by_label("Both").check()
+    await page.get_by_role("button", name="Save").click()
+    await expect(page.locator(".editor")).to_have_count(0)
+
+    ticket = (await rest.get(f"/api/v1/tickets/{key}"))["ticket"]
+    assert ticket["description"].split("\n\n") == ["Theirs", "Mine"]
+    assert (ticket["priority"], ticket["remarks"]) == ("high", "Only mine")
+
+
+async def test_everything_goes_by_keyboard(board: Board, rest: Api) -> None:
+    page = await board.page()
+    await is_live(page)
+    keys = page.keyboard
+    await keys.press("c")
+    await page.locator("dialog input[name=summary]").wait_for()
+    await keys.type("Typed alone")
+    await keys.press("Control+Enter")
+    toast = page.locator(".toast", has_text="was created")
+    key = (await toast.inner_text()).split()[0]
+    await expect(card(page, key, "received")).to_be_visible()
+
+    await keys.press("j")
+    await expect(card(page, key).locator("a")).to_be_focused()
+    await keys.press("m")
+    await page.get_by_role("menuitemradio", name="In Progress").focus()
+    await keys.press("Enter")
+    await expect(card(page, key, "in_progress").locator("a")).to_be_focused()
+
+    await keys.press("z")
+    await expect(card(page, key, "received").locator("a")).to_be_focused()
+    assert (await rest.get(f"/api/v1/tickets/{key}"))["ticket"]["status"]["id"] == "received"
+
+    await keys.press("Enter")
+    await expect(page.locator("#drawer-title")).to_have_text("Typed alone")
+    assert f"ticket={key}" in page.url
+    await keys.press("Escape")
+    await expect(page.locator(".drawer")).to_be_hidden()
+    await expect(card(page, key).locator("a")).to_be_focused()
+
+    await keys.press("?")
+    await expect(page.get_by_role("dialog")).to_contain_text("Next and previous card")
+    await keys.press("Escape")
+    await keys.press("/")
+    await keys.type("Typed")
+    await expect(page.locator("li[data-key]")).to_have_count(1)
+    assert "q=Typed" in page.url
+
+
+async def test_a_card_is_dragged_to_another_column(board: Board, rest: Api) -> None:
+    key = (await rest.create("Drag me"))["key"]
+    page = await board.page()
+    await card(page, key).drag_to(page.locator("#column-in_progress .column-body"))
+
+    await expect(card(page, key, "in_progress")).to_be_visible()
+    await page.locator(".toast", has_text="moved to In Progress").get_by_role("button", name="Undo").click()
+    await expect(card(page, key, "received")).to_be_visible()
+
+
+async def test_a_ticket_that_an_agent_holds_is_taken_over_before_it_moves(board: Board, rest: Api) -> None:
+    key = (await rest.create("Held"))["key"]
+    agent = {"X-TaskHub-Actor": "agent:claude"}
+    assert (await rest.request("PUT", f"/api/v1/tickets/{key}/lease", headers=agent)).status == 200
+    page = await board.page()
+    await expect(card(page, key).locator(".lease")).to_contain_text(re.compile(r"claude\d+:\d\d"))
+    await card(page, key).drag_to(page.locator("#column-verifying .column-body"))
+    refused = page.locator(".toast.error")
+    await expect(refused).to_contain_text("Take it over first")
+    await expect(card(page, key, "in_progress")).to_be_visible()
+
+    await refused.get_by_role("button", name="Take over").click()
+    await page.get_by_role("dialog").get_by_role("button", name="Take over").click()
+
+    await expect(card(page, key, "verifying")).to_be_visible()
+
+
+async def test_filters_are_in_the_address_and_hold_for_what_comes(board: Board, rest: Api) -> None:
+    urgent = (await rest.create("Urgent one", priority="urgent"))["key"]
+    low = (await rest.create("Low one", priority="low"))["key"]
+    page = await board.page()
+    await page.get_by_role("button", name="Filter").click()
+    await page.get_by_role("checkbox", name="Urgent").check()
+    await page.keyboard.press("Escape")
+    await expect(card(page, low)).to_have_count(0)
+    await expect(card(page, urgent)).to_be_visible()
+    assert "priority=urgent" in page.url
+
+    await rest.change(low, priority="urgent")
+    await rest.change(urgent, priority="low")
+
+    await expect(card(page, low)).to_be_visible()
+    await expect(card(page, urgent)).to_have_count(0)
+
+
+async def test_a_comment_reaches_who_reads_the_ticket(board: Board, rest: Api) -> None:
+    key = (await rest.create("Talk"))["key"]
+    writer, reader = await board.page(f"/?ticket={key}"), await board.page(f"/?ticket={key}")
+    await expect(reader.locator(".comments, .drawer-body .quiet").first).to_be_visible()
+    await is_live(reader)
+    await writer.get_by_label("Write a comment").fill("Is it <i>plugged in</i>?")
+    await writer.get_by_label("Kind of comment").select_option("question")
+    await writer.get_by_role("button", name="Comment", exact=True).click()
+
+    await expect(reader.locator(".comment.question")).to_contain_text("Is it <i>plugged in</i>?")
+
+
+async def test_a_ticket_is_deleted_after_a_question_and_restored(board: Board, rest: Api) -> None:
+    key = (await rest.create("Delete me"))["key"]
+    page = await board.page()
+    await card(page, key).hover()
+    await card(page, key).locator(".card-menu").click()
+    await page.get_by_role("menuitem", name="Delete").click()
+    await page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    await expect(card(page, key)).to_have_count(0)
+
+    await page.locator(".toast", has_text="was deleted").get_by_role("button", name="Restore").click()
+
+    await expect(card(page, key)).to_be_visible()
+
+
+async def test_the_board_shows_any_past_moment(board: Board, rest: Api) -> None:
+    first = (await rest.get("/api/v1/tickets?sort_by=created&sort_order=asc&show_completed=true&limit=1"))["tickets"]
+    later = (await rest.create("Later than the first"))["key"]
+    page = await board.page()
+    await expect(card(page, later)).to_be_visible()
+    await page.get_by_role("button", name="The board as it was").click()
+    await page.get_by_label("Moment").press("Home")
+
+    await expect(card(page, later)).to_have_count(0)
+    if first:
+        await expect(card(page, first[0]["key"])).to_be_visible()
+    await page.keyboard.press("Escape")
+    await expect(card(page, later)).to_be_visible()
+
+
+async def test_a_long_column_has_only_the_cards_in_sight_and_all_of_them(board: Board, rest: Api) -> None:
+    lines = "".join(f'{{"summary":"Row {i}","labels":["many"]}}\n' for i in range(180))
+    imported = await rest.request(
+        "POST", "/api/v1/import", data=lines.encode(), headers={"Content-Type": "application/x-ndjson"}
+    )
+    assert imported.status == 200, imported
+    page = await board.page("/?label=many")
+    column = page.locator("#column-received")
+    await expect(column.locator(".fold .count")).to_have_text("180")
+    assert await column.locator("li[data-key]").count() < 40
+
+    async def bottom() -> bool:
+        await column.locator(".column-body").evaluate("body => { body.scrollTop = body.scrollHeight }")
+        return await column.locator("li[aria-posinset='180']").count() == 1
+
+    await until(bottom, "last card")
+    assert await column.locator("li[data-key]").count() < 40
+    keys = await column.locator("li[data-key]").evaluate_all("found => found.map(each => each.dataset.key)")
+    assert len(set(keys)) == len(keys)
+
+
+async def test_twenty_tabs_share_a_stream_that_outlives_the_first(board: Board, rest: Api) -> None:
+    before = await streams(rest)
+    tabs = [await board.page() for _ in range(20)]
+    for tab in tabs:
+        await is_live(tab)
+    assert await streams(rest) == before + 1
+
+    await tabs[0].close()
+    key = (await rest.create("Seen by nineteen"))["key"]
+
+    for tab in tabs[1:]:
+        await expect(card(tab, key)).to_have_count(1)
+    assert await streams(rest) == before + 1
+    for tab in tabs[1:]:
+        await tab.close()
+    await until(lambda: _are(streams(rest), before), "closed stream")
+
+
+async def _are(counting: Any, wanted: int) -> bool:
+    return bool(await counting == wanted)
+
+
+async def test_without_workers_another_tab_goes_on_when_the_one_that_listened_closes(board: Board, rest: Api) -> None:
+    follow = """async () => {
+      const { openStream } = await import("/static/stream.js");
+      window.heard = [];
+      window.stream = openStream({ url: "/events/stream?type=shared.*", share: "lock" });
+      window.stream.addEventListener("events", ({ detail }) => window.heard.push(...detail.events.map(e => e.data.n)));
+      await new Promise(resolve => window.stream.addEventListener("begin", resolve));
+    }"""
+    tabs = [await board.page("/docs") for _ in range(3)]
+    for tab in tabs:
+        await tab.evaluate(follow)
+    await rest.publish(*({"type": "shared.counted", "data": {"n": n}} for n in range(10)))
+    await tabs[2].wait_for_function("window.heard.length >= 10")
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(tabs[0].close())
+        for n in range(10, 30):
+            await rest.publish({"type": "shared.counted", "data": {"n": n}})
+
+    for tab in tabs[1:]:
+        await tab.wait_for_function("window.heard.length >= 30")
+        assert await tab.evaluate("window.heard") == list(range(30))
+
+
+async def test_where_a_key_is_needed_the_board_asks_for_it(
+    chrome: Browser, make_hub: Callable[..., TaskHubProcess]
+) -> None:
+    hub = await make_hub(name="locked", environment={"TASKHUB_API_KEY": "k-right"}).start()
+    async with api(hub.url, {"x-api-key": "k-right"}) as rest:
+        key = (await rest.create("Behind a key"))["key"]
+        async with opened(chrome, hub.url) as board:
+            page = await board.page()
+            dialog = page.get_by_role("dialog")
+            await dialog.get_by_label("API key").fill("k-wrong")
+            await dialog.get_by_role("button", name="Go on").click()
+            await expect(dialog).to_contain_text("does not know this key")
+            await dialog.get_by_label("API key").fill("k-right")
+            await dialog.get_by_role("button", name="Go on").click()
+            await expect(card(page, key)).to_be_visible()
+            await is_live(page)
+            await rest.change(key, status="in_progress")
+            await expect(card(page, key, "in_progress")).to_be_visible()
+
+            second = await board.page()
+            await expect(card(second, key, "in_progress")).to_be_visible()
+            assert "k-right" not in second.url
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_a_narrow_screen_scrolls_one_way_and_its_targets_are_big_enough(
+    chrome: Browser, server: TaskHubProcess, rest: Api, scheme: Any
+) -> None:
+    key = (await rest.create("A narrow ticket with a rather long summary", labels=["one", "two"]))["key"]
+    size = {"width": 320, "height": 640}
+    async with opened(chrome, server.url, viewport=size, color_scheme=scheme) as board:
+        page = await board.page()
+        await expect(card(page, key)).to_be_visible()
+        assert await page.evaluate("document.documentElement.scrollWidth") <= 320
+        small = """found => found.filter(each => each.checkVisibility({visibilityProperty: true})).map(each => {
+          const {width, height} = each.getBoundingClientRect();
+          return width && (width < 24 || height < 24) ? `${each.outerHTML.slice(0, 90)} ${width}x${height}` : null;
+        }).filter(Boolean)"""
+        assert await page.locator("button, select, nav a, input").evaluate_all(small) == []
+        await card(page, key).locator("a").click()
+        await expect(page.locator("#drawer-title")).to_contain_text("A narrow ticket")
+        assert await page.evaluate("document.documentElement.scrollWidth") <= 320
+        assert await page.locator(".drawer :is(button, select, textarea)").evaluate_all(small) == []
+
+
+async def test_every_word_there_is_in_english_there_is_in_japanese(chrome: Browser, server: TaskHubProcess) -> None:
+    async with opened(chrome, server.url, locale="ja") as board:
+        page = await board.page()
+        await expect(page.locator("nav a").first).to_have_text("ボード")
+        await expect(page.locator("html")).to_have_attribute("lang", "ja")
+        found = await page.evaluate(
+            """async () => Promise.all(["en", "ja"].map(async language =>
+            Object.keys((await import(`/static/words-${language}.js`)).default).sort()))"""
+        )
+        await page.locator(".shell-tools select").first.select_option("en")
+        await expect(page.locator("nav a").first).to_have_text("Board")
+
+    assert found[0] == found[1]
