@@ -69,6 +69,9 @@ async def run(plan: Plan, cluster: Cluster, say: Callable[[str], None]) -> Outco
     try:
         await cluster.start()
         return await _run_on(cluster, plan, faults, say)
+    except Exception as error:
+        error.add_note(cluster.logs())
+        raise
     finally:
         await asyncio.to_thread(cluster.close)
 

@@ -203,5 +203,7 @@ async def call_failing(client: Client, tool: str, **arguments: Any) -> dict[str,
 
 async def inspect(*arguments: str, environment: Mapping[str, str] | None = None, cwd: Path | None = None) -> Any:
     """Run the MCP Inspector's command line and return the JSON it prints."""
-    output = await run_command(str(node()), str(INSPECTOR), "--cli", *arguments, environment=environment, cwd=cwd)
+    patient = ("--connect-timeout", str(round(DEADLINE_S * 1000)))  # a server that it starts may start slowly
+    command = (str(node()), str(INSPECTOR), "--cli", *arguments, *patient)
+    output = await run_command(*command, environment=environment, cwd=cwd)
     return json.loads(output)

@@ -73,10 +73,11 @@ class Cluster:
                     return False
                 return True
 
-            await until(all_ready, "readiness of both servers", 120, explain=self._logs)
+            await until(all_ready, "readiness of both servers", 120, explain=self.logs)
 
-    def _logs(self) -> str:
-        return "\n".join(hub.log[-2000:] for hub in self.hubs.values())
+    def logs(self) -> str:
+        """The ends of what the servers printed."""
+        return "\n".join(hub.log[-8000:] for hub in self.hubs.values())
 
     def tell_redis(self, *command: str | int) -> None:
         """Send Redis one command of an operator's."""
