@@ -76,6 +76,8 @@ class Route:
     """Further statuses of a success, or that answer the same. 202, 204 and 304 have no body."""
     takes: tuple[str, ...] = ()
     """Request headers that count, beyond those that count everywhere."""
+    needs: tuple[str, ...] = ()
+    """Those of them without which nothing can be done."""
     sends: tuple[str, ...] = ()
     """Headers of a success, beyond those of every answer."""
     problems: tuple[str, ...] = ()

@@ -89,6 +89,9 @@ class _Page:
         command = f"{shlex.join(words)} {shlex.quote(self._origin + path)}"
         if self._with_key and operation.get("security") != []:
             command += ' -H "x-api-key: $TASKHUB_API_KEY"'
+        for header in self._resolved(operation):
+            if header["in"] == "header" and header["required"]:
+                command += " -H " + shlex.quote(f"{header['name']}: {header['schema']['examples'][0]}")
         if (body := operation.get("requestBody")) is not None:
             media, content = next(iter(body["content"].items()))
             example = orjson.dumps(content["example"]).decode() if "example" in content else "@FILE"

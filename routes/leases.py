@@ -8,7 +8,7 @@ from routes.api import Route
 from routes.bodies import NoParameters, idempotency_key, json_response, no_parameters, query_model, read_model
 from routes.keys import CALLER, TICKETS
 from routes.tickets import HELD, STAMPS, lease_token, stamps
-from taskhub.headers import IDEMPOTENCY_HEADER
+from taskhub.headers import IDEMPOTENCY_HEADER, LEASE_HEADER
 from taskhub.tickets.inputs import ClaimNext, NewClaim, ProgressReport, Release, Renewal
 from taskhub.tickets.model import Claimed, Reported, Written
 
@@ -87,13 +87,13 @@ ROUTES: Final = (
     Route(
         "PATCH", "/api/v1/tickets/{key}/lease", renew, "renew_lease", "Keep a ticket for longer",
         scope="tickets:write", query=NoParameters, body=Renewal, body_optional=True, example={"lease_seconds": 900},
-        answer=Claimed, takes=HELD, sends=STAMPS,
+        answer=Claimed, takes=HELD, needs=(LEASE_HEADER,), sends=STAMPS,
     ),
     Route(
         "DELETE", "/api/v1/tickets/{key}/lease", release, "release_ticket", "Give a ticket back",
         detail="What is asked for stands in the body or in the query, for clients that send no body with DELETE.",
         scope="tickets:write", query=Release, body=Release, body_optional=True, example={"status": "received"},
-        answer=Written, takes=HELD, sends=STAMPS,
+        answer=Written, takes=HELD, needs=(LEASE_HEADER,), sends=STAMPS,
     ),
     Route(
         "POST", "/api/v1/tickets/{key}/progress", report_progress, "report_progress",

@@ -73,7 +73,10 @@ _REQUEST_HEADERS: Final[Mapping[str, tuple[str, Json]]] = {
         "return=representation: be told what the write did",
         {"type": "string", "examples": ["return=representation"]},
     ),
-    LEASE_HEADER: ("the token of the lease under which the ticket is held", {"type": "string"}),
+    LEASE_HEADER: (
+        "the token of the lease under which the ticket is held",
+        {"type": "string", "pattern": "^[1-9][0-9]{0,17}$", "examples": ["1"]},
+    ),
     ACTOR_HEADER: (
         "who calls, such as agent:triage-bot; a bare name is an agent's. Only without a key it may be user:alice",
         {"type": "string", "examples": ["agent:triage-bot"]},
@@ -251,7 +254,10 @@ def _parameters(route: Route, schemas: _Schemas) -> Iterator[Json]:
         for name in FILTER_NAMES:
             yield _query_parameter(name, {**values, "description": _FILTERS.get(name, _OF_STATE)}, required=False)
     for name in (*route.takes, *((ACTOR_HEADER,) if route.authenticated else ())):
-        yield {"$ref": f"#/components/parameters/{_header_parameter(name)['name']}"}
+        if name in route.needs:
+            yield _header_parameter(name) | {"required": True}
+        else:
+            yield {"$ref": f"#/components/parameters/{_header_parameter(name)['name']}"}
 
 
 def _query_parameter(name: str, schema: Json, *, required: bool) -> Json:

@@ -1,4 +1,8 @@
-"""`/api/v1/users`, `/statuses` and the other reference data: listed as `{"items": […]}`, added, changed and removed."""
+"""`/api/v1/users`, `/statuses` and the other reference data: listed as `{"items": […]}`, added, changed and removed.
+
+The lists have all rows, those out of use too (`active` is false): tickets may still refer to them, filters may name
+them, and who changes reference data takes them into use again. Only active ones can be given to a ticket.
+"""
 
 from collections.abc import Sequence
 from typing import Annotated, Final
@@ -147,36 +151,38 @@ def _changing(kind: ReferenceKind) -> tuple[Route, ...]:
     )  # fmt: skip
 
 
+_LISTED: Final = "Those out of use (`active` is false) too: tickets may refer to them, but can no longer be given them."
+
 ROUTES: Final = (
     Route(
         "GET", "/api/v1/users", users, "list_users", "List the users",
-        scope="tickets:read", query=UserParameters, answer=Items[User],
+        detail=_LISTED, scope="tickets:read", query=UserParameters, answer=Items[User],
     ),
     Route(
         "GET", "/api/v1/accounts", accounts, "list_accounts", "List the accounts",
-        scope="tickets:read", query=NoParameters, answer=Items[Reference],
+        detail=_LISTED, scope="tickets:read", query=NoParameters, answer=Items[Reference],
     ),
     Route(
         "GET", "/api/v1/categories", categories, "list_categories", "List the categories",
-        scope="tickets:read", query=NoParameters, answer=Items[Reference],
+        detail=_LISTED, scope="tickets:read", query=NoParameters, answer=Items[Reference],
     ),
     Route(
         "GET", "/api/v1/category-details", category_details, "list_category_details",
         "List the details of a category, or of all",
-        scope="tickets:read", query=CategoryDetailParameters, answer=Items[CategoryDetail],
+        detail=_LISTED, scope="tickets:read", query=CategoryDetailParameters, answer=Items[CategoryDetail],
     ),
     Route(
-        "GET", "/api/v1/statuses", statuses, "list_statuses", "List the statuses in use",
-        scope="tickets:read", query=NoParameters, answer=Items[Status],
+        "GET", "/api/v1/statuses", statuses, "list_statuses", "List the statuses",
+        detail=_LISTED, scope="tickets:read", query=NoParameters, answer=Items[Status],
     ),
     Route(
         "GET", "/api/v1/request-channels", request_channels, "list_request_channels", "List the request channels",
-        scope="tickets:read", query=NoParameters, answer=Items[Reference],
+        detail=_LISTED, scope="tickets:read", query=NoParameters, answer=Items[Reference],
     ),
     Route(
         "GET", "/api/v1/response-categories", response_categories, "list_response_categories",
         "List the response categories",
-        scope="tickets:read", query=NoParameters, answer=Items[Reference],
+        detail=_LISTED, scope="tickets:read", query=NoParameters, answer=Items[Reference],
     ),
     *(route for kind in NEW for route in _changing(kind)),
 )  # fmt: skip

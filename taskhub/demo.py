@@ -274,7 +274,7 @@ class Demo:
 
     async def _move(self, caller: Caller, ticket: TicketState) -> None:
         """To the next status; a finished ticket begins again, so that the board never comes to rest."""
-        statuses = [status for status in await self._tickets.statuses(caller) if status.phase != "cancelled"]
+        statuses = [s for s in await self._tickets.statuses(caller) if s.active and s.phase != "cancelled"]
         ids = [status.id for status in statuses]
         following = statuses[(ids.index(ticket.status.id) + 1) % len(ids)] if ticket.status.id in ids else statuses[0]
         reason = "Waiting for the customer's answer" if following.phase == "waiting" else None

@@ -5,7 +5,7 @@ import { answered, confirmed } from "./ask.js";
 import { avatar, nameOf } from "./card.js";
 import { icon } from "./dom.js";
 import { t } from "./i18n.js";
-import { choices, entries } from "./refs.js";
+import { choices } from "./refs.js";
 import { tell, toast } from "./shell.js";
 import { PRIORITIES } from "./tickets.js";
 
@@ -173,7 +173,7 @@ export class Actions {
    * @returns {Promise<import("./menu.js").Item[]>}
    */
   async menu(ticket, { open, edit }) {
-    const statuses = await entries("statuses");
+    const statuses = await choices("statuses");
     /** @type {import("./menu.js").Item[]} */
     const items = [{ label: t("menu.open"), run: open }, { label: t("menu.edit"), run: edit }, "line", { title: t("menu.move") }];
     for (const status of statuses) {

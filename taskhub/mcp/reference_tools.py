@@ -28,7 +28,7 @@ def reference_tools(tickets: Tickets) -> list[Tool[Any]]:
         return render.items("category_details", found, labels, hint)
 
     async def get_statuses(caller: Caller, arguments: NoArguments) -> ToolResult:
-        found = await tickets.statuses(caller)
+        found = [status for status in await tickets.statuses(caller) if status.active]
         labels = [f"{status.id} ({status.name}, {status.phase})" for status in found]
         return render.items("statuses", found, labels, _ALL.format("statuses"))
 

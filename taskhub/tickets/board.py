@@ -65,12 +65,8 @@ class _Reader:
         }
         if past is not None:
             self._add_past(columns, past, changed)
-        entries = self._references.entries["statuses"].by_id
-        shown = [
-            column
-            for status_id, column in columns.items()
-            if column.count or (status_id in entries and entries[status_id].active)
-        ]
+        in_use = {status.id for status in self._references.statuses if status.active}
+        shown = [column for status_id, column in columns.items() if column.count or status_id in in_use]
         position = self._state.position if past is None else past.position
         return Board([BoardColumn(c.status, c.phase, c.count, c.tickets) for c in shown], position)
 

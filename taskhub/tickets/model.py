@@ -336,6 +336,7 @@ class Status:
     order_no: int
     phase: Phase
     is_default: bool
+    active: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -151,12 +151,12 @@ class References:
 
     def first_status(self, phase: Phase) -> str | None:
         """The id of the status that stands for a phase: the default one, else the first in use; None without any."""
-        found = [s for s in self.statuses if s.phase == phase and self.entries["statuses"].by_id[s.id].active]
+        found = [s for s in self.statuses if s.phase == phase and s.active]
         return next((s.id for s in found if s.is_default), found[0].id if found else None)
 
     def default_status(self) -> str:
         """The id of the status that a new ticket gets: the default one, else the first to do."""
-        active = [status for status in self.statuses if self.entries["statuses"].by_id[status.id].active]
+        active = [status for status in self.statuses if status.active]
         candidates = [status for status in active if status.is_default] or [s for s in active if s.phase == "todo"]
         return (candidates or active)[0].id
 
@@ -248,7 +248,9 @@ def load(connection: Connection, workspace: str, version: int) -> References:
             in_order,
             lambda r: CategoryDetail(r.id, Ref(r.category_id, names[r.category_id]), r.name, r.order_no, r.active),
         ),
-        statuses=rows("statuses", in_order, lambda r: Status(r.id, r.name, r.order_no, r.phase, r.is_default)),
+        statuses=rows(
+            "statuses", in_order, lambda r: Status(r.id, r.name, r.order_no, r.phase, r.is_default, r.active)
+        ),
         request_channels=rows("request_channels", in_order, plain),
         response_categories=rows("response_categories", in_order, plain),
         entries=entries,

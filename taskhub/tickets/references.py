@@ -214,9 +214,7 @@ def _check_statuses(unit: TicketUnit, kind: ReferenceKind) -> None:
     """Raise StatusNeeded when tickets could no longer be begun, worked on, put off or finished."""
     if kind != "statuses":
         return
-    usable: list[Status] = [
-        s for s in unit.references.statuses if unit.references.entries["statuses"].by_id[s.id].active
-    ]
+    usable: list[Status] = [status for status in unit.references.statuses if status.active]
     for phase in NEEDED_PHASES:
         if not any(status.phase == phase for status in usable):
             raise StatusNeeded(f"there must be a status in use whose phase is {phase}")

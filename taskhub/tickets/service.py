@@ -433,9 +433,7 @@ class TicketService:
         return [detail for detail in references.category_details if detail.category.id == category_id]
 
     async def statuses(self, caller: Caller) -> list[Status]:
-        """The statuses in use, in their order."""
-        references = await self._references(caller)
-        return [status for status in references.statuses if references.entries["statuses"].by_id[status.id].active]
+        return list((await self._references(caller)).statuses)
 
     async def request_channels(self, caller: Caller) -> list[Reference]:
         return list((await self._references(caller)).request_channels)

@@ -88,10 +88,12 @@ async def test_users_are_sorted_by_name_and_narrowed_by_role(world: World) -> No
     assert "manager" in refused.value.problems[0].allowed
 
 
-async def test_a_status_out_of_use_is_not_listed(world: World) -> None:
+async def test_what_is_out_of_use_is_listed_as_such(world: World) -> None:
     await world.change_reference("statuses", "verifying", active=False)
+    await world.change_reference("categories", "incident", active=False)
 
-    assert "verifying" not in [status.id for status in await world.tickets.statuses(ALICE)]
+    assert [status.id for status in await world.tickets.statuses(ALICE) if not status.active] == ["verifying"]
+    assert [category.id for category in await world.tickets.categories(ALICE) if not category.active] == ["incident"]
 
 
 async def test_a_resolver_turns_what_people_write_into_ids(world: World) -> None:
