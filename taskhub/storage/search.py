@@ -178,24 +178,34 @@ def tickets_that_contain(
 
     How rare a word is decides from which side to come. Looked up first, a rare one makes a short list of tickets, from
     which everything else follows; frequent ones are asked of each ticket in the order of the list, for the first page
-    is full after a few. Of phrases that are frequent, but hardly ever in one ticket, PostgreSQL knows it from its
-    statistics; for SQLite their tickets are looked up, too.
+    is full after a few. On SQLite those are looked up, too, that are frequent but hardly ever in one ticket.
     """
     numbers: set[int] | None = None
     frequent: list[Phrase] = []
-    is_sqlite = connection.dialect.name == "sqlite"
     for phrase in phrases:
-        # FTS5 counts a thousand documents while it tells of a hundred.
-        many = is_sqlite and _documents_with(connection, [phrase]) > MAX_LISTED
-        some = None if many else _few(connection, workspace, phrase)
+        some = None if _is_frequent(connection, workspace, phrase) else _few(connection, workspace, phrase)
         if some is None:
             frequent.append(phrase)
             continue
         found = some if phrase.key_of is None else {*some, phrase.key_of}
         numbers = found if numbers is None else numbers & found
-    if is_sqlite and numbers is None and len(frequent) > 1:
+    if numbers is None and len(frequent) > 1 and connection.dialect.name == "sqlite":
         numbers = _few_with_all(connection, workspace, frequent)
     return numbers, [_contains(connection, phrase, tickets.c.workspace_id, tickets.c.no) for phrase in frequent]
+
+
+def _is_frequent(connection: Connection, workspace: str, phrase: Phrase) -> bool:
+    """Whether more tickets contain it than can be listed, as far as counting tells that sooner than listing."""
+    if connection.dialect.name == "sqlite":
+        return _documents_with(connection, [phrase]) > MAX_LISTED
+    some = _tickets_with(connection, workspace, _whole(phrase)).limit(MAX_LISTED + 1)
+    return connection.execute(select(func.count()).select_from(some.subquery())).scalar_one() > MAX_LISTED
+
+
+def _whole(phrase: Phrase) -> Phrase:
+    """The phrase with its last word as it stands: asked for the beginning of a word, both databases first put together
+    all documents with any such word, and often the word itself is frequent enough to tell."""
+    return replace(phrase, prefix=False)
 
 
 def _few(connection: Connection, workspace: str, phrase: Phrase, others: Iterable[Phrase] = ()) -> set[int] | None:
@@ -225,8 +235,7 @@ def _few_with_all(connection: Connection, workspace: str, phrases: Sequence[Phra
 def _documents_with(connection: Connection, phrases: Sequence[Phrase]) -> int:
     """On SQLite: how many documents contain all the phrases, each document by itself; one more than can be listed
     stands for any more."""
-    # Asked for the beginning of a word, FTS5 first puts together all documents with any such word.
-    whole = [replace(phrase, prefix=False) for phrase in phrases]
+    whole = [_whole(phrase) for phrase in phrases]
     found = _count(connection, whole, MAX_LISTED + 1)
     return found if found > MAX_LISTED or whole == phrases else _count(connection, phrases, MAX_LISTED + 1)
 
@@ -239,7 +248,11 @@ def _count(connection: Connection, phrases: Sequence[Phrase], most: int) -> int:
 
 def _tickets_with(connection: Connection, workspace: str, phrase: Phrase) -> Select[int]:
     if connection.dialect.name == "postgresql":
-        return select(_D.ticket_no).where(_D.workspace_id == workspace, _holds_words(connection, _D.words, phrase))
+        # The words stand in the statement. Of a parameter PostgreSQL soon assumes that it is rare, whatever it is, and
+        # collects every document with a frequent one before it counts the first thousand.
+        wanted = bindparam(None, _tsquery(phrase), Text, literal_execute=True)
+        matches = _D.words.op("@@", is_comparison=True)(cast(wanted, TSQUERY))
+        return select(_D.ticket_no).where(_D.workspace_id == workspace, matches)
     # SQLite would go through all documents of the workspace and ask of each whether it was found.
     found = _FTS.join(search_documents, _D.id == _FTS.c.rowid)
     matches = _MATCH(_fts_query(phrase))
@@ -253,6 +266,10 @@ def _contains(
     document = select(_ONE.id).where(
         _ONE.workspace_id == workspace, _ONE.ticket_no == no, _holds_words(connection, _ONE.words, phrase)
     )
+    if connection.dialect.name == "postgresql":
+        # That keeps it from being joined. What begins with a word counts as rare to PostgreSQL, however frequent it is:
+        # it would go through all that contain it, and sort them.
+        document = document.offset(0)
     contained = exists(document.correlate(no.table))
     return contained if phrase.key_of is None else or_(contained, no == phrase.key_of)
 
@@ -262,11 +279,14 @@ def _contains(
 
 def _holds_words(connection: Connection, words: ColumnElement[str], phrase: Phrase) -> ColumnElement[bool]:
     if connection.dialect.name == "postgresql":
-        wanted = " <-> ".join(f"'{word}'" for word in phrase.words) + (":*" if phrase.prefix else "")
-        return words.op("@@", is_comparison=True)(cast(wanted, TSQUERY))
+        return words.op("@@", is_comparison=True)(cast(_tsquery(phrase), TSQUERY))
     # Of one document, looking through its words is much faster than asking the index about it.
     wanted = f" {' '.join(phrase.words)}" + ("" if phrase.prefix else " ")
     return func.instr(literal(" ").concat(words).concat(" "), wanted) > 0
+
+
+def _tsquery(phrase: Phrase) -> str:
+    return " <-> ".join(f"'{word}'" for word in phrase.words) + (":*" if phrase.prefix else "")
 
 
 def _fts_query(phrase: Phrase) -> str:
