@@ -25,6 +25,7 @@ _MAX_TEXT: Final = 2_000
 CONFIRMED_ABOVE: Final = 10
 """Tickets of a bulk change that no person has to confirm."""
 _MAX_CHANGES: Final = 20
+_MAX_CHANGE: Final = 400
 _MAX_VALUE: Final = 60
 
 BATCH: Final = result_schema({"batch_id": _OPTIONAL_TEXT, "applied": {"type": "boolean"}, "results": {"type": "array"}})
@@ -153,7 +154,7 @@ def _becomes(item: BulkItem, result: ItemResult) -> str:
     ]
     if item.comment is not None:
         changes.append(f"with the comment “{one_line(item.comment, _MAX_VALUE)}”")
-    return ", ".join(changes) or "stays as it is"
+    return clip(", ".join(changes), _MAX_CHANGE) or "stays as it is"
 
 
 def _shown(value: Any) -> str:

@@ -251,7 +251,7 @@ async def test_a_dry_run_does_not_use_up_its_idempotency_key(world: World) -> No
 async def test_a_repeat_under_one_key_has_one_effect(world: World) -> None:
     item = {"ticket_id": "TH-1", "priority": "high"}
     first = await bulk(world, item, key="k")
-    again = await bulk(world, item, key="k")
+    again = await bulk(world, {**item, "expected_version": 3}, key="k")
 
     assert again == replace(first, replayed=True)
     assert (await world.ticket("TH-1")).version == 3

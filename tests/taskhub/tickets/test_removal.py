@@ -114,7 +114,7 @@ async def test_only_the_version_that_was_deleted_is_restored(world: World) -> No
         await world.tickets.restore_ticket(ALICE, "TH-1", expected_version=first.version)
     assert (conflict.value.current, conflict.value.actors) == (5, ["user:bob"])
     restored = await world.tickets.restore_ticket(ALICE, "TH-1", expected_version=5, idempotency_key="k")
-    again = await world.tickets.restore_ticket(ALICE, "TH-1", expected_version=5, idempotency_key="k")
+    again = await world.tickets.restore_ticket(ALICE, "TH-1", expected_version=6, idempotency_key="k")
 
     assert (restored.version, again.version, again.replayed) == (6, 6, True)
 
