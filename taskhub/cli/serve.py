@@ -187,7 +187,7 @@ def banner_text(settings: Settings, url: str) -> str:
     """What a person who just started the server wants to paste somewhere."""
     key = ' -H "x-api-key: $TASKHUB_API_KEY"' if settings.auth_mode == "api_key" else ""
     lines = [f"TaskHub {taskhub.__version__} ({settings.env}) is ready", ""]
-    addresses = {"open": url, "MCP": f"{url}/mcp"}
+    addresses = {"open" if settings.api_base_url else "board": url, "MCP": f"{url}/mcp"}
     if settings.api_base_url:
         addresses["in front of"] = settings.api_base_url
     else:

@@ -1,5 +1,9 @@
 """/api/v1/board, and tickets as they were."""
 
+import gzip
+
+import orjson
+
 from tests.routes.conftest import Hub
 
 
@@ -42,3 +46,14 @@ async def test_what_is_wrong_is_named_by_its_parameter(hub: Hub) -> None:
     assert (wrong.status, wrong.code, set(wrong.named)) == (400, "bad_parameter", {"as_of"})
     assert (future.code, set(future.named)) == ("bad_parameter", {"as_of"})
     assert unknown.named["assignee"]["did_you_mean"] == "person_in_charge"
+
+
+async def test_a_board_comes_packed_to_who_can_unpack_it(hub: Hub) -> None:
+    for n in range(20):
+        await hub.create(f"Much like the others {n}")
+    packed = await hub.get("/api/v1/board", headers={"Accept-Encoding": "gzip"}, auto_decompress=False)
+    plain = await hub.get("/api/v1/board", headers={"Accept-Encoding": "identity"})
+
+    assert packed.headers["Content-Encoding"] == "gzip"
+    assert orjson.loads(gzip.decompress(packed.body)) == plain.json
+    assert len(packed.body) * 3 < len(plain.body)
