@@ -37,6 +37,7 @@ _BAD_PATH: Final = re.compile(r"%(?:2f|5c|7f|[01][0-9a-f])", re.IGNORECASE)
 # A header is looked up under an `istr` without being folded to one case for each request.
 _LIMITED_HEADERS: Final = tuple((istr(name), limit) for name, limit in MAX_HEADER_BYTES)
 _X_REQUEST_ID: Final = istr("X-Request-ID")
+_SEC_FETCH_SITE: Final = istr("Sec-Fetch-Site")
 _CSP: Final = istr("Content-Security-Policy")
 _EVERYWHERE: Final = (
     (hdrs.SERVER, "TaskHub"),
@@ -138,8 +139,7 @@ async def authenticate(request: web.Request, gate: Gate, auth: AuthProvider) -> 
     if auth.name == "none":
         access.check_actor(request.headers)
     principal = await auth.authenticate(request.headers, address)
-    origin: Origin = "mcp_tool" if request.path in MCP_PATHS else "rest_api"
-    request[CALLER] = Caller(principal, origin, request[REQUEST_ID])
+    request[CALLER] = Caller(principal, _origin(request), request[REQUEST_ID])
 
 
 async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
@@ -151,6 +151,14 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
     if (request_id := request.get(REQUEST_ID)) is not None:
         headers[_X_REQUEST_ID] = request_id
     cors.add_headers(request, response, request.app[GATE].rules)
+
+
+def _origin(request: web.Request) -> Origin:
+    """Through what somebody calls. It says where to look, and allows nothing."""
+    if request.path in MCP_PATHS:
+        return "mcp_tool"
+    # Browsers say so of requests that pages of this very server make, and no page can make them say otherwise.
+    return "dashboard" if request.headers.get(_SEC_FETCH_SITE) == "same-origin" else "rest_api"
 
 
 def _check_host(request: web.Request, rules: HostRules) -> None:

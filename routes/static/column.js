@@ -76,6 +76,7 @@ export class BoardColumn extends HTMLElement {
       this.fold.setAttribute("aria-label", t("board.column", { name: this.dataset.name, n: count }));
     }
     this.empty.hidden = count > 0;
+    this.toggleAttribute("data-empty", count === 0);
     this.#render();
     this.#shown = true;
   }

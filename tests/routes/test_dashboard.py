@@ -41,6 +41,15 @@ async def test_every_place_that_the_pages_lead_to_exists(hub: Hub) -> None:
         assert (await hub.get(path, headers=BROWSER)).status == 200, path
 
 
+@pytest.mark.parametrize(("site", "origin"), [("same-origin", "dashboard"), ("cross-site", "rest_api")])
+async def test_what_a_page_of_this_server_changes_is_told_as_such(hub: Hub, site: str, origin: str) -> None:
+    answer = await hub.post("/api/v1/tickets", {"summary": "From a page"}, headers={"Sec-Fetch-Site": site})
+    key = answer.json["key"]
+
+    (created,) = (await hub.get(f"/api/v1/tickets/{key}/history")).json["items"]
+    assert created["origin"] == origin
+
+
 @pytest.mark.parametrize(("settings", "said"), [({}, "none"), ({"api_key": "k-secret"}, "api_key")])
 async def test_a_page_says_whether_a_key_is_needed_and_never_which(
     start: Start, settings: dict[str, str], said: str
