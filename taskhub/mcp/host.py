@@ -23,7 +23,7 @@ from taskhub.mcp.opened import OpenedStreams
 from taskhub.mcp.registry import ToolRegistry
 from taskhub.mcp.resources import Resources
 from taskhub.mcp.server import build_server
-from taskhub.mcp.sessions import MAX_SESSIONS, HttpSessions, PassOn, initializing_client, malformed
+from taskhub.mcp.sessions import MAX_SESSIONS, HttpSessions, PassOn, asks_nothing, initializing_client, malformed
 from taskhub.mcp.streams import CallsInFlight, CountedWriter, ResumingReader
 from taskhub.mcp.subscriptions import Subscriptions
 from taskhub.mcp.tools import tool_registry
@@ -185,7 +185,8 @@ class McpHost:
         if session is None:
             return error_response(404, "Session not found")
         application = self._sessions.continuing(exchange, session, given)
-        return await self._serve(exchange, application, self._context(request, caller, session.client))
+        context = self._context(request, caller, session.client)
+        return await self._serve(exchange, application, context, to_its_end=asks_nothing(body))
 
     async def handle_sse(self, request: web.Request, caller: Caller) -> web.StreamResponse:
         """GET /sse: the stream of the older transport. Its first event says where to post messages."""
@@ -233,7 +234,8 @@ class McpHost:
             scope["user"] = _user(caller.principal)
             await self._sse.handle_post_message(scope, receive, send)
 
-        return await self._serve(exchange, application, self._context(request, caller))
+        # The SDK hands the message on after it has said that it accepts it, which is when clients leave.
+        return await self._serve(exchange, application, self._context(request, caller), to_its_end=True)
 
     def _opens_older_stream(self, request: web.Request) -> bool:
         """A client configured with `"type": "sse"` at `/mcp` asks for the stream before anything else; when it asks
@@ -344,8 +346,9 @@ class McpHost:
 
 async def _finished(serving: Coroutine[Any, Any, web.StreamResponse]) -> web.StreamResponse:
     """Await it to its end, also when the client leaves. Clients do so as soon as they have read the answer that opens a
-    session, and the SDK would throw the session away if its last step were cancelled then."""
-    task = asyncio.create_task(serving, name="mcp session opening")
+    session, and the SDK would throw the session away if its last step were cancelled then; or the message that they
+    posted to a stream."""
+    task = asyncio.create_task(serving, name="mcp answer")
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:

@@ -132,6 +132,15 @@ class HttpSessions:
             self._ended.popitem(last=False)
 
 
+def asks_nothing(body: bytes) -> bool:
+    """Whether the message, a notification or an answer, has none itself: the SDK accepts it before it hands it on."""
+    try:
+        message = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(message, dict) and not ("method" in message and "id" in message)
+
+
 def is_for_its_session(body: bytes) -> bool:
     """Whether the message means something only where its session is: the answer to a question that was asked on it, or
     the end of a call in it."""

@@ -2,16 +2,18 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 import aiohttp
 import pytest
 from sse_starlette import EventSourceResponse
 
+from taskhub.auth.principal import Caller
 from taskhub.mcp.host import VERSION_HEADER
+from taskhub.mcp.registry import ToolResult
 from tests.clock import LoopClock
-from tests.taskhub.mcp.gate import Gate, gated
-from tests.taskhub.mcp.wire import OLDER, Wire, in_session
+from tests.taskhub.mcp.gate import Gate, Nothing, gated
+from tests.taskhub.mcp.wire import ACCEPT, OLDER, Wire, in_session
 from tests.taskhub.mcp.world import DEADLINE_S, Served, until
 
 STREAM = {"Accept": "text/event-stream"}
@@ -49,10 +51,26 @@ class OlderStream:
         await self.post("initialize", {"protocolVersion": OLDER, "capabilities": {}, "clientInfo": client})
         await self.event()
 
+    async def post_and_leave(self, method: str, params: object) -> None:
+        message = {"jsonrpc": "2.0", "id": 7, "method": method, "params": params}
+        await post_and_leave(self._url, self._endpoint, message)
+
     async def post(self, method: str, params: object) -> None:
         message = {"jsonrpc": "2.0", "id": 7, "method": method, "params": params}
         async with self._http.post(self._url + self._endpoint, json=message) as response:
             assert response.status == 202
+
+
+async def post_and_leave(url: str, path: str, message: object, headers: Mapping[str, str] | None = None) -> None:
+    """Break the connection off in the moment in which the answer to the POST begins."""
+    body = json.dumps(message).encode()
+    address = url.removeprefix("http://")
+    sent = {"Host": address, "Content-Type": "application/json", "Accept": ACCEPT, "Content-Length": len(body)}
+    lines = [f"POST {path} HTTP/1.1", *(f"{name}: {value}" for name, value in (sent | dict(headers or {})).items())]
+    reader, writer = await asyncio.open_connection(*address.split(":"))
+    writer.write("\r\n".join([*lines, "", ""]).encode() + body)
+    assert b" 202 " in await reader.readline()
+    writer.transport.abort()
 
 
 async def test_both_long_streams_are_kept_alive_by_a_bare_comment(
@@ -187,3 +205,57 @@ async def test_a_client_that_leaves_its_older_stream_cancels_the_call_on_it(
         stream.close()
 
         await asyncio.wait_for(gate.cancelled.wait(), DEADLINE_S)
+
+
+async def test_a_message_counts_though_its_sender_leaves_as_soon_as_it_is_accepted(
+    served: Served, http: aiohttp.ClientSession
+) -> None:
+    async with http.get(f"{served.url}/sse") as stream:
+        older = OlderStream(http, served, stream)
+        await older.initialize()
+        for _ in range(4):
+            await asyncio.gather(*(older.post_and_leave("tools/list", {}) for _ in range(10)))
+
+            for _ in range(10):
+                assert json.loads(await older.event())["result"]["tools"]
+
+
+class CountingGate(Gate):
+    """Counts the calls that came in and those that were cancelled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = self.cancelled_calls = 0
+
+    async def run(self, caller: Caller, arguments: Nothing) -> ToolResult:
+        self.calls += 1
+        try:
+            return await super().run(caller, arguments)
+        except asyncio.CancelledError:
+            self.cancelled_calls += 1
+            raise
+
+
+async def test_a_cancellation_counts_though_its_sender_leaves_as_soon_as_it_is_accepted(
+    http: aiohttp.ClientSession,
+) -> None:
+    gate, count = CountingGate(), 10
+    async with gated(gate) as served:
+        wire = Wire(http, f"{served.url}/mcp")
+        session = in_session(await wire.open())
+        params = {"name": "wait", "arguments": {}}
+        calls = [
+            asyncio.create_task(wire.send("tools/call", params, number, **session)) for number in range(1, count + 1)
+        ]
+        await until(lambda: gate.calls == count)
+
+        cancellations = [
+            {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": number}}
+            for number in range(1, count + 1)
+        ]
+        await asyncio.gather(*(post_and_leave(served.url, "/mcp", message, session) for message in cancellations))
+
+        await until(lambda: gate.cancelled_calls == count)
+        for call in calls:
+            call.cancel()
+        await asyncio.wait(calls)
