@@ -504,7 +504,7 @@ async def test_tickets_are_linked_deleted_and_had_back(client: Client) -> None:
     blocked = (await ticket_of(client, second))["blocked"]
     freed = [await call(client, "unlink_tickets", **link, lease_token=token, idempotency_key="u") for _ in range(2)]
     gone = {"ticket_id": first, "confirm": True}
-    asked = [await call_failing(client, "delete_ticket", ticket_id=first)]
+    asked = [await call_failing(client, "delete_ticket", ticket_id=first, lease_token=token)]
     refused.append(await call_failing(client, "delete_ticket", **gone, **stale))
     conflict = await call_failing(client, "delete_ticket", **gone, lease_token=token, expected_version=1)
     deleted = [await call(client, "delete_ticket", **gone, lease_token=token, idempotency_key="d") for _ in range(2)]
