@@ -229,6 +229,25 @@ async def test_a_change_of_more_than_ten_tickets_is_shown_to_a_person(tools: Too
     ]
 
 
+async def test_of_many_tickets_too_only_the_versions_that_were_shown_are_changed(tools: Tools, served: Served) -> None:
+    for _ in range(9):
+        await tools.create()
+    # With a key and versions of its own: neither lets anything happen before the answer.
+    arguments = {**many(priority="high", expected_version=1), "idempotency_key": "k"}
+    person = Somebody("decline")
+    async with served.client(MODERN, elicit=person) as client:
+        await client.call_tool("bulk_update_tickets", arguments)
+        before = [(await tools.ticket(f"TH-{n}"))["version"] for n in range(1, 12)]
+    other = Somebody(meanwhile=lambda: tools("update_ticket", ticket_id="TH-11", priority="low"))
+    async with served.client(MODERN, elicit=other) as client:
+        changed = await client.call_tool("bulk_update_tickets", many())
+
+    assert before == [1] * 11
+    assert [question.startswith("This has changed since you were asked. ") for question in other.asked] == [False, True]
+    assert "priority low → high: TH-11" in other.asked[1]
+    assert data_of(changed)["applied"]
+
+
 async def test_fifty_different_changes_make_a_question_that_can_be_read(tools: Tools, served: Served) -> None:
     for _ in range(48):
         await tools.create()
