@@ -140,6 +140,8 @@ async def test_the_page_shows_every_operation_and_a_command_for_this_very_host(h
     assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
     assert [o["operationId"] for _, _, o in OPERATIONS if f'id="{o["operationId"]}"' not in page] == []
     assert f"curl {hub.url}/api/v1/tickets/TH-1<" in page
+    for verb in ("PATCH", "DELETE"):  # nobody else may keep a ticket for longer, or give it back
+        assert f"curl -X {verb} {hub.url}/api/v1/tickets/TH-1/lease -H &#x27;TaskHub-Lease-Token: 1&#x27; " in page
     assert "x-api-key: $TASKHUB_API_KEY" not in page
 
 
