@@ -17,7 +17,8 @@ async def get_board(request: web.Request) -> web.Response:
     query = query_model(request, BoardQuery)
     board = await request.app[TICKETS].get_board(request[CALLER], query)
     response = json_response(board, headers={POSITION_HEADER: board.position, hdrs.VARY: hdrs.ACCEPT_ENCODING})
-    response.enable_compression()  # rows that are alike: a tenth is left, and somebody waits for the first sight of them
+    # Rows that are alike: a tenth is left, and somebody waits for the first sight of them.
+    response.enable_compression()
     return response
 
 

@@ -2,12 +2,12 @@
 
 import { Actions } from "./actions.js";
 import * as address from "./address.js";
-import { get } from "./api.js";
+import { ApiError, get } from "./api.js";
 import { bar, whoAmI } from "./bar.js";
 import { card, tick } from "./card.js";
 import { BoardColumn } from "./column.js";
 import { compose } from "./compose.js";
-import { h, icon } from "./dom.js";
+import { h } from "./dom.js";
 import { allowDrops } from "./drag.js";
 import { Drawer } from "./drawer.js";
 import { commands, openHelp } from "./help.js";
@@ -16,14 +16,13 @@ import { followKeys } from "./keys.js";
 import { openMenu } from "./menu.js";
 import { forget } from "./refs.js";
 import { headers } from "./session.js";
-import { announce, connection, start, tell } from "./shell.js";
+import { announce, connection, start, tell, toast } from "./shell.js";
 import { openStream } from "./stream.js";
 import { PastBar } from "./then.js";
 import { Tickets } from "./tickets.js";
 
 const FIRST_CARDS = 25;
 const PAGE = 100;
-const BEGIN_WAIT_MS = 1500;
 const RECOUNT_MS = 2500;
 const SEARCH_AGAIN_MS = 1000;
 const SPOKEN_EVERY_MS = 10_000;
@@ -40,7 +39,7 @@ const main = /** @type {HTMLElement} */ (document.querySelector("main"));
 const columns = h("div", { class: "columns" });
 const picker = h("div", { class: "column-picker", role: "group", "aria-label": t("board.columns") });
 const emptiness = h("div", { class: "board-empty", hidden: true });
-const past = new PastBar({ changed: () => load().catch(tell) });
+const past = new PastBar({ changed: () => load().catch(failed) });
 const drawer = new Drawer({ tickets, actions, me });
 /** @type {Map<string, BoardColumn>} */
 const elements = new Map();
@@ -50,14 +49,18 @@ let cursors = new Map();
 let reading = new AbortController();
 /** @type {any[] | null} events that came while the board is read; null when it is not */
 let missed = null;
+/** The event up to which the board was read. */
+let position = "";
 /** @type {{status: any, phase: string}[]} */
 let statuses = [];
 /** @type {{column: string, key: string} | null} the card that keys are about */
 let current = null;
+/** @type {string | null} a ticket that was written here, and is about to appear */
+let expected = null;
 
 tickets.me = me.user?.id ?? null;
 const ways = {
-  create: () => compose({ open: (key) => open(key), status: currentColumn()?.dataset.column }).catch(tell),
+  create: () => compose({ open: (key) => open(key), created: appear, status: currentColumn()?.dataset.column }).catch(tell),
   help: openHelp,
   then: () => past.open(),
 };
@@ -77,13 +80,15 @@ async function load() {
   const group = address.value("group") ?? "status";
   if (past.time) query.set("as_of", past.time);
   query.set("limit", String(words ? 1 : FIRST_CARDS));
-  let board = await get(`/api/v1/board?${query}`, { signal });
+  const read = await get(`/api/v1/board?${query}`, { signal });
+  let board = read;
   statuses = board.columns.map((/** @type {any} */ { status, phase }) => ({ ...status, phase }));
   if (words && !past.time) board = await search(words, signal);
   if (signal.aborted) return;
   cursors = new Map();
   tickets.filter = address.filterOf(tickets.me);
   tickets.load(board, { group, words: (phase) => t(`phase.${phase}`) });
+  position = read.position;
   // What happened while it was on its way may not be in it.
   if (!past.time) hear(missed);
   missed = null;
@@ -163,7 +168,7 @@ let searching = 0;
 function searchAgain() {
   searching ||= setTimeout(() => {
     searching = 0;
-    load().catch(tell);
+    load().catch(failed);
   }, SEARCH_AGAIN_MS);
 }
 
@@ -225,6 +230,12 @@ async function fillNeedsYou(element) {
   element.empty.replaceChildren(h("p", { class: "quiet" }, t("board.who_about")), ...[await whoAmI()].filter((each) => each !== null));
 }
 
+/** A ticket that was written here is the current one as soon as it is there. @param {string} key */
+function appear(key) {
+  expected = key;
+  render();
+}
+
 /** On a narrow screen one column is there at a time. @param {string | undefined} id */
 function choose(id) {
   for (const [each, element] of elements) element.toggleAttribute("data-current", each === id);
@@ -236,6 +247,8 @@ function render() {
   for (const column of tickets.columns) elements.get(column.id)?.show(column.keys, column.count);
   const mine = tickets.needsMe();
   elements.get(NEEDS_YOU)?.show(mine, mine.length);
+  const title = `${mine.length ? `(${mine.length}) ` : ""}${t("nav.board")} · TaskHub`;
+  if (document.title !== title) document.title = title;
   settleCurrent();
   showPicker();
   showEmptiness();
@@ -244,6 +257,12 @@ function render() {
 
 /** The card that keys are about is always one that is there: Tab leads to it. */
 function settleCurrent() {
+  const appeared = expected && tickets.columns.find(({ keys }) => keys.includes(expected ?? ""));
+  if (appeared && expected && !document.querySelector("dialog[open]")) {
+    setCurrent(appeared.id, expected, true);
+    expected = null;
+    return;
+  }
   const here = current && elements.get(current.column)?.keys.includes(current.key);
   if (!here) {
     // It may have moved: then the keys, and the focus if it had it, go along.
@@ -315,6 +334,13 @@ function showEmptiness() {
   emptiness.replaceChildren(...(narrowed
     ? [h("h2", null, t("board.nothing_found")), h("button", { type: "button", class: "button", onclick: clear }, t("board.clear"))]
     : [h("h2", null, t("board.empty_title")), h("p", null, t("board.empty_about")), h("pre", { tabindex: 0 }, commands()[1])]));
+}
+
+/** The board could not be read. @param {unknown} error */
+function failed(error) {
+  // An address may name what is not there any more.
+  if (error instanceof ApiError && error.status === 400) toast(error.words, { error: true, action: t("board.clear"), onaction: clear });
+  else tell(error);
 }
 
 function clear() {
@@ -404,7 +430,7 @@ function follow() {
   }
   before.delete("ticket");
   after.delete("ticket");
-  if (before.toString() !== after.toString()) load().catch(tell);
+  if (before.toString() !== after.toString()) load().catch(failed);
 }
 addEventListener("address", follow);
 addEventListener("popstate", follow);
@@ -421,11 +447,16 @@ tickets.addEventListener("change", () => {
 let spoken = 0;
 let unspoken = 0;
 let begun = false;
+const first = load().catch(failed);
 stream.addEventListener("begin", (/** @type {any} */ { detail }) => {
   const again = begun;
   begun = true;
   if (past.time) return;
-  load().then(() => again && detail.reason !== "joined" && connection().resynced(), tell);
+  first.then(() => {
+    // Read while the stream was opened: where both begin at the same event, nothing is between them.
+    if (!again && position === detail.position) return undefined;
+    return load().then(() => again && detail.reason !== "joined" && connection().resynced());
+  }).catch(failed);
 });
 stream.addEventListener("events", (/** @type {any} */ { detail: { events } }) => {
   if (events.some((/** @type {any} */ event) => event.type === "reference.changed")) forget();
@@ -445,6 +476,5 @@ document.body.dataset.started = "yes";
 
 const who = await whoAmI().catch(() => null);
 if (who && tickets.me !== null) document.querySelector(".shell-tools")?.append(who);
-setTimeout(() => begun || load().catch(tell), BEGIN_WAIT_MS);
 const opened = address.value("ticket");
 if (opened) drawer.open(opened);

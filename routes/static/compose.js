@@ -9,9 +9,10 @@ import { tell, toast } from "./shell.js";
 import { PRIORITIES } from "./tickets.js";
 
 /**
- * @param {{open: (key: string) => void, status?: string}} options `status`: the column it is written in
+ * @param {{open: (key: string) => void, created: (key: string) => void, status?: string}} options
+ *   `status`: the column it is written in
  */
-export async function compose({ open, status = "" }) {
+export async function compose({ open, created, status = "" }) {
   const [users, accounts, categories, statuses] = await Promise.all(
     ["users", "accounts", "categories", "statuses"].map((kind) => choices(/** @type {any} */ (kind))),
   );
@@ -19,7 +20,8 @@ export async function compose({ open, status = "" }) {
   const beginnings = statuses.filter((each) => each.phase !== "waiting");
   const summary = h("input", { name: "summary", required: true, maxlength: 200, autofocus: true, placeholder: t("compose.summary"), autocomplete: "off" });
   const words = PRIORITIES.map((id) => ({ id, name: t(`priority.${id}`) }));
-  formDialog(t("board.new"), [
+  let written = "";
+  const dialog = formDialog(t("board.new"), [
     field(t("field.summary"), summary),
     field(t("field.description"), h("textarea", { name: "description", maxlength: 65_536 })),
     h(
@@ -39,6 +41,7 @@ export async function compose({ open, status = "" }) {
       if (values.labels) values.labels = /** @type {any} */ (String(values.labels).split(/[,、]/).map((label) => label.trim()).filter(Boolean));
       try {
         const { key } = await send("POST", "/api/v1/tickets", values);
+        written = key;
         toast(t("compose.done", { key }), { action: t("menu.open"), onaction: () => open(key) });
         return true;
       } catch (error) {
@@ -47,6 +50,7 @@ export async function compose({ open, status = "" }) {
       }
     },
   });
+  dialog.addEventListener("close", () => written && created(written));
 }
 
 /**

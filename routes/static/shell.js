@@ -99,6 +99,8 @@ export function toast(words, { error = false, action, onaction } = {}) {
     action && h("button", { type: "button", class: "button", onclick: () => (shown.remove(), onaction?.()) }, action),
     h("button", { type: "button", class: "button plain", "aria-label": t("close"), onclick: () => shown.remove() }, "×"),
   );
+  // The same again says nothing new.
+  for (const old of toasts.children) if (old.querySelector("span")?.textContent === words) old.remove();
   toasts.append(shown);
   while (toasts.children.length > 3) toasts.firstElementChild.remove();
   if (!error) announce(words);
