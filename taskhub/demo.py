@@ -21,11 +21,21 @@ from taskhub.storage.times import utc_now
 from taskhub.storage.transaction import Transaction
 from taskhub.storage.writer import Writer
 from taskhub.tickets.api import Tickets
-from taskhub.tickets.errors import TicketError
-from taskhub.tickets.inputs import NewComment, NewTicket, TicketChange, TicketQuery
+from taskhub.tickets.errors import LeaseHeld, LeaseLost, NothingReady, TicketError
+from taskhub.tickets.inputs import (
+    ClaimNext,
+    NewComment,
+    NewTicket,
+    ProgressReport,
+    Release,
+    TicketChange,
+    TicketQuery,
+)
 from taskhub.tickets.model import TicketState
 
 DEMO_ACTOR: Final = "agent:demo"
+WORKER: Final = "agent:triage_bot"
+"""Who claims a ticket, tells how far it is, and hands it over."""
 DEMO_LABEL: Final = "demo"
 """Only tickets with this label change by themselves: what people add beside the examples is theirs."""
 
@@ -35,6 +45,7 @@ _USERS: Final = (
     ("triage-bot", "agent", "agent", None),
 )
 _ACCOUNTS: Final = ("Aozora Trading", "Northwind Clinics")
+_LEASE_S: Final = 300
 _RESPONSES: Final = ("Answered", "Corrected", "Passed to Development", "Not Reproducible")
 
 _log = logging.getLogger(__name__)
@@ -47,6 +58,15 @@ class _Example:
     fields: dict[str, Any]
     due: int | None = None
     comment: str | None = None
+
+
+@dataclass(slots=True, eq=False)
+class _Held:
+    """What the agent has claimed, and how far it is."""
+
+    key: str
+    token: int
+    percent: int = 0
 
 
 _EXAMPLES: Final = (
@@ -238,6 +258,7 @@ class Demo:
         self._watched = watched
         self._every_s = every_s
         self._random = random.Random(seed)  # noqa: S311  # which example moves next is no secret
+        self._held: _Held | None = None
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -253,15 +274,19 @@ class Demo:
             self._task = None
 
     async def change_one(self) -> None:
-        """Change one example: a status, an assignment or a comment. Raises what the ticket service raises."""
+        """Change one example: a status, an assignment, a comment, or what an agent does with it. Raises what the ticket
+        service raises."""
         caller = demo_caller()
         query = TicketQuery(label=[DEMO_LABEL], show_completed=True, limit=100)
         page = await self._tickets.list_tickets(caller, query)
-        if not page.tickets:
+        free = [ticket for ticket in page.tickets if ticket.lease is None]
+        if not free:
             return
-        ticket = self._random.choice(page.tickets)
-        what = self._random.choice(("status", "status", "comment", "assignment"))
-        if what == "comment":
+        ticket = self._random.choice(free)
+        what = self._random.choice(("status", "comment", "assignment", "work", "work"))
+        if what == "work":
+            await self._work()
+        elif what == "comment":
             await self._tickets.add_comment(caller, ticket.key, NewComment(comment=self._random.choice(_REMARKS)))
         elif what == "assignment":
             users = [user.id for user in await self._tickets.users(caller) if user.active]
@@ -271,6 +296,27 @@ class Demo:
                 await self._tickets.update_ticket(caller, ticket.key, change)
         else:
             await self._move(caller, ticket)
+
+    async def _work(self) -> None:
+        """The next step of an agent: claim what is ready, say how far it is, hand it over to be looked at."""
+        caller = demo_caller(WORKER)
+        try:
+            if self._held is None:
+                asked = ClaimNext(label=[DEMO_LABEL], lease_seconds=_LEASE_S)
+                claimed = await self._tickets.claim_next(caller, asked)
+                self._held = _Held(claimed.key, claimed.lease_token)
+            elif self._held.percent < 100:
+                self._held.percent = min(100, self._held.percent + self._random.randint(20, 45))
+                report = ProgressReport(percent=self._held.percent)
+                await self._tickets.report_progress(caller, self._held.key, report, lease_token=self._held.token)
+            else:
+                held, self._held = self._held, None
+                handed = Release(status="verifying", note="Ready to be looked at.")
+                await self._tickets.release_ticket(caller, held.key, handed, lease_token=held.token)
+        except NothingReady:
+            return
+        except (LeaseLost, LeaseHeld):  # a person took it over
+            self._held = None
 
     async def _move(self, caller: Caller, ticket: TicketState) -> None:
         """To the next status; a finished ticket begins again, so that the board never comes to rest."""

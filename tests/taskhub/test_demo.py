@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from taskhub.demo import Demo, demo_caller, fill
+from taskhub.demo import WORKER, Demo, demo_caller, fill
 from taskhub.tickets.inputs import TicketQuery
 from tests.taskhub.world import ALICE, DEADLINE_S, World, until
 
@@ -50,6 +50,7 @@ async def test_the_demo_changes_tickets_while_somebody_watches(world: World) -> 
 
 
 CHANGES = {"ticket.status_changed", "ticket.commented", "ticket.assigned"}
+WORK = {"ticket.claimed", "ticket.progress", "ticket.released"}
 
 
 async def test_nothing_changes_while_nobody_watches(world: World) -> None:
@@ -74,7 +75,10 @@ async def test_every_change_the_demo_makes_is_allowed(world: World) -> None:
     demo = Demo(world.database, world.tickets, lambda: True, seed=7)
     await demo.change_one()
     await fill(world.database, world.tickets)
+    filled = len(world.heard)
     for _ in range(80):
         await demo.change_one()
 
-    assert {event.actor for event in world.heard[-80:]} == {demo_caller().principal.actor}
+    made = world.heard[filled:]
+    assert {event.actor for event in made} == {demo_caller().principal.actor, WORKER}
+    assert {event.type for event in made if event.actor == WORKER} >= WORK
