@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Final
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from multidict import CIMultiDictProxy, istr
 
 from routes.errors import Fault, Problem
@@ -18,11 +18,14 @@ from taskhub.tickets.requests import require
 PROBES: Final = frozenset({"/healthz", "/readyz"})
 """Asked by machines that know an address and no name: neither Host nor credential counts."""
 OPEN: Final = PROBES | {
-    "/", "/favicon.ico", "/health", "/version", "/capabilities", "/openapi.json", "/docs",
+    "/", "/favicon.ico", "/health", "/version", "/capabilities", "/openapi.json", "/docs", "/feed",
 }  # fmt: skip
 """What a caller must be able to read before it knows how to authenticate; and all that is `STATIC`."""
 STATIC: Final = "/static/"
 """What the addresses of files begin with that pages are made of."""
+SHOWN: Final = frozenset({"/events/debug"})
+"""Data for programs; what browsers get at these addresses is a page, which asks for the data with what a person gives
+it."""
 MCP_PATHS: Final = frozenset({"/mcp", "/sse", "/message"})
 
 _ACTOR_HEADER: Final = istr(ACTOR_HEADER)
@@ -33,6 +36,16 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 def is_open(path: str) -> bool:
     """Whether anybody may read what is at this address."""
     return path in OPEN or path.startswith(STATIC)
+
+
+def wants_page(request: web.BaseRequest) -> bool:
+    """Whether the request comes from a browser's address line."""
+    return "text/html" in request.headers.get(hdrs.ACCEPT, "").lower()
+
+
+def is_page_of_data(request: web.BaseRequest) -> bool:
+    """Whether the answer is a page, which says nothing, at an address of data, which does."""
+    return request.path in SHOWN and request.method in (hdrs.METH_GET, hdrs.METH_HEAD) and wants_page(request)
 
 
 def networks(texts: Iterable[str]) -> tuple[Network, ...]:

@@ -7,10 +7,11 @@ from typing import Final
 
 from aiohttp import hdrs, web
 
+from routes.access import wants_page
 from routes.api import PAGE, Route
 from routes.assets import ASSETS, Assets
 from routes.keys import AUTH
-from routes.pages import overview, wants_page
+from routes.pages import overview
 from taskhub import __version__
 
 
@@ -24,9 +25,10 @@ class View:
 
 
 BOARD: Final = View("/", "board", "Board")
+FEED: Final = View("/feed", "feed", "Feed")
+OPERATOR: Final = View("/events/debug", "operator", "Operator")
 NAVIGATION: Final = (
-    ("/", "board", "Board"),
-    ("/events/debug", "operator", "Operator"),
+    *((view.path, view.name, view.title) for view in (BOARD, FEED, OPERATOR)),
     ("/docs", "docs", "API"),
 )
 """Where each page leads: address, name (the languages' files have its words as `nav.NAME`), and English words."""
@@ -37,6 +39,11 @@ async def board(request: web.Request) -> web.Response:
     response = await page(request, BOARD) if wants_page(request) else overview(request)
     response.headers[hdrs.VARY] = hdrs.ACCEPT
     return response
+
+
+async def feed(request: web.Request) -> web.Response:
+    """GET /feed: events as they come."""
+    return await page(request, FEED)
 
 
 async def page(request: web.Request, view: View) -> web.Response:
@@ -80,4 +87,5 @@ ROUTES: Final = (
         "GET", "/", board, "get_board_page", "Show the board to people, and the endpoints to programs",
         media=(*PAGE, "text/plain"),
     ),
+    Route("GET", "/feed", feed, "get_feed_page", "Show events as they come", media=PAGE),
 )  # fmt: skip

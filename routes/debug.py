@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Final
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from pydantic import BaseModel, Field
 
 from broadcaster.errors import InvalidPosition, PositionExpired
@@ -18,9 +18,10 @@ from broadcaster.filters import Clause, Filter
 from broadcaster.frames import Format
 from broadcaster.log import EventLog
 from broadcaster.stream import StreamRequest
-from routes.access import caller_with
+from routes.access import caller_with, is_page_of_data
 from routes.api import Route
 from routes.bodies import NoParameters, json_response, query_model
+from routes.dashboard import OPERATOR, page
 from routes.errors import RETRY_AFTER_S, Fault, Problem
 from routes.keys import BROADCASTER, EVENT_LOG, INSTANCES, PUBLISHER
 from taskhub.instances import MAX_STREAMS, NotAllAnswered, Statistics, StreamNotFound
@@ -50,10 +51,15 @@ class RoundTrip:
 
 
 async def statistics(request: web.Request) -> web.Response:
-    """GET /events/debug → Statistics."""
-    caller_with(request, "admin")
-    asked = query_model(request, StatisticsParameters)
-    return json_response(await request.app[INSTANCES].statistics(asked.streams))
+    """GET /events/debug → Statistics; for browsers the page that shows them."""
+    if is_page_of_data(request):
+        response = await page(request, OPERATOR)
+    else:
+        caller_with(request, "admin")
+        asked = query_model(request, StatisticsParameters)
+        response = json_response(await request.app[INSTANCES].statistics(asked.streams))
+    response.headers[hdrs.VARY] = hdrs.ACCEPT
+    return response
 
 
 async def end_stream(request: web.Request) -> web.Response:
@@ -171,7 +177,8 @@ async def _event(log: EventLog, workspace: str, event_id: str) -> Event:
 ROUTES: Final = (
     Route(
         "GET", "/events/debug", statistics, "get_statistics", "Tell what the event engine does",
-        detail="Of all instances together, and of each. Not all have answered where `partial` is true.",
+        detail="Of all instances together, and of each. Not all have answered where `partial` is true. Browsers "
+        "that ask for `text/html` get the operator page.",
         scope="admin", query=StatisticsParameters, answer=Statistics,
     ),
     Route(

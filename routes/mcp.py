@@ -4,9 +4,10 @@ from typing import Final
 
 from aiohttp import hdrs, web
 
+from routes.access import wants_page
 from routes.api import JSON, PAGE, Route
 from routes.keys import CALLER, MCP
-from routes.pages import mcp_page, wants_page
+from routes.pages import mcp_page
 
 
 async def mcp(request: web.Request) -> web.StreamResponse:

@@ -6,6 +6,7 @@ from typing import Final
 import orjson
 from aiohttp import hdrs, web
 
+from routes.access import wants_page
 from routes.api import PAGE, Route
 from routes.keys import AUTH, MCP
 from taskhub import __version__
@@ -56,11 +57,6 @@ def mcp_page(request: web.Request) -> web.Response:
     )
     response.headers[hdrs.VARY] = hdrs.ACCEPT
     return response
-
-
-def wants_page(request: web.Request) -> bool:
-    """The request comes from a browser's address line."""
-    return "text/html" in request.headers.get(hdrs.ACCEPT, "").lower()
 
 
 def _served(request: web.Request) -> list[tuple[str, str]]:

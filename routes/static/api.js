@@ -53,6 +53,16 @@ export async function send(method, path, body, { version, lease } = {}) {
   }
 }
 
+/**
+ * Do something that is no change of what is kept, and that knows no keys of repetition.
+ * @param {"POST" | "DELETE"} method
+ * @param {string} path
+ * @returns {Promise<any>} the answer, null for none. Rejects with ApiError.
+ */
+export function call(method, path) {
+  return request(method, path, {});
+}
+
 async function request(method, path, { body = undefined, extra = {}, signal = undefined }) {
   const sent = { ...headers(), ...extra };
   if (body !== undefined) sent["Content-Type"] = "application/json";

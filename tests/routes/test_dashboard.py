@@ -4,6 +4,8 @@ import re
 
 import pytest
 
+from broadcaster.event import SYSTEM_TYPES, TICKET_TYPES
+from routes.assets import DIRECTORY
 from routes.dashboard import NAVIGATION
 from tests.routes.conftest import Hub, Start
 
@@ -34,6 +36,44 @@ async def test_a_page_has_nothing_that_its_policy_refuses_and_all_it_names_is_th
     assert not re.search(r"<script>|<style|\son[a-z]+=|\sstyle=", page)
     for path in re.findall(r'(?:src|href)="(/[^"]*)"', page):
         assert (await hub.get(path, headers=BROWSER)).status == 200, path
+
+
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_the_feed_has_words_for_every_type_of_event(language: str) -> None:
+    words = (DIRECTORY / f"words-{language}.js").read_text()
+
+    assert [each for each in (*TICKET_TYPES, *SYSTEM_TYPES) if f'"feed.{each}":' not in words] == []
+
+
+async def test_the_address_of_the_operators_figures_is_a_page_for_browsers_alone(start: Start) -> None:
+    hub = await start(api_key="k-secret")
+    page = await hub.get("/events/debug", headers=BROWSER)
+    refused = await hub.get("/events/debug", headers={"Accept": "*/*"})
+    figures = await hub.get("/events/debug", headers={"X-API-Key": "k-secret"})
+    shown = await hub.get("/events/debug", headers={**BROWSER, "X-API-Key": "k-secret"})
+
+    assert b'data-page="operator"' in page.body
+    assert page.body == shown.body
+    assert (refused.status, refused.code) == (401, "unauthenticated")
+    assert figures.json["connected_clients"] == 0
+    assert page.headers["Vary"].startswith("Accept")
+    assert figures.headers["Vary"].startswith("Accept")
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/events/debug/test"),
+        ("GET", "/events/debug/explain"),
+        ("DELETE", "/events/debug/streams/st_1"),
+        ("GET", "/events/stream"),
+        ("GET", "/api/v1/tickets"),
+    ],
+)
+async def test_asking_for_a_page_lets_nobody_in_where_there_is_none(start: Start, method: str, path: str) -> None:
+    hub = await start(api_key="k-secret")
+
+    assert (await hub.request(method, path, headers=BROWSER)).status == 401
 
 
 async def test_every_place_that_the_pages_lead_to_exists(hub: Hub) -> None:
