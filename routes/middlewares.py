@@ -133,11 +133,7 @@ def guard(request: web.Request, gate: Gate, auth: AuthProvider) -> web.Response 
 
 async def authenticate(request: web.Request, gate: Gate, auth: AuthProvider) -> None:
     """Find out who calls, where that counts."""
-    if (
-        access.is_open(request.path)
-        or access.is_page_of_data(request)
-        or request.match_info.http_exception is not None
-    ):
+    if access.is_open(request.path) or access.is_page_of_data(request) or request.match_info.http_exception is not None:
         return
     address = access.client_address(request, gate.trusted)
     if auth.name == "none":

@@ -170,7 +170,12 @@ async def _services(app: web.Application) -> AsyncIterator[None]:
         instances.on_mcp_message = app[MCP].take
         app[API_KEYS] = KeyStore(database)
         poll_s = settings.poll_interval_ms / 1000
-        key_ring = KeyRing(app[API_KEYS], (broadcaster, app[MCP].opened), trust_s=max(TRUST_KEYS_S, 3 * poll_s))
+        key_ring = KeyRing(
+            app[API_KEYS],
+            (broadcaster, app[MCP].opened),
+            trust_s=max(TRUST_KEYS_S, 3 * poll_s),
+            on_scopes_changed=app[MCP].scopes_changed,
+        )
         auth = app[AUTH]
         if isinstance(auth, ApiKeyAuth):
             await _use_keys(auth, app[API_KEYS], key_ring)

@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import Final, Literal, Protocol
 
 from taskhub.auth.api_keys import digest
-from taskhub.auth.principal import Principal
+from taskhub.auth.principal import Principal, Scope
 from taskhub.keys.model import Holder
 from taskhub.keys.store import CredentialsVersion, KeyStore
 from taskhub.storage.times import Clock, to_text, utc_now
@@ -43,7 +43,8 @@ class KeyRing:
     """Knows the holders of keys (a KeyHolders), and ends what is open when its key is over.
 
     Call `look` in every poll interval, and at once when keys have changed. When the database cannot be read for
-    `trust_s`, no stored key opens anything any more; what is open stays so.
+    `trust_s`, no stored key opens anything any more; what is open stays so. `on_scopes_changed` gets the keys in use
+    that may more or less than before.
     """
 
     def __init__(
@@ -52,12 +53,14 @@ class KeyRing:
         opened: Sequence[Opened] = (),
         *,
         trust_s: float,
+        on_scopes_changed: Callable[[Collection[str]], None] = lambda credentials: None,
         clock: Clock = utc_now,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._opened = opened
         self._trust_s = trust_s
+        self._on_scopes_changed = on_scopes_changed
         self._clock = clock
         self._monotonic = monotonic
         self._version: CredentialsVersion | None = None
@@ -66,6 +69,8 @@ class KeyRing:
         self._kept: OrderedDict[str, Holder] = OrderedDict()
         """By digest: the keys themselves are kept nowhere."""
         self._of_open: dict[str, Holder] = {}
+        self._known_scopes: dict[str, frozenset[Scope]] = {}
+        """What those who hold keys in use think that they may do."""
         self._used: set[str] = set()
         self._note_use_at = 0.0
 
@@ -89,6 +94,7 @@ class KeyRing:
             self._kept.move_to_end(kept_as)
         if holder.principal.credential is not None:
             self._used.add(holder.principal.credential)
+            self._known_scopes.setdefault(holder.principal.credential, holder.principal.scopes)
         return holder.principal
 
     async def look(self) -> None:
@@ -117,6 +123,11 @@ class KeyRing:
         self._of_open = {key: holder for key, holder in self._of_open.items() if key in in_use}
         if unknown := in_use - self._of_open.keys():
             self._of_open.update(await self._store.holders(unknown))
+        known, self._known_scopes = self._known_scopes, {}
+        for key, holder in self._of_open.items():
+            self._known_scopes[key] = holder.principal.scopes
+        if changed := [key for key, scopes in self._known_scopes.items() if known.get(key, scopes) != scopes]:
+            self._on_scopes_changed(changed)
         revoked = in_use - self._of_open.keys()
         expired = {key for key in in_use - revoked if self._over(self._of_open[key])}
         soon = {key for key in in_use - revoked - expired if self._over(self._of_open[key], within=WARNING)}

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Collection, Coroutine, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, Literal
 
@@ -329,6 +329,11 @@ class McpHost:
     @property
     def _closed(self) -> bool:
         return self._task is None or self._task.done() or self._stopping.is_set()
+
+    def scopes_changed(self, credentials: Iterable[str]) -> None:
+        """Callers with these credentials may do something else than before, so their lists have changed."""
+        if self.subscriptions is not None:
+            self.subscriptions.lists.changed(credentials)
 
     def _stream_opened(self, session_id: str) -> None:
         if self.subscriptions is not None:

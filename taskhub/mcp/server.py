@@ -5,7 +5,8 @@ from typing import Any, Final
 
 from mcp.server.caching import CacheHint
 from mcp.server.context import ServerRequestContext
-from mcp.server.lowlevel import Server
+from mcp.server.lowlevel import NotificationOptions, Server
+from mcp.server.models import InitializationOptions
 from mcp.shared.exceptions import MCPError
 from mcp_types import (
     INVALID_PARAMS,
@@ -33,6 +34,7 @@ from taskhub.auth.principal import Caller
 from taskhub.mcp.completions import Completions
 from taskhub.mcp.confirmation import LIFETIME_S, InputRequired, person_of
 from taskhub.mcp.context import CURRENT
+from taskhub.mcp.list_changes import connection_of, credential_at_hand
 from taskhub.mcp.progress import report_of
 from taskhub.mcp.prompts import Prompts
 from taskhub.mcp.protocol_errors import told
@@ -71,6 +73,7 @@ def build_server(
 
     async def list_tools(context: Context, params: PaginatedRequestParams | None) -> ListToolsResult:
         _one_page(params)
+        _follow(context)
         call = CURRENT.get()
         return registry.list(call.caller.principal.scopes, read_only=call.read_only, toolsets=call.toolsets)
 
@@ -89,10 +92,12 @@ def build_server(
 
     async def list_resources(context: Context, params: PaginatedRequestParams | None) -> ListResourcesResult:
         _one_page(params)
+        _follow(context)
         return resources.list(CURRENT.get().caller.principal.scopes)
 
     async def list_templates(context: Context, params: PaginatedRequestParams | None) -> ListResourceTemplatesResult:
         _one_page(params)
+        _follow(context)
         return resources.templates(CURRENT.get().caller.principal.scopes)
 
     async def read_resource(context: Context, params: ReadResourceRequestParams) -> ReadResourceResult:
@@ -100,6 +105,7 @@ def build_server(
 
     async def list_prompts(context: Context, params: PaginatedRequestParams | None) -> ListPromptsResult:
         _one_page(params)
+        _follow(context)
         return prompts.list(CURRENT.get().caller.principal.scopes)
 
     async def get_prompt(context: Context, params: GetPromptRequestParams) -> GetPromptResult:
@@ -121,7 +127,11 @@ def build_server(
             instructions=INSTRUCTIONS,
         )
 
-    server: Server[Any] = Server(
+    def _follow(context: Context) -> None:
+        if subscriptions is not None:
+            subscriptions.lists.follow(connection_of(context))
+
+    server: Server[Any] = _Server(
         "TaskHub",
         version=version,
         title="TaskHub",
@@ -164,8 +174,22 @@ def _one_page(params: PaginatedRequestParams | None) -> None:
         raise MCPError(INVALID_PARAMS, "the list is one page; there is no cursor")
 
 
+class _Server(Server[Any]):
+    """Says to callers whose lists can change that it will tell them."""
+
+    def create_initialization_options(
+        self, notification_options: NotificationOptions | None = None, *others: Any, **named: Any
+    ) -> InitializationOptions:
+        changing = self.get_request_handler("resources/subscribe") is not None and credential_at_hand() is not None
+        options = NotificationOptions(prompts_changed=changing, resources_changed=changing, tools_changed=changing)
+        return super().create_initialization_options(notification_options or options, *others, **named)
+
+
 def _with_fixed_lists(capabilities: ServerCapabilities) -> ServerCapabilities:
-    """A caller's lists never change while it is connected; the SDK takes subscriptions to resources for those, too."""
+    """Without a stored credential, a caller's lists never change; the SDK takes subscriptions to resources for those,
+    too."""
+    if credential_at_hand() is not None:
+        return capabilities
     fixed = {
         name: part.model_copy(update={"list_changed": False})
         for name in ("tools", "resources", "prompts")

@@ -20,7 +20,6 @@ from mcp_types import (
     INVALID_REQUEST,
     EmptyResult,
     SubscribeRequestParams,
-    SubscriptionFilter,
     SubscriptionsListenRequestParams,
     SubscriptionsListenResult,
     UnsubscribeRequestParams,
@@ -28,6 +27,7 @@ from mcp_types import (
 
 from broadcaster.errors import LogUnavailable
 from taskhub.mcp.context import CURRENT
+from taskhub.mcp.list_changes import ListChanges, acknowledged, connection_of
 from taskhub.mcp.protocol_errors import invalid
 from taskhub.mcp.resources import Resources
 from taskhub.mcp.uris import address_of
@@ -50,6 +50,7 @@ class Subscriptions:
 
     def __init__(self, watch: Watch, resources: Resources, age: Callable[[], float] | None = None) -> None:
         self.wakeups = Wakeups(watch)
+        self.lists = ListChanges()
         self._resources = resources
         self._age = age
         self._listening: set[ListenHandler] = set()
@@ -91,11 +92,13 @@ class Subscriptions:
             if self._closing or len(self._listening) >= MAX_LISTENING:
                 raise _unavailable("no further subscriptions at the moment; try again later")
             # One for each stream, so that each can be closed at its own age.
-            handler = ListenHandler(_Bus(feed, topics), max_subscriptions=1, max_buffered_events=MAX_BUFFERED)
+            handler = ListenHandler(
+                _Bus(feed, topics, self.lists), max_subscriptions=1, max_buffered_events=MAX_BUFFERED
+            )
             self._listening.add(handler)
             ageing = None if self._age is None else asyncio.get_running_loop().call_later(self._age(), handler.close)
             try:
-                honoured = SubscriptionFilter(resource_subscriptions=list(topics))
+                honoured = acknowledged(params.notifications, list(topics))
                 return await handler(context, params.model_copy(update={"notifications": honoured}))
             finally:
                 if ageing is not None:
@@ -110,7 +113,7 @@ class Subscriptions:
         """`resources/subscribe`: wake this connection when the resource changes."""
         caller = CURRENT.get().caller
         address = await self._resources.check(caller, params.uri, version=context.protocol_version)
-        connection = _connection_of(context)
+        connection = connection_of(context)
         if not connection.has_standalone_channel:
             raise MCPError(
                 INVALID_REQUEST,
@@ -134,7 +137,7 @@ class Subscriptions:
 
     async def unsubscribe(self, context: Context, params: UnsubscribeRequestParams) -> EmptyResult:
         """`resources/unsubscribe`: wake it no more. What was not subscribed to is no error."""
-        subscriber: _Subscriber | None = _connection_of(context).state.get(_STATE)
+        subscriber: _Subscriber | None = connection_of(context).state.get(_STATE)
         if subscriber is not None:
             subscriber.remove(params.uri)
         return EmptyResult()
@@ -153,11 +156,13 @@ class Subscriptions:
 
 
 class _Bus:
-    """What one listen stream hears of a feed (the SDK's SubscriptionBus). `topics`: of each URI that it asked for."""
+    """What one listen stream hears of a feed and of its lists (the SDK's SubscriptionBus). `topics`: of each URI that
+    it asked for."""
 
-    def __init__(self, feed: Feed, topics: Mapping[str, str]) -> None:
+    def __init__(self, feed: Feed, topics: Mapping[str, str], lists: ListChanges) -> None:
         self._feed = feed
         self._topics = topics
+        self._lists = lists
 
     async def publish(self, event: ServerEvent) -> None:
         """Wake everybody who wants that resource, as if the hub had told of it."""
@@ -172,7 +177,10 @@ class _Bus:
         for want in wants:
             self._feed.add(want)
 
+        end_of_lists = self._lists.subscribe(listener)
+
         def unsubscribe() -> None:
+            end_of_lists()
             for want in wants:
                 self._feed.remove(want)
 
@@ -232,11 +240,6 @@ class _Subscriber:
             log.exception("mcp_wake_up_failed")
         finally:
             self._task = None
-
-
-def _connection_of(context: Context) -> Connection:
-    # The SDK has no public way from a request to its connection, which is what an older subscription belongs to.
-    return context.session._connection
 
 
 def _unavailable(message: str) -> MCPError:

@@ -65,11 +65,17 @@ class Ringed:
     store: CountingStore
     streams: Streams
     now: float = 100.0
+    changed: list[str] = field(default_factory=list)
     ring: KeyRing = field(init=False)
 
     def __post_init__(self) -> None:
         self.ring = KeyRing(
-            self.store, (self.streams,), trust_s=TRUST_S, clock=lambda: self.world.now, monotonic=lambda: self.now
+            self.store,
+            (self.streams,),
+            trust_s=TRUST_S,
+            clock=lambda: self.world.now,
+            monotonic=lambda: self.now,
+            on_scopes_changed=self.changed.extend,
         )
 
     async def key(self, *, hours: float | None = None) -> IssuedKey:
@@ -130,6 +136,35 @@ async def test_a_changed_role_counts_from_the_next_look(ringed: Ringed) -> None:
     principal = await ringed.ring.holder(issued.secret)
     assert principal is not None
     assert principal.scopes == {"tickets:read", "events:read"}
+
+
+async def test_that_a_key_in_use_may_something_else_is_told_once(ringed: Ringed) -> None:
+    issued, idle = await ringed.key(), await ringed.key()
+    assert await ringed.lets_in(issued)
+    assert await ringed.lets_in(idle)
+    ringed.streams.keys = {issued.key.id}
+    await ringed.ring.look()
+    await ringed.world.tickets.change_reference(ALICE, "users", "carol", UserChange(email="c@example.org"))
+    await ringed.ring.look()
+    assert ringed.changed == []
+
+    await ringed.world.tickets.change_reference(ALICE, "users", "carol", UserChange(role="viewer"))
+    for _ in range(3):
+        assert await ringed.lets_in(issued)
+        await ringed.ring.look()
+
+    assert ringed.changed == [issued.key.id]
+
+
+async def test_a_change_between_opening_and_the_first_look_is_told(ringed: Ringed) -> None:
+    issued = await ringed.key()
+    assert await ringed.lets_in(issued)
+    ringed.streams.keys = {issued.key.id}
+    await ringed.world.tickets.change_reference(ALICE, "users", "carol", UserChange(role="viewer"))
+
+    await ringed.ring.look()
+
+    assert ringed.changed == [issued.key.id]
 
 
 async def test_an_expiring_key_warns_what_it_opened_and_then_ends_it(ringed: Ringed) -> None:
