@@ -15,7 +15,11 @@ export class BoardColumn extends HTMLElement {
   #count = 0;
   /** @type {Map<string, {item: HTMLElement, ticket: any}>} */ #cards = new Map();
   /** @type {HTMLElement[]} */ #blanks = [];
-  #rowHeight = 0;
+  /** Of all columns: a card is as high in one as in the other. */
+  static #rowHeight = 0;
+  // Kept, because asking the browser for them amid changes makes it lay out everything each time.
+  #top = 0;
+  #height = innerHeight;
   #shown = false;
   /** @type {(key: string) => any} */ #ticketOf = () => undefined;
   /** @type {(ticket: any) => HTMLElement} */ #cardOf = () => h("li");
@@ -43,8 +47,14 @@ export class BoardColumn extends HTMLElement {
     this.setAttribute("role", "group");
     this.setAttribute("aria-labelledby", `${this.id}-name`);
     this.replaceChildren(h("div", { class: "column-head" }, this.heading), this.scroller);
-    this.scroller.addEventListener("scroll", () => this.#render(), { passive: true });
-    new ResizeObserver(() => this.#render()).observe(this.scroller);
+    this.scroller.addEventListener("scroll", () => {
+      this.#top = this.scroller.scrollTop;
+      this.#render();
+    }, { passive: true });
+    new ResizeObserver(([{ contentRect }]) => {
+      this.#height = contentRect.height;
+      this.#render();
+    }).observe(this.scroller);
   }
 
   get keys() {
@@ -91,9 +101,11 @@ export class BoardColumn extends HTMLElement {
     const at = this.#keys.indexOf(key);
     if (at < 0) return;
     this.current = key;
-    const [top, height] = [at * this.#rowHeight, this.scroller.clientHeight];
+    const row = BoardColumn.#rowHeight;
+    const [top, height] = [at * row, this.scroller.clientHeight];
     if (top < this.scroller.scrollTop) this.scroller.scrollTop = top;
-    else if (top + this.#rowHeight > this.scroller.scrollTop + height) this.scroller.scrollTop = top + this.#rowHeight - height;
+    else if (top + row > this.scroller.scrollTop + height) this.scroller.scrollTop = top + row - height;
+    this.#top = this.scroller.scrollTop;
     this.#render();
     const link = this.linkOf(key);
     link?.focus({ preventScroll: true });
@@ -109,10 +121,11 @@ export class BoardColumn extends HTMLElement {
 
   #render() {
     if (this.folded || !this.isConnected) return;
-    this.#rowHeight ||= this.#measure();
-    const height = this.#rowHeight;
-    const first = Math.max(0, Math.floor(this.scroller.scrollTop / height) - BEYOND);
-    const last = Math.min(this.#count, Math.ceil((this.scroller.scrollTop + this.scroller.clientHeight) / height) + BEYOND);
+    BoardColumn.#rowHeight ||= this.#measure();
+    const height = BoardColumn.#rowHeight;
+    if (height === 0) return; // nobody sees this column, on a narrow screen; when somebody does, its size changes
+    const first = Math.max(0, Math.floor(this.#top / height) - BEYOND);
+    const last = Math.min(this.#count, Math.ceil((this.#top + this.#height) / height) + BEYOND);
     const size = `${this.#count * height}px`;
     if (this.list.style.height !== size) this.list.style.height = size;
     const focused = this.list.contains(document.activeElement)
@@ -146,7 +159,7 @@ export class BoardColumn extends HTMLElement {
       this.#cards.set(key, { item, ticket });
       if (focused) /** @type {HTMLElement} */ (item.querySelector("a")).focus({ preventScroll: true });
     }
-    const place = `translateY(${at * this.#rowHeight}px)`;
+    const place = `translateY(${at * BoardColumn.#rowHeight}px)`;
     if (item.style.transform !== place) item.style.transform = place;
     item.setAttribute("aria-posinset", String(at + 1));
     item.setAttribute("aria-setsize", String(this.#count));
@@ -182,7 +195,7 @@ export class BoardColumn extends HTMLElement {
       this.list.append(blank);
     }
     this.#blanks.forEach((blank, i) => {
-      blank.style.transform = `translateY(${(first + i) * this.#rowHeight}px)`;
+      blank.style.transform = `translateY(${(first + i) * BoardColumn.#rowHeight}px)`;
     });
   }
 
@@ -198,7 +211,7 @@ export class BoardColumn extends HTMLElement {
     this.list.append(probe);
     const { height } = probe.getBoundingClientRect();
     probe.remove();
-    return height + parseFloat(getComputedStyle(this.list).getPropertyValue("--card-gap")) || 100;
+    return height && height + parseFloat(getComputedStyle(this.list).getPropertyValue("--card-gap"));
   }
 }
 customElements.define("board-column", BoardColumn);

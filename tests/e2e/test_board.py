@@ -105,6 +105,11 @@ async def is_live(page: Page) -> None:
     await expect(state(page)).to_have_attribute("data-state", re.compile("live|resynced"))
 
 
+async def becomes(page: Page, expression: str) -> None:
+    """Wait until a page says so. Playwright's own wait evaluates text in the page, which the page's policy forbids."""
+    await until(lambda: page.evaluate(expression), expression)
+
+
 async def streams(rest: Api) -> int:
     count: int = (await rest.get("/events/debug"))["connected_clients"]
     return count
@@ -188,7 +193,7 @@ async def test_after_a_reset_the_board_is_read_anew_and_says_so(board: Board, se
 
     await expect(page.locator(".board-empty")).to_be_visible()
     await expect(card(page, key)).to_have_count(0)
-    await page.wait_for_function("window.said.includes('resynced')")
+    await becomes(page, "window.said.includes('resynced')")
     async with api(server.url) as rest:
         await expect(page.locator(".board-empty pre")).to_contain_text(f"curl {server.url}/api/v1/tickets")
         key = (await rest.create("First of the new log"))["key"]
@@ -414,7 +419,7 @@ async def test_twenty_tabs_share_a_stream_that_outlives_the_first(board: Board, 
 
     await expect(card(last, key)).to_be_visible()
     for tab in others:
-        await tab.wait_for_function("key => window.heard.some(event => event.subject === key)", arg=key)
+        await becomes(tab, f"window.heard.some(event => event.subject === '{key}')")
     assert await streams(rest) == before + 1
     for tab in (last, *others):
         await tab.close()
@@ -430,7 +435,7 @@ async def test_without_workers_another_tab_goes_on_when_the_one_that_listened_cl
     for tab in tabs:
         await tab.evaluate(FOLLOW, ["/static/stream.js", {"url": "/events/stream?type=shared.*", "share": "lock"}])
     await rest.publish(*({"type": "shared.counted", "data": {"n": n}} for n in range(10)))
-    await tabs[2].wait_for_function("window.heard.length >= 10")
+    await becomes(tabs[2], "window.heard.length >= 10")
 
     async with asyncio.TaskGroup() as group:
         group.create_task(tabs[0].close())
@@ -438,7 +443,7 @@ async def test_without_workers_another_tab_goes_on_when_the_one_that_listened_cl
             await rest.publish({"type": "shared.counted", "data": {"n": n}})
 
     for tab in tabs[1:]:
-        await tab.wait_for_function("window.heard.length >= 30")
+        await becomes(tab, "window.heard.length >= 30")
         assert await tab.evaluate("window.heard.map(event => event.data.n)") == list(range(30))
 
 
