@@ -57,7 +57,9 @@ class Ordeal:
                         self._ready.discard(name)
                         hub.launch()
                     elif name not in self._ready and await _answers(session, hub.url):
-                        self._ready.add(name)
+                        # It may have been asked to end while it answered.
+                        if name not in self._down and hub.running:
+                            self._ready.add(name)
 
     async def _server_fault(self, name: str, fault: Fault) -> None:
         hub = self._cluster.hubs[name]
