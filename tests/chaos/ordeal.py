@@ -56,10 +56,13 @@ class Ordeal:
                             self.unasked_exits.append(f"{name} exited with {hub.process.returncode}: {hub.log[-2000:]}")
                         self._ready.discard(name)
                         hub.launch()
-                    elif name not in self._ready and await _answers(session, hub.url):
-                        # It may have been asked to end while it answered.
-                        if name not in self._down and hub.running:
-                            self._ready.add(name)
+                    elif (
+                        name not in self._ready
+                        and await _answers(session, hub.url)
+                        and name not in self._down  # it may have been asked to end while it answered
+                        and hub.running
+                    ):
+                        self._ready.add(name)
 
     async def _server_fault(self, name: str, fault: Fault) -> None:
         hub = self._cluster.hubs[name]
