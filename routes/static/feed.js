@@ -15,6 +15,8 @@ import { openStream } from "./stream.js";
 
 const SPOKEN_EVERY_MS = 10_000;
 const BEGIN_WAIT_MS = 1500;
+/** @type {[string[], string][]} */
+const KEYS = [[["j", "k"], "feed.keys_rows"], [["Enter"], "feed.keys_raw"], [["p"], "feed.pause"], [["/"], "feed.filter_add"]];
 
 await start();
 const main = /** @type {HTMLElement} */ (document.querySelector("main"));
@@ -35,7 +37,9 @@ const end = h("p", { class: "quiet end" });
 main.append(
   h("h1", { class: "hidden-text" }, t("feed.title")),
   h("div", { class: "feed-bar" }, filterBar(), h("div", { class: "row" }, pause, button(t("feed.curl"), copyCommand), fresh)),
-  problem, past, list, empty, h("div", { class: "feed-foot" }, older, end),
+  problem, past, list, empty, h("div", { class: "feed-foot" }, older, end, h("p", { class: "feed-keys quiet small" }, KEYS.map(([keys, words]) => (
+    h("span", null, keys.map((key) => [h("kbd", null, key), " "]), t(words))
+  )))),
 );
 
 let log = new FeedLog(new URLSearchParams());

@@ -127,7 +127,7 @@ function show(found) {
   charts.p99.add(slowest(found.instances, "latency_p99_ms"));
   instances.replaceChildren(...instanceRows(found.instances));
   streams.show(found.instances);
-  ids.replaceChildren(...found.instances.flatMap((/** @type {any} */ each) => each.streams).map((/** @type {any} */ each) => h("option", { value: each.id }, filterWords(each.filter))));
+  offer(found.instances.flatMap((/** @type {any} */ each) => each.streams));
   const out = found.instances.reduce((/** @type {number} */ sum, /** @type {any} */ each) => sum + each.streams_left_out, 0);
   left.hidden = out === 0;
   left.textContent = t("operator.left_out", { n: out });
@@ -135,6 +135,14 @@ function show(found) {
   counters.replaceChildren(
     counted("resets", found.resets, "operator.no_resets"), counted("ends", found.ends, "operator.no_ends"), troubles(found.instances),
   );
+}
+
+/** Let the streams be chosen from a list, which stays open while it stays the same. @param {any[]} all */
+function offer(all) {
+  const known = all.map((each) => each.id).join(" ");
+  if (ids.dataset.known === known) return;
+  ids.dataset.known = known;
+  ids.replaceChildren(...all.map((each) => h("option", { value: each.id }, filterWords(each.filter))));
 }
 
 /** @param {any[]} all @param {string} name */

@@ -243,6 +243,8 @@ export default {
   "feed.title": "Events",
   "feed.raw": "The event as it is sent",
   "feed.expand": ({ id }) => `Raw event ${id}`,
+  "feed.keys_rows": "older, newer",
+  "feed.keys_raw": "raw event",
   "feed.pause": "Pause",
   "feed.resume": "Go on",
   "feed.fresh": ({ n }) => `${n} new`,

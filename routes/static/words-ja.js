@@ -241,6 +241,8 @@ export default {
   "feed.title": "イベント",
   "feed.raw": "送られたままのイベント",
   "feed.expand": ({ id }) => `生のイベント ${id}`,
+  "feed.keys_rows": "古い、新しい",
+  "feed.keys_raw": "生のイベント",
   "feed.pause": "一時停止",
   "feed.resume": "再開",
   "feed.fresh": ({ n }) => `新着 ${n} 件`,
