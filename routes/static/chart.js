@@ -24,7 +24,7 @@ export class Chart {
     svg.append(this.area, this.line);
     this.value = h("dd", { class: "number" }, "–");
     this.most = h("span", { class: "quiet small number" });
-    this.element = h("div", { class: "chart" }, h("dt", { class: "label" }, label), this.value, svg, this.most);
+    this.element = h("div", { class: "chart" }, h("dt", { class: "label" }, label), this.value, h("dd", { class: "drawing" }, this.most, svg));
   }
 
   /** @param {number | null} value null: there is none now */
@@ -33,7 +33,7 @@ export class Chart {
     if (this.#values.length > this.#points) this.#values.shift();
     const most = Math.max(...this.#values.map((each) => each ?? 0));
     this.value.textContent = value === null ? "–" : this.#format(value);
-    this.most.textContent = `≤ ${this.#format(most)}`;
+    this.most.textContent = most ? `≤ ${this.#format(most)}` : "";
     // The first values need not be lost in a chart that is all but empty.
     const shown = Math.max(FEWEST, this.#values.length);
     const step = WIDTH / (shown - 1);

@@ -118,7 +118,7 @@ export function problemNotice(error) {
     };
     return h(
       "li", null, h("code", null, name), ` ${fault.reason} `,
-      fault.allowed && !fault.reason.includes(fault.allowed[0]) && `${fault.allowed.join(", ")} `,
+      fault.allowed && !fault.reason.includes(fault.allowed[0]) && `${t("feed.allowed", { values: fault.allowed.join(", ") })} `,
       better && h("button", { type: "button", class: "button", onclick: repair }, t("feed.use", { better })), " ",
       h("button", { type: "button", class: "button", onclick: () => address.write({ [name]: null }) }, t("feed.leave_out", { name })),
     );

@@ -4,6 +4,7 @@ import { ApiError, call, get } from "./api.js";
 import { confirmed, field } from "./ask.js";
 import { Chart } from "./chart.js";
 import { h } from "./dom.js";
+import { commands } from "./help.js";
 import { ago, clockTime, knows, language, t } from "./i18n.js";
 import { StreamTable, bytes, duration, filterWords, instanceRows, milliseconds, number } from "./operator-tables.js";
 import { announce, connection, start, tell, toast } from "./shell.js";
@@ -44,7 +45,7 @@ const totals = h("dl", { class: "totals" });
 const instances = h("tbody");
 const counters = h("div", { class: "counters" });
 const left = h("p", { class: "quiet", hidden: true });
-const nobody = h("p", { class: "quiet", hidden: true }, t("operator.nobody"), h("code", null, ` curl -N "${location.origin}/events/stream"`));
+const nobody = h("p", { class: "quiet", hidden: true }, t("operator.nobody"), " ", h("code", null, commands()[0]));
 const read = h("p", { class: "quiet small read" });
 const trip = h("button", { type: "button", class: "button", onclick: roundTrip }, t("operator.test"));
 const tripped = h("output", { class: "tripped" });
@@ -59,6 +60,7 @@ const streams = new StreamTable(end, (chosen) => {
 const columns = ["instance", "version", "database", "relay_state", "clients", "events_per_s", "deliveries_per_s", "latency", "buffered", "log"];
 const numeric = new Set(["clients", "events_per_s", "deliveries_per_s", "latency", "buffered"]);
 const scrolled = (/** @type {string} */ label, /** @type {HTMLElement} */ table) => h("div", { class: "scrolled", tabindex: 0, role: "region", "aria-label": label }, table);
+const listed = scrolled(t("operator.streams"), streams.element);
 const figures = h(
   "div", { class: "figures", hidden: true },
   totals,
@@ -66,7 +68,7 @@ const figures = h(
   h("section", null, h("h2", null, t("operator.instances")), scrolled(t("operator.instances"), h(
     "table", null, h("thead", null, h("tr", null, columns.map((name) => h("th", { scope: "col", class: numeric.has(name) && "number" }, t(`operator.${name}`))))), instances,
   ))),
-  h("section", null, h("h2", null, t("operator.streams")), scrolled(t("operator.streams"), streams.element), nobody, left),
+  h("section", null, h("h2", null, t("operator.streams")), listed, nobody, left),
   h("div", { class: "halves" },
     h("section", null, h("h2", null, t("operator.test_title")), h("p", { class: "quiet" }, t("operator.test_about")), h("div", { class: "row" }, trip, tripped)),
     h("section", null, h("h2", null, t("operator.explain_title")), h("p", { class: "quiet" }, t("operator.explain_about")),
@@ -131,6 +133,7 @@ function show(found) {
   const out = found.instances.reduce((/** @type {number} */ sum, /** @type {any} */ each) => sum + each.streams_left_out, 0);
   left.hidden = out === 0;
   left.textContent = t("operator.left_out", { n: out });
+  listed.hidden = found.connected_clients === 0;
   nobody.hidden = found.connected_clients > 0;
   counters.replaceChildren(
     counted("resets", found.resets, "operator.no_resets"), counted("ends", found.ends, "operator.no_ends"), troubles(found.instances),

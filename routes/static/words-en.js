@@ -269,6 +269,7 @@ export default {
   "feed.since": "Begin at an event, a time or so long ago",
   "feed.since_hint": "15m, an id, a time",
   "feed.go": "Go",
+  "feed.allowed": ({ values }) => `(allowed: ${values})`,
   "feed.use": ({ better }) => `Use ${better}`,
   "feed.leave_out": ({ name }) => `Leave out ${name}`,
   "feed.match.enter": "comes into the filter",

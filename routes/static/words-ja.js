@@ -267,6 +267,7 @@ export default {
   "feed.since": "始まり:イベント、時刻、または何分前から",
   "feed.since_hint": "15m、ID、時刻",
   "feed.go": "移動",
+  "feed.allowed": ({ values }) => `(使える値:${values})`,
   "feed.use": ({ better }) => `${better} を使う`,
   "feed.leave_out": ({ name }) => `${name} を外す`,
   "feed.match.enter": "フィルターに入る",

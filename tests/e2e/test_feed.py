@@ -129,6 +129,7 @@ async def test_what_is_wrong_with_a_filter_is_said_and_mended(pages: Window, res
     notice = page.get_by_role("alert").filter(has_text="tipe")
     await expect(notice).to_contain_text("there is no such parameter")
     await expect(notice).to_contain_text("there is no status 'nowhere'")
+    await expect(notice).to_contain_text("Received, In Progress")
     await expect(notice).to_contain_text("RFC 3339")
 
     await notice.get_by_role("button", name="Leave out status").click()

@@ -85,6 +85,13 @@ async def test_it_asks_for_a_key_and_tells_who_listens(pages: Window, root: Api,
         await expect(listed).to_contain_text("status=received")
         await expect(listed).to_contain_text("127.0.0.1")
         await expect(listed).to_contain_text("live, batched")
+        for figure, said in {
+            "lag": "0",
+            "buffered": "0 B",
+            "sent": re.compile("KiB|B$"),
+            "age": re.compile(" s$"),
+        }.items():
+            await expect(listed.locator(f"[data-figure={figure}]")).to_have_text(said)
         await root.create("For the figures")
         await listening.wait_events(1)
 
@@ -95,6 +102,7 @@ async def test_it_asks_for_a_key_and_tells_who_listens(pages: Window, root: Api,
         assert SECRET not in page.url
 
     await expect(listed).to_have_count(0)
+    await expect(page.get_by_text("Nobody listens")).to_contain_text("x-api-key: $TASKHUB_API_KEY")
 
 
 async def test_the_charts_go_on(pages: Window) -> None:
