@@ -1,6 +1,7 @@
 """Connections to the database: units of reading and of writing, on SQLite and on PostgreSQL."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +29,15 @@ _PING_TIMEOUT_S: Final = 3.0
 _LIFT: Final = text(
     "SELECT set_config(name, '0', true) FROM pg_settings WHERE name IN"
     " ('idle_in_transaction_session_timeout', 'statement_timeout', 'transaction_timeout')"
+)
+
+# A session that was cut off between preparing a statement and running it is not idle to PostgreSQL, so none of its
+# timeouts ends it; it keeps the locks that it has until the connection is found to be dead, which may take hours.
+_END_CUT_OFF: Final = text(
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid()"
+    " AND application_name = current_setting('application_name') AND backend_xid IS NOT NULL"
+    " AND wait_event = 'ClientRead' AND state_change < clock_timestamp() - make_interval(secs => :patience)"
 )
 
 T = TypeVar("T")
@@ -66,6 +76,7 @@ class Database:
         self._deployment: Deployment | None = None
         self._units: set[asyncio.Task[Any]] = set()
         self._write_failed = False
+        self._ending_cut_off: asyncio.Task[None] | None = None
 
     @property
     def path(self) -> Path | None:
@@ -113,6 +124,8 @@ class Database:
 
     async def close(self) -> None:
         """Close every connection, once the units have ended."""
+        if self._ending_cut_off is not None:
+            await asyncio.wait((self._ending_cut_off,))
         await self.units_ended()
         readers, writers, watcher = self._readers, self._writers, self._watcher
         self._readers = self._writers = self._watcher = None
@@ -137,9 +150,21 @@ class Database:
             value = await self._run(self._writers, _write, unit)
         except StorageBusy:
             self._write_failed = True
+            if self.path is None and (self._ending_cut_off is None or self._ending_cut_off.done()):
+                self._ending_cut_off = asyncio.create_task(self._end_cut_off())
             raise
         self._write_failed = False
         return value
+
+    async def _end_cut_off(self) -> None:
+        """On PostgreSQL: end the sessions of TaskHub that hold locks and of which nothing was heard for so long that
+        whoever they belong to has given up: others wait for them."""
+
+        def unit(connection: Connection) -> None:
+            connection.execute(_END_CUT_OFF, {"patience": self.busy_timeout_s})
+
+        with contextlib.suppress(StorageBusy):
+            await self._run(self._writers, _write, unit)
 
     async def _run(
         self,

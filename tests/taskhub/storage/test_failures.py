@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 
+import asyncpg
 import pytest
 from sqlalchemy import Connection, func, insert, select
 from sqlalchemy.util import await_only
@@ -13,6 +14,7 @@ from taskhub.storage.seeds import DEFAULT_WORKSPACE
 from taskhub.storage.transaction import lock_workspace
 from taskhub.tickets.errors import StorageBusy
 from tests.e2e.harness.waiting import until
+from tests.taskhub.world import DEADLINE_S, World
 
 
 @pytest.fixture
@@ -99,3 +101,50 @@ async def test_a_write_that_stands_still_does_not_keep_the_others_out_for_long(p
         await asyncio.gather(standing, return_exceptions=True)
         await first.close()
         await second.close()
+
+
+async def test_a_session_cut_off_before_its_statement_ran_keeps_nobody_waiting_for_long(postgres_url: str) -> None:
+    database = Database(postgres_url, busy_timeout_s=0.5)
+    await database.open()
+    world = World(database)
+    # Of the kind that a server leaves behind that is cut off in the middle of a write: to PostgreSQL it is not idle.
+    cut_off = await asyncpg.connect(postgres_url, server_settings={"application_name": "taskhub"})
+    try:
+        await cut_off.execute("BEGIN")
+        await cut_off.execute("SELECT 1 FROM workspaces FOR UPDATE")
+        await cut_off.prepare("UPDATE workspaces SET name = 'x'")
+
+        async def made() -> bool:
+            try:
+                await world.create()
+            except StorageBusy:
+                return False
+            return True
+
+        async with asyncio.timeout(DEADLINE_S):
+            while not await made():
+                pass
+        assert cut_off.is_closed()
+    finally:
+        cut_off.terminate()
+        await world.writer.close()
+        await database.close()
+
+
+async def test_a_session_of_another_program_is_left_alone(postgres_url: str) -> None:
+    database = Database(postgres_url, busy_timeout_s=0.5)
+    await database.open()
+    world = World(database)
+    other = await asyncpg.connect(postgres_url, server_settings={"application_name": "psql"})
+    try:
+        async with other.transaction():
+            await other.execute("SELECT 1 FROM workspaces FOR UPDATE")
+            for _ in range(3):
+                with pytest.raises(StorageBusy):
+                    await world.create()
+        assert not other.is_closed()
+        await world.create()
+    finally:
+        await other.close()
+        await world.writer.close()
+        await database.close()
