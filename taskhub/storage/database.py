@@ -1,7 +1,7 @@
 """Connections to the database: units of reading and of writing, on SQLite and on PostgreSQL."""
 
 import asyncio
-import contextlib
+import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +16,7 @@ from taskhub.storage.database_file import DatabaseFiles, Lock, SameFile
 from taskhub.storage.epochs import SeenEvents
 from taskhub.storage.failures import breaks_connection, busy_told, in_doubt, storage_busy
 from taskhub.storage.migrate import applied_revision, newest_revision
-from taskhub.storage.occupancy import share_postgres
+from taskhub.storage.occupancy import end_cut_off, share_postgres
 from taskhub.storage.threads import Threads, Transacted, Watcher
 from taskhub.storage.urls import driver_url, sqlite_path
 from taskhub.tickets.errors import StorageBusy
@@ -31,16 +31,9 @@ _LIFT: Final = text(
     " ('idle_in_transaction_session_timeout', 'statement_timeout', 'transaction_timeout')"
 )
 
-# A session that was cut off between preparing a statement and running it is not idle to PostgreSQL, so none of its
-# timeouts ends it; it keeps the locks that it has until the connection is found to be dead, which may take hours.
-_END_CUT_OFF: Final = text(
-    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-    " WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid()"
-    " AND application_name = current_setting('application_name') AND backend_xid IS NOT NULL"
-    " AND wait_event = 'ClientRead' AND state_change < clock_timestamp() - make_interval(secs => :patience)"
-)
-
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,20 +144,19 @@ class Database:
         except StorageBusy:
             self._write_failed = True
             if self.path is None and (self._ending_cut_off is None or self._ending_cut_off.done()):
+                # It may have waited for somebody who never goes on.
                 self._ending_cut_off = asyncio.create_task(self._end_cut_off())
             raise
         self._write_failed = False
         return value
 
     async def _end_cut_off(self) -> None:
-        """On PostgreSQL: end the sessions of TaskHub that hold locks and of which nothing was heard for so long that
-        whoever they belong to has given up: others wait for them."""
-
-        def unit(connection: Connection) -> None:
-            connection.execute(_END_CUT_OFF, {"patience": self.busy_timeout_s})
-
-        with contextlib.suppress(StorageBusy):
-            await self._run(self._writers, _write, unit)
+        try:
+            await self._run(self._writers, _write, partial(end_cut_off, patience_s=self.busy_timeout_s))
+        except StorageBusy as error:
+            _log.debug("sessions that were cut off are looked for after the next failure: %s", error)
+        except Exception:
+            _log.exception("sessions that were cut off could not be ended")
 
     async def _run(
         self,

@@ -34,6 +34,16 @@ _HOLDERS: Final = text(
     " AND l.relation IN (SELECT to_regclass(name) FROM unnest(CAST(:names AS text[])) AS name)"
     " ORDER BY a.pid"
 )
+# A session that was cut off between preparing a statement and running it is not idle to PostgreSQL, so none of its
+# timeouts ends it; it keeps the locks that it has until the connection is found to be dead, which may take hours.
+_END_CUT_OFF: Final = text(
+    "SELECT pg_terminate_backend(a.pid) FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid"
+    " WHERE l.locktype = 'advisory' AND l.granted AND l.mode = 'ShareLock' AND l.database = (SELECT oid"
+    " FROM pg_database WHERE datname = current_database()) AND l.classid = :high AND l.objid = :low"
+    " AND a.pid <> pg_backend_pid() AND a.usename = current_user AND a.backend_xid IS NOT NULL"
+    " AND a.wait_event = 'ClientRead' AND a.state_change < clock_timestamp() - make_interval(secs => :patience)"
+)
+_HALVES: Final = {"high": ADVISORY_LOCK >> 32, "low": ADVISORY_LOCK & 0xFFFFFFFF}
 _LOCK_NOT_AVAILABLE: Final = "55P03"
 
 
@@ -57,13 +67,18 @@ def share_postgres(connection: Any, record: object) -> None:
         raise StorageBusy(BEING_RESTORED)
 
 
+def end_cut_off(connection: Connection, patience_s: float) -> None:
+    """End the sessions of those who share the database that are in the middle of a write, and of which nothing was
+    heard for so long that whoever they belong to has given up: others wait for what they have locked."""
+    connection.execute(_END_CUT_OFF, {**_HALVES, "patience": patience_s})
+
+
 def be_sole_user_of_postgres(connection: Connection) -> None:
     """Keep everybody else out until the transaction ends. Raises DatabaseInUse."""
     granted = connection.exec_driver_sql(f"SELECT pg_try_advisory_xact_lock({ADVISORY_LOCK})").scalar_one()
     if granted:
         return
-    halves = {"high": ADVISORY_LOCK >> 32, "low": ADVISORY_LOCK & 0xFFFFFFFF}
-    found = connection.execute(_OTHERS, halves).all()
+    found = connection.execute(_OTHERS, _HALVES).all()
     raise DatabaseInUse(_told(found))
 
 

@@ -10,6 +10,7 @@ from sqlalchemy.util import await_only
 
 from taskhub.storage import schema
 from taskhub.storage.database import Database
+from taskhub.storage.occupancy import ADVISORY_LOCK
 from taskhub.storage.seeds import DEFAULT_WORKSPACE
 from taskhub.storage.transaction import lock_workspace
 from taskhub.tickets.errors import StorageBusy
@@ -108,8 +109,9 @@ async def test_a_session_cut_off_before_its_statement_ran_keeps_nobody_waiting_f
     await database.open()
     world = World(database)
     # Of the kind that a server leaves behind that is cut off in the middle of a write: to PostgreSQL it is not idle.
-    cut_off = await asyncpg.connect(postgres_url, server_settings={"application_name": "taskhub"})
+    cut_off = await asyncpg.connect(postgres_url)
     try:
+        await cut_off.execute(f"SELECT pg_advisory_lock_shared({ADVISORY_LOCK})")
         await cut_off.execute("BEGIN")
         await cut_off.execute("SELECT 1 FROM workspaces FOR UPDATE")
         await cut_off.prepare("UPDATE workspaces SET name = 'x'")
@@ -135,7 +137,8 @@ async def test_a_session_of_another_program_is_left_alone(postgres_url: str) -> 
     database = Database(postgres_url, busy_timeout_s=0.5)
     await database.open()
     world = World(database)
-    other = await asyncpg.connect(postgres_url, server_settings={"application_name": "psql"})
+    # Of the same user and name, as migrations are, which may think for long.
+    other = await asyncpg.connect(postgres_url, server_settings={"application_name": "taskhub"})
     try:
         async with other.transaction():
             await other.execute("SELECT 1 FROM workspaces FOR UPDATE")
