@@ -6,7 +6,7 @@ notification.
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -47,8 +47,8 @@ async def reported(report: Report, extent: Extent) -> AsyncIterator[None]:
         yield
     finally:
         waiting.cancel()
-        with suppress(asyncio.CancelledError):
-            await waiting
+        # Whoever listens to reports no more has no less of a right to the call's own end, whatever that is.
+        await asyncio.gather(waiting, return_exceptions=True)
 
 
 async def _tell_time(report: Report, extent: Extent) -> None:

@@ -18,8 +18,9 @@ from taskhub.mcp.session_ids import Session, SessionIds
 SESSION_IDLE_TIMEOUT_S: Final = 600
 MAX_SESSIONS: Final = 2000
 MAX_ENDED_SESSIONS: Final = 10_000
-MAX_PASSED_ON: Final = 8_000
-"""Bytes of a message that other processes are shown: an answer to a form without fields is short."""
+MAX_PASSED_ON: Final = 16_000
+"""Bytes of what other processes are shown, which a question to them can hold: an answer to a form without fields is
+short."""
 _HEADER: Final = b"mcp-session-id"
 _PASSED_ON: Final = ("host", "origin", "content-type", "accept", "mcp-protocol-version")
 
@@ -100,7 +101,9 @@ class HttpSessions:
                     await send({"type": "http.response.body", "body": b""})
             elif unknown:
                 if self._pass_on is not None and is_for_its_session(exchange.body):
-                    await self._pass_on(_packed(session.inner, scope, exchange.body))
+                    packed = _packed(session.inner, scope, exchange.body)
+                    if len(packed) <= MAX_PASSED_ON:
+                        await self._pass_on(packed)
                 await self._unknown.handle_request(_with_session(scope, None), exchange.receiver(), send)
 
         return application
@@ -150,7 +153,7 @@ def is_for_its_session(body: bytes) -> bool:
         message = orjson.loads(body)
     except orjson.JSONDecodeError:
         return False
-    if not isinstance(message, dict) or len(body) > MAX_PASSED_ON:
+    if not isinstance(message, dict):
         return False
     return message.get("method") == "notifications/cancelled" or ("method" not in message and "id" in message)
 

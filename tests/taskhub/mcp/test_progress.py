@@ -74,6 +74,20 @@ async def test_a_wait_that_is_cancelled_leaves_nothing_behind(database_file: Pat
     assert key == "TH-1"
 
 
+async def test_a_listener_that_is_gone_takes_nothing_from_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "INTERVAL_S", 0.001)
+    failed = asyncio.Event()
+
+    async def report(value: float, total: float | None, message: str | None) -> None:
+        if value:
+            failed.set()
+            raise ConnectionResetError
+
+    async with progress.reported(report, progress.Extent(50, "seconds")):
+        await failed.wait()
+        await until(lambda: _waiting() == 0)
+
+
 def _waiting() -> int:
     return sum(task.get_name() == "mcp progress" for task in asyncio.all_tasks())
 

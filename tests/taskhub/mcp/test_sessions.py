@@ -6,6 +6,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from broadcaster.control import LocalControl
 from taskhub.auth.errors import Unauthenticated
 from taskhub.auth.principal import ALL_SCOPES, Principal
 from taskhub.mcp.host import SESSION_HEADER, McpHost
@@ -178,6 +179,34 @@ async def test_what_reaches_another_process_is_passed_on_to_the_session_it_is_fo
     assert (status, answer["result"]["structuredContent"]["version"]) == (202, 2)
     assert begun["method"] == "notifications/progress"
     assert "error" in ended
+
+
+@pytest.mark.parametrize("letter", ["x", '"', "\n"])
+async def test_an_answer_that_is_too_long_to_be_passed_on_is_accepted_and_goes_nowhere(
+    tickets: TicketService, http: aiohttp.ClientSession, letter: str
+) -> None:
+    control = LocalControl("one")
+    heard: list[bytes] = []
+
+    async def pass_on(message: bytes) -> None:
+        await control.ask("mcp_message", message)
+
+    async def hear(kind: str, question: bytes) -> bytes:
+        heard.append(question)
+        return b"{}"
+
+    control.start(hear)
+    async with serve_mcp(tickets, pass_on=pass_on) as one, serve_mcp(tickets) as another:
+        session = in_session(await Wire(http, f"{another.url}/mcp").open())
+        there = Wire(http, f"{one.url}/mcp")
+        lengths = (10, 2_000, 3_800, 12_000, 40_000)
+        session["Accept"] = f"{ACCEPT}, long/{'x' * 3_000}"
+        statuses = [
+            await there.answer(1, {"action": "accept", "content": {"text": letter * n}}, **session) for n in lengths
+        ]
+
+    assert statuses == [202] * len(lengths)
+    assert 2 <= len(heard) < len(lengths)
 
 
 async def test_the_stream_of_a_session_that_another_process_knows_stays_open(
