@@ -11,7 +11,7 @@ import random
 import secrets
 import sys
 import time
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -21,7 +21,7 @@ from broadcaster.catchup import CatchUp
 from broadcaster.catchup_queue import CatchUpQueue
 from broadcaster.channel import Channel, Observer
 from broadcaster.channels import Channels
-from broadcaster.credentials import StreamsByCredential
+from broadcaster.credentials import OpenedStreams
 from broadcaster.errors import LogUnavailable
 from broadcaster.event import Event, EventDraft, Position, wire_time
 from broadcaster.hub import Hub, Scheduler
@@ -70,7 +70,7 @@ class Broadcaster:
         self.counters = Counters()
         self._subscribers: dict[str, Subscriber] = {}
         self._channels = Channels(log, relay, self._make_channel)
-        self._by_credential = StreamsByCredential()
+        self.opened = OpenedStreams(self._notify, self.end)
         self._timeouts: dict[Subscriber, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._queue = CatchUpQueue(self._own)
@@ -236,7 +236,7 @@ class Broadcaster:
         )
         self._subscribers[subscriber.id] = subscriber
         channel.subscribers[subscriber] = None
-        self._by_credential.add(subscriber)
+        self.opened.add(subscriber)
         self.counters.streams_opened += 1
         return subscriber
 
@@ -309,22 +309,6 @@ class Broadcaster:
         if outlet is not None:
             outlet.close()
 
-    def credentials(self) -> Collection[str]:
-        """The credentials by which streams are open."""
-        return self._by_credential.credentials()
-
-    def warn_opened_by(self, credentials: Collection[str]) -> None:
-        """Tell each live stream of these credentials, once, that it will soon end."""
-        for subscriber in self._by_credential.to_warn(credentials):
-            notice = {"code": "auth_expiring", "detail": "the API key of this stream ends within a minute"}
-            hub = self._channels[subscriber.workspace].hub
-            hub.tell(subscriber, subscriber.request.format.control("notice", notice))
-
-    def end_opened_by(self, credentials: Collection[str], why: EndReason) -> None:
-        """Say goodbye to every stream of these credentials."""
-        for subscriber in self._by_credential.opened_by(credentials):
-            self.end(subscriber, why)
-
     def _place_to_resume(self, subscriber: Subscriber) -> str | None:
         """The position with which it may come back; None where it has to come back as it came."""
         if subscriber.reset is not None:
@@ -364,7 +348,11 @@ class Broadcaster:
     def _warn(self, subscriber: Subscriber, channel: Channel) -> None:
         """Tell a stream that has just become live of what is wrong."""
         if subscriber.state == "live" and channel.troubles:
-            channel.hub.tell(subscriber, subscriber.request.format.control("notice", _notice(channel)))
+            self._notify(subscriber, _notice(channel))
+
+    def _notify(self, subscriber: Subscriber, notice: dict[str, str]) -> None:
+        hub = self._channels[subscriber.workspace].hub
+        hub.tell(subscriber, subscriber.request.format.control("notice", notice))
 
     def resume(self, subscriber: Subscriber) -> None:
         if subscriber in self._queue:
@@ -379,7 +367,7 @@ class Broadcaster:
     def forget(self, subscriber: Subscriber) -> None:
         self._subscribers.pop(subscriber.id, None)
         self._timekeeper.forget(subscriber)
-        self._by_credential.remove(subscriber)
+        self.opened.remove(subscriber)
         self._queue.cancel(subscriber)
         if (timeout := self._timeouts.pop(subscriber, None)) is not None:
             timeout.cancel()

@@ -172,7 +172,7 @@ async def _services(app: web.Application) -> AsyncIterator[None]:
         poll_s = settings.poll_interval_ms / 1000
         key_ring = KeyRing(
             app[API_KEYS],
-            (broadcaster, app[MCP].opened),
+            (broadcaster.opened, app[MCP].opened),
             trust_s=max(TRUST_KEYS_S, 3 * poll_s),
             on_scopes_changed=app[MCP].scopes_changed,
         )
