@@ -8,7 +8,7 @@ from aiohttp import hdrs, web
 from routes.access import MCP_PATHS, STATIC
 from routes.hosts import HostRules, same_origin
 from taskhub.headers import IDEMPOTENCY_HEADER, LEASE_HEADER
-from taskhub.mcp.host import CORS_ALLOW_HEADER_PREFIX, CORS_ALLOW_HEADERS, CORS_EXPOSE_HEADERS
+from taskhub.mcp.headers import CORS_ALLOW_HEADER_PREFIX, CORS_ALLOW_HEADERS, CORS_EXPOSE_HEADERS
 
 MAX_AGE_S: Final = 600
 _MCP_PARAM: Final = re.compile(rf"{CORS_ALLOW_HEADER_PREFIX}[\w-]{{1,100}}", re.IGNORECASE | re.ASCII)

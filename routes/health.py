@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from aiohttp import web
-from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, MODERN_PROTOCOL_VERSIONS
 from pydantic import BaseModel
 
 from broadcaster.event import SYSTEM_TYPES, TICKET_TYPES
@@ -14,8 +13,6 @@ from routes.bodies import json_response
 from routes.keys import AUTH, BROADCASTER, DATABASE, LIFECYCLE, MCP, SETTINGS
 from taskhub import __version__
 from taskhub.auth.principal import ALL_SCOPES
-from taskhub.mcp.prompts import Prompts
-from taskhub.mcp.uris import FORMS
 from taskhub.remote import RemoteTickets
 from taskhub.tickets.errors import StorageBusy
 
@@ -131,28 +128,25 @@ async def capabilities(request: web.Request) -> web.Response:
     app = request.app
     auth = app[AUTH].name
     transports = app[SETTINGS].mcp_transports
-    tools = app[MCP].registry.tools
-    eras = {"initialize": list(HANDSHAKE_PROTOCOL_VERSIONS)}
-    if "http" in transports:  # the older transport has sessions only
-        eras["sessionless"] = list(MODERN_PROTOCOL_VERSIONS)
+    offer = (await app[MCP].host()).offer
     answer = Capabilities(
         name="TaskHub",
         version=__version__,
         auth=AuthCapabilities(
             mode=auth,
             headers=[] if auth == "none" else ["x-api-key", "Authorization: Bearer"],
-            scopes=sorted(ALL_SCOPES if BROADCASTER in app else {tool.scope for tool in tools}),
+            scopes=sorted(ALL_SCOPES if BROADCASTER in app else offer.scopes),
         ),
         mcp=McpCapabilities(
             transports={
                 **({"http": ["/mcp"]} if "http" in transports else {}),
                 **({"sse": ["/sse", "/message"]} if "sse" in transports else {}),
             },
-            eras=eras,
-            tools=[tool.name for tool in tools],
-            resources=list(FORMS),
-            prompts=list(Prompts(app[MCP].tickets).sources),
-            subscriptions=app[MCP].subscriptions is not None,
+            eras=offer.eras,
+            tools=offer.tools,
+            resources=offer.resources,
+            prompts=offer.prompts,
+            subscriptions=offer.subscriptions,
         ),
     )
     if BROADCASTER in app:

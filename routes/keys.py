@@ -10,7 +10,7 @@ from broadcaster.log import EventLog
 from taskhub.auth.principal import AuthProvider, Caller
 from taskhub.instances import Instances
 from taskhub.keys.store import KeyStore
-from taskhub.mcp.host import McpHost
+from taskhub.mcp.door import McpDoor
 from taskhub.publishing import EventPublisher
 from taskhub.settings import Settings
 from taskhub.storage.database import Database
@@ -35,7 +35,7 @@ BROADCASTER: Final = web.AppKey("broadcaster", Broadcaster)
 INSTANCES: Final = web.AppKey("instances", Instances)
 AUTH: Final = web.AppKey("auth", AuthProvider)
 API_KEYS: Final = web.AppKey("api_keys", KeyStore)
-MCP: Final = web.AppKey("mcp", McpHost)
+MCP: Final = web.AppKey("mcp", McpDoor)
 
 CALLER: Final = web.RequestKey("caller", Caller)
 REQUEST_ID: Final = web.RequestKey("request_id", str)

@@ -39,8 +39,7 @@ from taskhub.failpoints import Failpoints
 from taskhub.instances import Instances
 from taskhub.keys.ring import KeyRing
 from taskhub.keys.store import KeyStore
-from taskhub.mcp.host import McpHost
-from taskhub.mcp.sessions import PassOn
+from taskhub.mcp.door import McpDoor, PassOn
 from taskhub.mcp.wakeups import Watch
 from taskhub.opening import open_database, open_writer
 from taskhub.process_limits import room_for_streams
@@ -166,7 +165,7 @@ async def _services(app: web.Application) -> AsyncIterator[None]:
         app[INSTANCES] = instances
         app[TICKETS] = tickets
         app[PUBLISHER] = EventPublisher(writer)
-        app[MCP] = await _start_mcp(app, stack, tickets, deployment.secret, broadcaster.watch, instances.pass_on)
+        app[MCP] = _mcp(app, stack, tickets, deployment.secret, broadcaster.watch, instances.pass_on)
         instances.on_mcp_message = app[MCP].take
         app[API_KEYS] = KeyStore(database)
         poll_s = settings.poll_interval_ms / 1000
@@ -196,7 +195,7 @@ async def _remote_services(app: web.Application) -> AsyncIterator[None]:
     async with contextlib.AsyncExitStack() as stack:
         remote = RemoteTickets(str(settings.api_base_url), settings.outgoing_key)
         tickets = await stack.enter_async_context(remote)
-        app[MCP] = await _start_mcp(app, stack, tickets, _kept_secret(settings.data_dir / "session-secret"))
+        app[MCP] = _mcp(app, stack, tickets, _kept_secret(settings.data_dir / "session-secret"))
         yield
 
 
@@ -258,21 +257,21 @@ def _retention(settings: Settings, database: Database, failpoints: Failpoints) -
     return RetentionKeeper(database, retention, failpoints=failpoints)
 
 
-async def _start_mcp(
+def _mcp(
     app: web.Application,
     stack: contextlib.AsyncExitStack,
     tickets: Tickets,
     secret: bytes,
     watch: Watch | None = None,
     pass_on: PassOn | None = None,
-) -> McpHost:
+) -> McpDoor:
     settings = app[SETTINGS]
     hosts, origins = settings.allowed_hosts, settings.allowed_origins
     if is_loopback(settings.host):
         hosts += LOOPBACK_NAMES
     if not settings.production:
         origins += tuple(f"{scheme}://{name}:*" for scheme in ("http", "https") for name in LOOPBACK_NAMES)
-    mcp = McpHost(
+    mcp = McpDoor(
         tickets,
         app[AUTH],
         secret=secret,
@@ -284,7 +283,6 @@ async def _start_mcp(
         watch=watch,
         pass_on=pass_on,
     )
-    await mcp.start()
     stack.push_async_callback(_unless_draining, app, lambda: mcp.stop(0))
     return mcp
 

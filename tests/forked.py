@@ -36,6 +36,7 @@ PRELOADED: Final = (
     "taskhub.cli.restore",
     "taskhub.cli.serve",
     "taskhub.cli.stdio",
+    "taskhub.mcp.host",
     "taskhub.serve",
     "tests.taskhub.world",
     "uvloop",

@@ -4,56 +4,60 @@ import asyncio
 import random
 from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, Literal
+from dataclasses import dataclass
+from typing import Any, Final
 
 from aiohttp import web
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
 from mcp.server.sse import SseServerTransport
 from mcp.server.transport_security import TransportSecuritySettings
-from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, LATEST_HANDSHAKE_VERSION, LATEST_MODERN_VERSION
-from multidict import istr
+from mcp_types.version import (
+    HANDSHAKE_PROTOCOL_VERSIONS,
+    LATEST_HANDSHAKE_VERSION,
+    LATEST_MODERN_VERSION,
+    MODERN_PROTOCOL_VERSIONS,
+)
 
-from taskhub.auth.principal import AuthProvider, Caller, Principal
-from taskhub.auth.providers import ACTOR_HEADER
+from taskhub.auth.principal import AuthProvider, Caller, Principal, Scope
 from taskhub.mcp.bridge import Application, Exchange, Receive, RefusedBody, Send, error_response, read_body
 from taskhub.mcp.context import CURRENT, CallContext
+from taskhub.mcp.door import STOPPING, PassOn, Transport
+from taskhub.mcp.headers import READ_ONLY_HEADER, SESSION_HEADER, TOOLSETS_HEADER, VERSION_HEADER
 from taskhub.mcp.modern import ModernCall, ModernEndpoint
 from taskhub.mcp.opened import OpenedStreams
+from taskhub.mcp.prompts import Prompts
 from taskhub.mcp.registry import ToolRegistry
 from taskhub.mcp.resources import Resources
 from taskhub.mcp.server import build_server
-from taskhub.mcp.sessions import MAX_SESSIONS, HttpSessions, PassOn, asks_nothing, initializing_client, malformed
+from taskhub.mcp.sessions import MAX_SESSIONS, HttpSessions, asks_nothing, initializing_client, malformed
 from taskhub.mcp.streams import CallsInFlight, CountedWriter, ResumingReader
 from taskhub.mcp.subscriptions import Subscriptions
 from taskhub.mcp.tools import tool_registry
+from taskhub.mcp.uris import FORMS
 from taskhub.mcp.wakeups import Watch
 from taskhub.tickets.api import Tickets
 
-# A header is looked up under an `istr` without being folded to one case for each request.
-SESSION_HEADER: Final = istr("Mcp-Session-Id")
-VERSION_HEADER: Final = istr("MCP-Protocol-Version")
-METHOD_HEADER: Final = istr("Mcp-Method")
-READ_ONLY_HEADER: Final = istr("X-MCP-Readonly")
-TOOLSETS_HEADER: Final = istr("X-MCP-Toolsets")
-# What a page of another origin may send and read. `Mcp-Param-*` is one header for each marked argument.
-CORS_ALLOW_HEADERS: Final = (
-    "Content-Type", "Accept", "Authorization", "X-API-Key", SESSION_HEADER, VERSION_HEADER, METHOD_HEADER, "Mcp-Name",
-    "Last-Event-ID", ACTOR_HEADER, READ_ONLY_HEADER, TOOLSETS_HEADER,
-)  # fmt: skip
-CORS_ALLOW_HEADER_PREFIX: Final = "Mcp-Param-"
-CORS_EXPOSE_HEADERS: Final = (SESSION_HEADER, "WWW-Authenticate")
 MESSAGE_PATH: Final = "/message"
 NO_SESSION: Final = (
     f"Missing session ID: POST `initialize` first and send the {SESSION_HEADER} of its answer with every request, "
     f"or send {VERSION_HEADER}: {LATEST_MODERN_VERSION}, which needs no session"
 )
-STOPPING: Final = "the server is stopping"
 MAX_STREAMS: Final = 2 * MAX_SESSIONS
 CLOSING_S: Final = 1.0
 """How long listen streams have at least to send their last frame when the server stops; it takes them an instant."""
 
-Transport = Literal["http", "sse"]
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What clients find. `eras`: how a session begins → protocol versions; `scopes`: those that a tool needs."""
+
+    eras: dict[str, list[str]]
+    tools: list[str]
+    scopes: frozenset[Scope]
+    resources: list[str]
+    prompts: list[str]
+    subscriptions: bool
 
 
 class McpHost:
@@ -63,6 +67,7 @@ class McpHost:
     may be given with or without a port, and both lists anew at `start()`, when the port is known. `registry` replaces
     the tools of `tickets`. `draining`: it is stopping, and opens no further streams. `tickets` is what its tools call.
     `watch` tells of changes; without it there are no subscriptions. `pass_on` shows messages to the other processes.
+    `opened` learns what is open, where others have to know before there is a host.
     """
 
     def __init__(
@@ -79,6 +84,7 @@ class McpHost:
         registry: ToolRegistry | None = None,
         watch: Watch | None = None,
         pass_on: PassOn | None = None,
+        opened: OpenedStreams | None = None,
     ) -> None:
         self.tickets = tickets
         self.registry = registry or tool_registry(tickets)
@@ -99,12 +105,28 @@ class McpHost:
         self._streams: set[Exchange] = set()
         self._listening: set[ModernCall] = set()
         self._sse_streams: dict[Exchange, CallsInFlight] = {}
-        self.opened = OpenedStreams()
+        self.opened = OpenedStreams() if opened is None else opened
         self._running = 0
         self._finished = asyncio.Event()
         self.draining = False
         self._task: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
+
+    @property
+    def offer(self) -> Offer:
+        """What clients find here, as `/capabilities` tells."""
+        eras = {"initialize": list(HANDSHAKE_PROTOCOL_VERSIONS)}
+        if "http" in self.transports:  # the older transport has sessions only
+            eras["sessionless"] = list(MODERN_PROTOCOL_VERSIONS)
+        tools = self.registry.tools
+        return Offer(
+            eras,
+            [tool.name for tool in tools],
+            frozenset(tool.scope for tool in tools),
+            list(FORMS),
+            list(Prompts(self.tickets).sources),
+            self.subscriptions is not None,
+        )
 
     def _allow(self, hosts: Sequence[str], origins: Sequence[str]) -> None:
         # To the SDK `name:*` is any port, but not the name alone.

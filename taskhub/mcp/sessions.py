@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ from mcp.server.transport_security import TransportSecuritySettings
 
 from taskhub.auth.principal import Principal
 from taskhub.mcp.bridge import Application, Exchange, Message, Receive, Send
+from taskhub.mcp.door import PassOn
 from taskhub.mcp.session_ids import Session, SessionIds
 
 SESSION_IDLE_TIMEOUT_S: Final = 600
@@ -23,8 +24,6 @@ MAX_PASSED_ON: Final = 16_000
 short."""
 _HEADER: Final = b"mcp-session-id"
 _PASSED_ON: Final = ("host", "origin", "content-type", "accept", "mcp-protocol-version")
-
-PassOn = Callable[[bytes], Awaitable[object]]
 
 
 class HttpSessions:

@@ -1,6 +1,7 @@
 """What the import contracts in pyproject.toml cannot say."""
 
 import ast
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +33,16 @@ def test_the_event_engine_imports_the_standard_library_and_orjson(path: Path) ->
 def test_packages_re_export_nothing(package: str) -> None:
     for path in (ROOT / package).rglob("__init__.py"):
         assert not list(imported(path)), path
+
+
+def test_a_server_that_nobody_speaks_mcp_to_has_not_read_it() -> None:
+    program = (
+        "import sys, taskhub.app, taskhub.serve; print(*sorted({'mcp', 'mcp_types', 'alembic'} & set(sys.modules)))"
+    )
+
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True)
+
+    assert done.stdout.split() == []
 
 
 def test_settings_files_hold_no_python() -> None:

@@ -110,7 +110,7 @@ async def test_a_client_that_has_left_is_told_nothing(locked: Hub, carols: str) 
         await client.list_tools()
     async with connected(locked, carols, MODERN) as client, client.listen(tools_list_changed=True):
         pass
-    subscriptions = locked.app[MCP].subscriptions
+    subscriptions = (await locked.app[MCP].host()).subscriptions
     assert subscriptions is not None
 
     async with asyncio.timeout(DEADLINE_S):

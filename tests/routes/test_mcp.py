@@ -15,7 +15,7 @@ from mcp.client.streamable_http import streamable_http_client
 from pydantic import SecretStr
 
 from taskhub.app import create_app
-from taskhub.mcp import host
+from taskhub.mcp import headers as mcp_headers
 from taskhub.settings import Settings
 from tests.routes.conftest import DEADLINE_S
 from tests.taskhub.mcp.test_confirmation import Somebody
@@ -83,19 +83,19 @@ async def test_a_page_of_an_allowed_origin_may_send_and_read_what_the_protocol_n
     asked = {
         "Origin": "http://localhost:3000",
         "Access-Control-Request-Method": "POST",
-        "Access-Control-Request-Headers": f"{host.CORS_ALLOW_HEADER_PREFIX}region",
+        "Access-Control-Request-Headers": f"{mcp_headers.CORS_ALLOW_HEADER_PREFIX}region",
     }
     async with http.options(f"{url}/mcp", headers=asked) as preflight:
         assert preflight.status == 204
         allowed = {name.strip().lower() for name in preflight.headers["Access-Control-Allow-Headers"].split(",")}
 
-    assert {name.lower() for name in host.CORS_ALLOW_HEADERS} <= allowed
+    assert {name.lower() for name in mcp_headers.CORS_ALLOW_HEADERS} <= allowed
     assert "mcp-param-region" in allowed
     headers = {"Origin": "http://localhost:3000", "Accept": "text/event-stream"}
     async with http.get(f"{url}/mcp", headers=headers) as stream:
         assert stream.headers["Access-Control-Allow-Origin"] == "http://localhost:3000"
         exposed = stream.headers["Access-Control-Expose-Headers"]
-        assert set(host.CORS_EXPOSE_HEADERS) <= {name.strip() for name in exposed.split(",")}
+        assert set(mcp_headers.CORS_EXPOSE_HEADERS) <= {name.strip() for name in exposed.split(",")}
 
 
 async def test_a_server_in_front_of_another_serves_the_same_tools(url: str, tmp_path: Path) -> None:

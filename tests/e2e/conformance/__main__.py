@@ -22,7 +22,7 @@ from tests.e2e.conformance.fixtures import add_fixtures
 
 
 async def _fixtures(app: web.Application) -> AsyncIterator[None]:
-    add_fixtures(app[MCP].server)
+    add_fixtures((await app[MCP].host()).server)
     yield
 
 

@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from taskhub.mcp.bridge import Exchange
-from taskhub.mcp.host import VERSION_HEADER
+from taskhub.mcp.headers import VERSION_HEADER
 from taskhub.mcp.modern import ModernCall
 from taskhub.tickets.inputs import NewTicket, TicketQuery
 from tests.taskhub.mcp.wire import ACCEPT, Wire, in_session

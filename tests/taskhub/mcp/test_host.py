@@ -12,7 +12,7 @@ from sse_starlette import EventSourceResponse
 
 from taskhub.auth.providers import ApiKeyAuth
 from taskhub.mcp.bridge import MAX_BODY_BYTES
-from taskhub.mcp.host import SESSION_HEADER, VERSION_HEADER
+from taskhub.mcp.headers import SESSION_HEADER, VERSION_HEADER
 from taskhub.tickets.service import TicketService
 from tests.taskhub.mcp.gate import Gate, gated
 from tests.taskhub.mcp.wire import Wire, in_session

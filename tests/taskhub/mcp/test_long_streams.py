@@ -9,7 +9,7 @@ import pytest
 from sse_starlette import EventSourceResponse
 
 from taskhub.auth.principal import Caller
-from taskhub.mcp.host import VERSION_HEADER
+from taskhub.mcp.headers import VERSION_HEADER
 from taskhub.mcp.registry import ToolResult
 from tests.clock import LoopClock
 from tests.taskhub.mcp.gate import Gate, Nothing, gated

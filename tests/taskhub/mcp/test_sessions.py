@@ -9,7 +9,8 @@ import pytest
 from broadcaster.control import LocalControl
 from taskhub.auth.errors import Unauthenticated
 from taskhub.auth.principal import ALL_SCOPES, Principal
-from taskhub.mcp.host import SESSION_HEADER, McpHost
+from taskhub.mcp.headers import SESSION_HEADER
+from taskhub.mcp.host import McpHost
 from taskhub.mcp.session_ids import Session, SessionIds
 from taskhub.tickets.service import TicketService
 from tests.servers import free_port

@@ -19,7 +19,7 @@ from mcp.shared.subscriptions import ResourceUpdated
 from mcp_types import INVALID_PARAMS, INVALID_REQUEST, ResourceUpdatedNotification
 
 from taskhub.mcp import subscriptions, wakeups
-from taskhub.mcp.host import VERSION_HEADER
+from taskhub.mcp.headers import VERSION_HEADER
 from taskhub.mcp.uris import BOARD, EVENTS, ticket_uri
 from taskhub.tickets.service import TicketService
 from tests.clock import LoopClock

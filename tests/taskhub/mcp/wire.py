@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import aiohttp
 
-from taskhub.mcp.host import SESSION_HEADER, VERSION_HEADER
+from taskhub.mcp.headers import SESSION_HEADER, VERSION_HEADER
 from tests.taskhub.mcp.world import MODERN
 
 OLDER: Final = "2025-06-18"

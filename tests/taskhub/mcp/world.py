@@ -17,9 +17,9 @@ from mcp_types import CallToolResult, Implementation
 from taskhub.auth.errors import Unauthenticated
 from taskhub.auth.principal import ALL_SCOPES, AuthProvider, Caller, Principal
 from taskhub.auth.providers import NoAuth
+from taskhub.mcp.door import PassOn
 from taskhub.mcp.host import McpHost
 from taskhub.mcp.registry import ToolRegistry
-from taskhub.mcp.sessions import PassOn
 from taskhub.mcp.wakeups import Watch
 from taskhub.storage.database import Database
 from taskhub.storage.writer import Writer
