@@ -34,10 +34,11 @@ from routes.setup import MIDDLEWARES, add_mcp_routes, add_routes
 from taskhub import __version__
 from taskhub.auth.principal import AuthProvider
 from taskhub.auth.providers import ApiKeyAuth, NoAuth
+from taskhub.credentials.ring import CredentialRing
+from taskhub.credentials.version import credentials_version
 from taskhub.demo import Demo
 from taskhub.failpoints import Failpoints
 from taskhub.instances import Instances
-from taskhub.keys.ring import KeyRing
 from taskhub.keys.store import KeyStore
 from taskhub.mcp.door import McpDoor, PassOn
 from taskhub.mcp.wakeups import Watch
@@ -58,8 +59,8 @@ logger = structlog.stdlib.get_logger(__name__)
 
 MAX_BODY_BYTES: Final = 1024 * 1024
 """Of any request; the routes that take more say so themselves."""
-TRUST_KEYS_S: Final = 3.0
-"""For how long at least, when the database does not answer, keys are taken for what they were."""
+TRUST_CREDENTIALS_S: Final = 3.0
+"""For how long at least, when the database does not answer, credentials are taken for what they were."""
 LOOPBACK_NAMES: Final = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -169,21 +170,22 @@ async def _services(app: web.Application) -> AsyncIterator[None]:
         instances.on_mcp_message = app[MCP].take
         app[API_KEYS] = KeyStore(database)
         poll_s = settings.poll_interval_ms / 1000
-        key_ring = KeyRing(
-            app[API_KEYS],
+        ring = CredentialRing(
+            lambda: credentials_version(database),
+            (app[API_KEYS],),
             (broadcaster.opened, app[MCP].opened),
-            trust_s=max(TRUST_KEYS_S, 3 * poll_s),
+            trust_s=max(TRUST_CREDENTIALS_S, 3 * poll_s),
             on_scopes_changed=app[MCP].scopes_changed,
         )
         auth = app[AUTH]
         if isinstance(auth, ApiKeyAuth):
-            await _use_keys(auth, app[API_KEYS], key_ring)
-            instances.on_credentials_changed = key_ring.look
-            await stack.enter_async_context(Recurring("look at the API keys", key_ring.look, every_s=poll_s))
+            await _use_keys(auth, app[API_KEYS], ring)
+            instances.on_credentials_changed = ring.look
+            await stack.enter_async_context(Recurring("look at the credentials", ring.look, every_s=poll_s))
         yield
 
 
-async def _use_keys(auth: ApiKeyAuth, store: KeyStore, ring: KeyRing) -> None:
+async def _use_keys(auth: ApiKeyAuth, store: KeyStore, ring: CredentialRing) -> None:
     auth.holders = ring
     if auth.bootstrap or await store.any():
         return

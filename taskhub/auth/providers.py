@@ -8,9 +8,9 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Final, Protocol
 
-from taskhub.auth.api_keys import digest, well_formed
 from taskhub.auth.errors import Unauthenticated
 from taskhub.auth.principal import ALL_SCOPES, Principal
+from taskhub.auth.secret import digest, well_formed
 
 DEFAULT_WORKSPACE: Final = "default"
 ACTOR_HEADER: Final = "X-TaskHub-Actor"
@@ -33,11 +33,11 @@ class NoAuth:
         return replace(_LOCAL_OPERATOR, actor=actor, owner=_LOCAL_OPERATOR.actor)
 
 
-class KeyHolders(Protocol):
-    """Whose the stored API keys are."""
+class Holders(Protocol):
+    """Whose the stored credentials are."""
 
     async def holder(self, secret: str) -> Principal | None:
-        """Whose key this is; None when it is nobody's, or nobody's any more. Raises StorageBusy while that cannot be
+        """Whose secret this is; None when it is nobody's, or nobody's any more. Raises StorageBusy while that cannot be
         told: then nobody gets in."""
 
 
@@ -51,7 +51,7 @@ class ApiKeyAuth:
 
     name = "api_key"
 
-    def __init__(self, bootstrap_key: str | None, holders: KeyHolders | None = None) -> None:
+    def __init__(self, bootstrap_key: str | None, holders: Holders | None = None) -> None:
         self._digest = None if bootstrap_key is None else digest(bootstrap_key)
         self.holders = holders
 

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from taskhub.auth.errors import AuthError
-from taskhub.auth.principal import ALL_SCOPES, Principal, Scope
+from taskhub.auth.principal import ALL_SCOPES, Scope
 
 MAX_OVERLAP_S: Final = 30 * 86_400
 DEFAULT_OVERLAP_S: Final = 86_400
@@ -35,14 +35,6 @@ class IssuedKey:
 
     secret: str
     key: ApiKey
-
-
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """Who has a key that is good, and until when (as stored; None for ever)."""
-
-    principal: Principal
-    expires_at: str | None
 
 
 class KeyNotFound(AuthError):

@@ -2,29 +2,25 @@
 
 import secrets
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, Select, bindparam, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, Select, bindparam, insert, or_, select, update
 
-from taskhub.auth.api_keys import digest, new_secret
-from taskhub.auth.principal import Caller, Principal, Scope
+from taskhub.auth.principal import Caller, Scope
 from taskhub.auth.roles import SCOPES_OF_ROLE
-from taskhub.keys.model import ApiKey, Holder, IssuedKey, KeyNotFound, KeyOver, NewKey, Rotation
+from taskhub.auth.secret import API_KEY_PREFIX, digest, new_secret
+from taskhub.credentials.holder import Holder, principal_of
+from taskhub.credentials.version import raise_version
+from taskhub.keys.model import ApiKey, IssuedKey, KeyNotFound, KeyOver, NewKey, Rotation
 from taskhub.storage.database import Database
-from taskhub.storage.schema import api_keys, deployment, users, workspaces
+from taskhub.storage.schema import api_keys, users
 from taskhub.storage.times import Clock, later, to_text, utc_now
 from taskhub.tickets.errors import InputProblem, InvalidInput
 from taskhub.tickets.reference import UnknownReference, load
 from taskhub.tickets.requests import require
 
 _K: Final = api_keys.c
-_ACTOR_KINDS: Final = {"human": "user", "agent": "agent", "service": "service"}
-# A change of a user's role counts as well, and users are reference data.
-_VERSION: Final = select(
-    deployment.c.credentials_version, select(func.sum(workspaces.c.references_version)).scalar_subquery()
-)
-_CHANGED: Final = update(deployment).values(credentials_version=deployment.c.credentials_version + 1)
 _HOLDERS: Final = select(
     _K.id, _K.workspace_id, _K.digest, _K.scopes, _K.expires_at, _K.revoked_at, users.c.id.label("user_id"),
     users.c.kind, users.c.role,
@@ -35,16 +31,14 @@ _ANY: Final = _HOLDERS.where(*_GOOD).limit(1)
 _IN_ORDER: Final = (_K.created_at, _K.id)
 
 
-@dataclass(frozen=True, slots=True)
-class CredentialsVersion:
-    """Changes whenever a key may be good for something else than before."""
-
-    keys: int
-    references: int
-
-
 class KeyStore:
-    """Makes, lists and ends keys. Who manages them needs the scope `admin`, and cannot give more than it has itself."""
+    """Makes, lists and ends keys. Who manages them needs the scope `admin`, and cannot give more than it has itself.
+
+    A CredentialStore.
+    """
+
+    secret_prefix = API_KEY_PREFIX
+    id_prefix = "key_"
 
     def __init__(self, database: Database, clock: Clock = utc_now) -> None:
         self._database = database
@@ -53,7 +47,7 @@ class KeyStore:
     async def create(self, caller: Caller, new: NewKey) -> IssuedKey:
         """Make a key. Raises InvalidInput, Forbidden and StorageBusy."""
         require(caller, "admin")
-        now, secret = to_text(self._clock()), new_secret()
+        now, secret = to_text(self._clock()), new_secret(API_KEY_PREFIX)
         expires_at = None if new.expires_at is None else to_text(new.expires_at)
         if expires_at is not None and expires_at <= now:
             raise InvalidInput([InputProblem("/expires_at", "must be in the future")])
@@ -62,7 +56,7 @@ class KeyStore:
             user = _user(connection, caller.principal.workspace, new.user)
             _check_scopes(new.scopes, user)
             key = ApiKey(
-                id=f"key_{secrets.token_hex(8)}",
+                id=f"{self.id_prefix}{secrets.token_hex(8)}",
                 user=user.id,
                 name=new.name,
                 scopes=new.scopes,
@@ -106,7 +100,7 @@ class KeyStore:
             if key.revoked_at is not None:
                 return key
             connection.execute(update(api_keys).where(_K.id == key_id).values(revoked_at=now))
-            connection.execute(_CHANGED)
+            raise_version(connection)
             return replace(key, revoked_at=now)
 
         return await self._database.write(work)
@@ -115,7 +109,7 @@ class KeyStore:
         """Make a key that replaces this one, which stays good for `overlap_s` at most. Raises KeyNotFound, KeyOver,
         Forbidden and StorageBusy."""
         require(caller, "admin")
-        now, secret = to_text(self._clock()), new_secret()
+        now, secret = to_text(self._clock()), new_secret(API_KEY_PREFIX)
 
         def work(connection: Connection) -> ApiKey:
             old = _found(connection, caller.principal.workspace, key_id)
@@ -126,22 +120,18 @@ class KeyStore:
                 connection.execute(update(api_keys).where(_K.id == key_id).values(expires_at=until))
             key = replace(
                 old,
-                id=f"key_{secrets.token_hex(8)}",
+                id=f"{self.id_prefix}{secrets.token_hex(8)}",
                 created_at=now,
                 created_by=caller.principal.actor,
                 last_used_at=None,
             )
             _store(connection, caller.principal.workspace, key, secret)
-            connection.execute(_CHANGED)
+            raise_version(connection)
             return key
 
         return IssuedKey(secret, await self._database.write(work))
 
-    # What the key ring asks
-
-    async def version(self) -> CredentialsVersion:
-        """Raises StorageBusy."""
-        return await self._database.read(lambda connection: CredentialsVersion(*connection.execute(_VERSION).one()))
+    # What the ring asks
 
     async def holder(self, secret: str) -> Holder | None:
         """Who has a key, if it is good now. Raises StorageBusy."""
@@ -154,9 +144,9 @@ class KeyStore:
 
         return await self._database.read(work)
 
-    async def holders(self, key_ids: Collection[str]) -> Mapping[str, Holder]:
+    async def holders(self, ids: Collection[str]) -> Mapping[str, Holder]:
         """The holders of those of the keys that are not revoked, by id; they may have expired. Raises StorageBusy."""
-        wanted = sorted(key_ids)
+        wanted = sorted(ids)
 
         def work(connection: Connection) -> Mapping[str, Holder]:
             found: dict[str, Holder] = {}
@@ -172,9 +162,9 @@ class KeyStore:
         given = {"now": to_text(self._clock())}
         return await self._database.read(lambda connection: connection.execute(_ANY, given).first() is not None)
 
-    async def used(self, key_ids: Iterable[str]) -> None:
+    async def used(self, ids: Collection[str]) -> None:
         """Note that keys were used about now. Raises StorageBusy."""
-        now, wanted = to_text(self._clock()), list(key_ids)
+        now, wanted = to_text(self._clock()), list(ids)
 
         def work(connection: Connection) -> None:
             connection.execute(
@@ -243,9 +233,5 @@ def _key(row: Row[Any]) -> ApiKey:
 def _holder(row: Any) -> Holder | None:
     if row.revoked_at is not None:
         return None
-    allowed = SCOPES_OF_ROLE.get(row.role, frozenset())
-    scopes = allowed if row.scopes is None else allowed & frozenset(row.scopes.split())
-    principal = Principal(
-        f"{_ACTOR_KINDS[row.kind]}:{row.user_id}", row.workspace_id, scopes, authenticated=True, credential=row.id
-    )
-    return Holder(principal, row.expires_at)
+    scopes = None if row.scopes is None else row.scopes.split()
+    return Holder(principal_of(row, row.id, scopes), row.expires_at)

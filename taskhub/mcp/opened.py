@@ -7,7 +7,7 @@ from taskhub.auth.principal import Caller
 
 
 class OpenedStreams:
-    """The streams that are open by a stored credential: an Opened of the key ring."""
+    """The streams that are open by a stored credential: an Opened of the credential ring."""
 
     def __init__(self) -> None:
         self._ends: dict[Callable[[], None], str] = {}

@@ -7,10 +7,11 @@ from datetime import UTC, timedelta
 import pytest
 from sqlalchemy import select
 
-from taskhub.auth.api_keys import digest, new_secret, well_formed
 from taskhub.auth.errors import Forbidden
 from taskhub.auth.principal import ALL_SCOPES, Scope
 from taskhub.auth.roles import SCOPES_OF_ROLE
+from taskhub.auth.secret import API_KEY_PREFIX, digest, new_secret, well_formed
+from taskhub.credentials.version import credentials_version
 from taskhub.keys.model import ApiKey, IssuedKey, KeyNotFound, KeyOver, NewKey, Rotation
 from taskhub.keys.store import KeyStore
 from taskhub.storage.schema import api_keys
@@ -86,13 +87,13 @@ async def test_the_key_itself_is_stored_nowhere(keys: KeyStore) -> None:
 
 async def test_a_revoked_key_is_nobodys(keys: KeyStore, world: World) -> None:
     issued = await make(keys)
-    before = await keys.version()
+    before = await credentials_version(world.database)
 
     revoked = await keys.revoke(ALICE, issued.key.id)
 
     assert revoked.revoked_at == to_text(NOON)
     assert await keys.holder(issued.secret) is None
-    assert await keys.version() != before
+    assert await credentials_version(world.database) != before
     world.tick(hours=1)
     assert await keys.revoke(ALICE, issued.key.id) == revoked  # once more changes nothing
 
@@ -113,12 +114,12 @@ async def test_a_key_cannot_have_ended_before_it_begins(keys: KeyStore) -> None:
 
 async def test_the_key_of_a_user_who_is_no_longer_active_is_nobodys(keys: KeyStore, world: World) -> None:
     secret = (await make(keys)).secret
-    before = await keys.version()
+    before = await credentials_version(world.database)
 
     await world.tickets.change_reference(ALICE, "users", "carol", UserChange(active=False))
 
     assert await keys.holder(secret) is None
-    assert await keys.version() != before
+    assert await credentials_version(world.database) != before
 
 
 async def test_a_user_with_keys_cannot_be_removed(keys: KeyStore, world: World) -> None:
@@ -190,13 +191,13 @@ async def test_unknown_keys_and_users_are_told(keys: KeyStore) -> None:
 
 async def test_the_use_of_a_key_is_noted(keys: KeyStore, world: World) -> None:
     issued = await make(keys)
-    version = await keys.version()
+    version = await credentials_version(world.database)
     world.tick(minutes=5)
 
     await keys.used([issued.key.id, "key_unknown"])
 
     assert (await keys.get(ALICE, issued.key.id)).last_used_at == to_text(world.now)
-    assert await keys.version() == version  # nothing that anybody would have to look at again
+    assert await credentials_version(world.database) == version  # nothing that anybody would have to look at again
 
 
 async def test_keys_are_listed_in_the_order_in_which_they_were_made(keys: KeyStore, world: World) -> None:
@@ -239,11 +240,11 @@ async def test_who_manages_users_makes_nobody_more_than_itself(keys: KeyStore, w
 
 
 def test_a_key_is_recognised_by_its_form() -> None:
-    secret = new_secret()
+    secret = new_secret(API_KEY_PREFIX)
 
     assert re.fullmatch(r"thk_[A-Za-z0-9_-]{48}", secret)
     assert well_formed(secret)
-    assert len({new_secret() for _ in range(100)}) == 100
+    assert len({new_secret(API_KEY_PREFIX) for _ in range(100)}) == 100
 
 
 @pytest.mark.parametrize("wrong", ["", "thk_", "thk_" + "a" * 48, "thk_" + "é" * 48, "x" * 10_000])
@@ -252,7 +253,7 @@ def test_what_is_no_key_is_told_without_asking_the_database(wrong: str) -> None:
 
 
 def test_a_mistyped_key_is_no_key() -> None:
-    secret = new_secret()
+    secret = new_secret(API_KEY_PREFIX)
     for place in range(4, len(secret)):
         other = "A" if secret[place] != "A" else "B"
         assert not well_formed(secret[:place] + other + secret[place + 1 :])

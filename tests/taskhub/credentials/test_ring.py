@@ -1,15 +1,19 @@
-"""What keys open, and what ends with them."""
+"""What credentials open, and what ends with them."""
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
-from taskhub.keys.model import Holder, IssuedKey, NewKey, Rotation
-from taskhub.keys.ring import Ending, KeyRing
-from taskhub.keys.store import CredentialsVersion, KeyStore
+from taskhub.auth.principal import ALL_SCOPES, Principal
+from taskhub.credentials.holder import Holder
+from taskhub.credentials.ring import CredentialRing, Ending
+from taskhub.credentials.version import CredentialsVersion, credentials_version
+from taskhub.keys.model import IssuedKey, NewKey, Rotation
+from taskhub.keys.store import KeyStore
+from taskhub.storage.times import to_text
 from taskhub.tickets.errors import StorageBusy
 from taskhub.tickets.reference_inputs import UserChange
 from tests.taskhub.world import ALICE, NOON, World
@@ -27,15 +31,33 @@ class CountingStore(KeyStore):
         self._ask()
         return await super().holder(secret)
 
-    async def version(self) -> CredentialsVersion:
-        if self.away:
-            raise StorageBusy
-        return await super().version()
-
     def _ask(self) -> None:
         self.reads += 1
         if self.away:
             raise StorageBusy
+
+
+@dataclass
+class Passes:
+    """Credentials of another kind, in memory: the secret `pass_x` has the id `pid_x`."""
+
+    held: dict[str, Holder] = field(default_factory=dict)
+    noted: list[str] = field(default_factory=list)
+    secret_prefix: str = "pass_"
+    id_prefix: str = "pid_"
+
+    async def holder(self, secret: str) -> Holder | None:
+        return self.held.get(self.id_prefix + secret.removeprefix(self.secret_prefix))
+
+    async def holders(self, ids: Collection[str]) -> Mapping[str, Holder]:
+        return {each: self.held[each] for each in ids if each in self.held}
+
+    async def used(self, ids: Collection[str]) -> None:
+        self.noted += sorted(ids)
+
+    def give(self, name: str, until: datetime) -> None:
+        principal = Principal("user:pia", "default", ALL_SCOPES, authenticated=True, credential=f"pid_{name}")
+        self.held[f"pid_{name}"] = Holder(principal, to_text(until))
 
 
 @dataclass
@@ -66,17 +88,24 @@ class Ringed:
     streams: Streams
     now: float = 100.0
     changed: list[str] = field(default_factory=list)
-    ring: KeyRing = field(init=False)
+    passes: Passes = field(default_factory=Passes)
+    ring: CredentialRing = field(init=False)
 
     def __post_init__(self) -> None:
-        self.ring = KeyRing(
-            self.store,
+        self.ring = CredentialRing(
+            self.version,
+            (self.store, self.passes),
             (self.streams,),
             trust_s=TRUST_S,
             clock=lambda: self.world.now,
             monotonic=lambda: self.now,
             on_scopes_changed=self.changed.extend,
         )
+
+    async def version(self) -> CredentialsVersion:
+        if self.store.away:
+            raise StorageBusy
+        return await credentials_version(self.world.database)
 
     async def key(self, *, hours: float | None = None) -> IssuedKey:
         expires_at = None if hours is None else NOON + timedelta(hours=hours)
@@ -266,3 +295,37 @@ async def test_the_use_of_keys_is_noted_now_and_then(ringed: Ringed) -> None:
     await ringed.ring.look()
 
     assert (await ringed.store.get(ALICE, issued.key.id)).last_used_at != first
+
+
+async def test_credentials_of_each_kind_are_judged_by_their_own_store(ringed: Ringed) -> None:
+    issued = await ringed.key()
+    ringed.passes.give("a", NOON + timedelta(hours=1))
+    ringed.streams.keys = {issued.key.id, "pid_a", "pid_b", "other_c"}
+
+    entered = await ringed.ring.holder("pass_a")
+    await ringed.ring.look()
+
+    assert entered is not None
+    assert entered.actor == "user:pia"
+    assert await ringed.lets_in(issued)
+    assert await ringed.ring.holder("pass_b") is None
+    assert await ringed.ring.holder("other_c") is None
+    assert ringed.streams.ended == [("other_c", "revoked"), ("pid_b", "revoked")]
+    assert ringed.passes.noted == ["pid_a"]
+
+
+async def test_a_credential_whose_use_puts_off_its_end_stays_good(ringed: Ringed) -> None:
+    ringed.passes.give("a", NOON + timedelta(minutes=10))
+    ringed.streams.keys = {"pid_a"}
+    assert await ringed.ring.holder("pass_a")
+    await ringed.ring.look()
+    ringed.passes.give("a", NOON + timedelta(minutes=20))
+    ringed.world.tick(minutes=11)
+
+    await ringed.ring.look()
+
+    assert await ringed.ring.holder("pass_a")
+    assert (ringed.streams.warned, ringed.streams.ended) == ([], [])
+    ringed.world.tick(minutes=10)
+    await ringed.ring.look()
+    assert ringed.streams.ended == [("pid_a", "auth_expired")]

@@ -1,0 +1,45 @@
+"""What secrets that TaskHub makes look like: `thk_` for an API key, then 256 random bits and a checksum of them, in 48
+letters, digits, `-` and `_`.
+
+The prefix says of what kind a secret is, and lets scanners of repositories and logs recognise it; the checksum tells a
+mistyped one from a revoked one without asking anybody.
+"""
+
+import base64
+import binascii
+import hashlib
+import re
+import secrets
+import zlib
+from typing import Final
+
+API_KEY_PREFIX: Final = "thk_"
+_RANDOM_BYTES: Final = 32
+_CHECKSUM_BYTES: Final = 4
+_FORM: Final = re.compile(r"th[a-z]_([A-Za-z0-9_-]{48})")
+
+
+def new_secret(prefix: str) -> str:
+    """A new secret. Whoever has it is who it was made for; store its `digest`, never the secret."""
+    random = secrets.token_bytes(_RANDOM_BYTES)
+    return prefix + base64.urlsafe_b64encode(random + _checksum(random)).decode()
+
+
+def well_formed(secret: str) -> bool:
+    """Whether a text can be a secret at all."""
+    if (found := _FORM.fullmatch(secret)) is None:
+        return False
+    try:
+        decoded = base64.urlsafe_b64decode(found[1])
+    except binascii.Error:
+        return False
+    return decoded[_RANDOM_BYTES:] == _checksum(decoded[:_RANDOM_BYTES])
+
+
+def digest(secret: str) -> str:
+    """SHA-256 in hexadecimal: enough for what is random already, where a password would need a slow hash."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _checksum(random: bytes) -> bytes:
+    return zlib.crc32(random).to_bytes(_CHECKSUM_BYTES, "big")
