@@ -2,6 +2,7 @@
 
 AuthError
 ├── Unauthenticated    no credential, or one that is not valid
+│   └── InvalidToken   an access token that is not good here
 └── Forbidden          a valid credential without the scope that the action needs
 """
 
@@ -12,6 +13,14 @@ class AuthError(Exception):
 
 class Unauthenticated(AuthError):
     """No credential, or one that is not valid. The message never repeats what was sent."""
+
+
+class InvalidToken(Unauthenticated):
+    """An access token that is not good here. Its sender is told that alone; `reason` is for the log."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("the access token is not valid")
+        self.reason = reason
 
 
 class Forbidden(AuthError):
