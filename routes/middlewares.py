@@ -139,7 +139,7 @@ async def authenticate(request: web.Request, gate: Gate, auth: AuthProvider) -> 
     if auth.name == "none":
         access.check_actor(request.headers)
     principal = await auth.authenticate(request.headers, address)
-    request[CALLER] = Caller(principal, _origin(request), request[REQUEST_ID])
+    request[CALLER] = Caller(principal, _origin(request), request[REQUEST_ID], address)
 
 
 async def add_headers(request: web.Request, response: web.StreamResponse) -> None:

@@ -1,11 +1,9 @@
 """Logs: structlog everywhere, JSON lines in production, readable lines in development, nothing secret in either."""
 
 import logging
-import re
 import sys
-from collections.abc import Mapping, MutableMapping
+from collections.abc import MutableMapping
 from contextvars import ContextVar
-from functools import lru_cache
 from typing import Any, Final, TextIO
 
 import structlog
@@ -13,30 +11,11 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web import RequestPayloadError
 from structlog.types import Processor
 
-REDACTED: Final = "[redacted]"
+from taskhub.redaction import clean
 
 request_id: Final[ContextVar[str]] = ContextVar("request_id")
 """The request during which a record is written; each request is a context of its own."""
 
-# The last word of a key, so that `token` and `session_token` are hidden, `tokens_used` and `author` are not.
-_SECRET_KEYS: Final = re.compile(
-    r"(^|[_\-.])(authorization|cookies?|set-cookie|passwords?|passwd|secrets?|tokens?|api[_-]?keys?|credentials?)$",
-    re.IGNORECASE,
-)
-_SECRET_TEXTS: Final = (
-    (re.compile(r"(?P<keep>\b[a-z][a-z0-9+.-]*://[^\s:/@]*:)[^\s/@]+(?=@)", re.IGNORECASE), rf"\g<keep>{REDACTED}"),
-    (
-        re.compile(r"(?P<keep>\b(authorization|x-api-key|cookie|set-cookie)\b['\"]?\s*[:=]\s*)[^\r\n]+", re.IGNORECASE),
-        rf"\g<keep>{REDACTED}",
-    ),
-    (re.compile(r"(?P<keep>\bbearer\s+)[^\s'\",;]+", re.IGNORECASE), rf"\g<keep>{REDACTED}"),
-    (
-        re.compile(r"(?P<keep>[?&;](?:[a-z_-]*token|api[_-]?key|key|secret|password)=)[^&\s'\"#]+", re.IGNORECASE),
-        rf"\g<keep>{REDACTED}",
-    ),
-)
-# Beside a secret in a text stands one of these: most of what is logged is a word, a path or a number.
-_MAY_HOLD_SECRETS: Final = re.compile(r"[=\s]|://|(?i:authorization|api-key|cookie)")
 _SEVERITY: Final = {"debug": "DEBUG", "info": "INFO", "warning": "WARNING", "error": "ERROR", "critical": "CRITICAL"}
 
 
@@ -118,28 +97,8 @@ def name_request(logger: Any, method: str, event: MutableMapping[str, Any]) -> M
 def redact(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Processor: hide values under secret names, and secrets inside any text, however deep."""
     for key in list(event):
-        event[key] = _clean(key, event[key])
+        event[key] = clean(key, event[key])
     return event
-
-
-@lru_cache(maxsize=1024)
-def _names_secret(key: str) -> bool:
-    return _SECRET_KEYS.search(key) is not None
-
-
-def _clean(key: str, value: Any) -> Any:
-    if value is not None and _names_secret(key):
-        return REDACTED
-    if isinstance(value, str):
-        if _MAY_HOLD_SECRETS.search(value):
-            for pattern, replacement in _SECRET_TEXTS:
-                value = pattern.sub(replacement, value)
-        return value
-    if isinstance(value, Mapping):
-        return {k: _clean(str(k), v) for k, v in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_clean("", item) for item in value]
-    return value
 
 
 def _name_for_collectors(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

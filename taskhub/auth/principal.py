@@ -38,11 +38,12 @@ class Principal:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """One request's principal, the way it came in, and the request's id."""
+    """One request's principal, the way it came in, the request's id, and the client's address."""
 
     principal: Principal
     origin: Origin
     request_id: str | None = None
+    address: str | None = None
 
 
 class AuthProvider(Protocol):

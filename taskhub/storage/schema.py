@@ -373,3 +373,22 @@ idempotency_keys: Final = Table(
     PrimaryKeyConstraint("workspace_id", "principal", "operation", "key"),
     Index(None, "created_at"),
 )
+
+# No foreign key to workspaces, as above: entries are added in the transactions of changes.
+audit: Final = Table(
+    "audit",
+    METADATA,
+    Column("workspace_id", Text, nullable=False),
+    Column("id", Text, nullable=False, comment="sorts as the times do"),
+    Column("time", Text, nullable=False),
+    Column("actor", Text, comment="null where nobody could be told"),
+    Column("credential", Text, comment="the id of the key or session"),
+    Column("address", Text, comment="the client's"),
+    Column("request_id", Text),
+    Column("action", Text, nullable=False),
+    Column("target", Text, comment="the id of what it was done to"),
+    Column("outcome", Text, nullable=False, comment="success, failure, denied"),
+    Column("details", Text, nullable=False, comment="JSON"),
+    PrimaryKeyConstraint("workspace_id", "id"),
+)
+"""What counts for security (see taskhub/audit). Rows are added and deleted, never changed."""
