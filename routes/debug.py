@@ -23,7 +23,8 @@ from routes.api import Route
 from routes.bodies import NoParameters, json_response, query_model
 from routes.dashboard import OPERATOR, page
 from routes.errors import RETRY_AFTER_S, Fault, Problem
-from routes.keys import BROADCASTER, EVENT_LOG, INSTANCES, PUBLISHER
+from routes.keys import AUDIT, BROADCASTER, EVENT_LOG, INSTANCES, PUBLISHER
+from taskhub.audit.record import Entry
 from taskhub.instances import MAX_STREAMS, NotAllAnswered, Statistics, StreamNotFound
 
 TEST_TYPE: Final = "debug.test"
@@ -67,6 +68,7 @@ async def end_stream(request: web.Request) -> web.Response:
     caller, stream = caller_with(request, "admin"), request.match_info["id"]
     with _about(stream):
         await request.app[INSTANCES].end_stream(caller.principal.workspace, stream)
+    await request.app[AUDIT].record(Entry.by(caller, "stream.ended", stream))
     return web.Response(status=204)
 
 

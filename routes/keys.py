@@ -7,6 +7,8 @@ from aiohttp import web
 
 from broadcaster.engine import Broadcaster
 from broadcaster.log import EventLog
+from taskhub.audit.log import AuditLog
+from taskhub.audit.refusals import Refusals
 from taskhub.auth.principal import AuthProvider, Caller
 from taskhub.instances import Instances
 from taskhub.keys.store import KeyStore
@@ -35,6 +37,8 @@ BROADCASTER: Final = web.AppKey("broadcaster", Broadcaster)
 INSTANCES: Final = web.AppKey("instances", Instances)
 AUTH: Final = web.AppKey("auth", AuthProvider)
 API_KEYS: Final = web.AppKey("api_keys", KeyStore)
+AUDIT: Final = web.AppKey("audit", AuditLog)
+REFUSALS: Final = web.AppKey("refusals", Refusals)
 MCP: Final = web.AppKey("mcp", McpDoor)
 
 CALLER: Final = web.RequestKey("caller", Caller)

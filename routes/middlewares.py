@@ -18,8 +18,10 @@ from routes import access, cors
 from routes.access import MCP_PATHS, PROBES, Network
 from routes.errors import Fault, Problem, problem_of, problem_response
 from routes.hosts import HostRules, target_authority
-from routes.keys import AUTH, CALLER, REQUEST_ID
+from routes.keys import AUTH, CALLER, REFUSALS, REQUEST_ID
 from taskhub import logs
+from taskhub.audit.refusals import Refusal, source
+from taskhub.auth.errors import Forbidden, Unauthenticated
 from taskhub.auth.principal import AuthProvider, Caller, Origin
 from taskhub.headers import IDEMPOTENCY_HEADER
 from taskhub.settings import Settings, is_loopback
@@ -94,6 +96,7 @@ async def receive(request: web.Request, handler: Handler) -> web.StreamResponse:
             await authenticate(request, gate, app[AUTH])
             response = await handler(request)
     except Exception as error:
+        _note_refusal(error, request, gate)
         response = _error_response(error, request)
     level = logging.DEBUG if request.path in PROBES else logging.INFO
     # Asked first: even what is not written costs as much as the rest of this function.
@@ -174,6 +177,19 @@ def _check_host(request: web.Request, rules: HostRules) -> None:
         if not rules.origin_allowed(origin, hosts[0]):
             hint = "set TASKHUB_ALLOWED_ORIGINS to the origins of pages that may"
             raise Problem("forbidden_origin", f"pages of {origin[:100]!r} may not call TaskHub; {hint}")
+
+
+def _note_refusal(error: Exception, request: web.Request, gate: Gate) -> None:
+    """Count for the audit log that somebody was not let in, or not allowed something."""
+    if not isinstance(error, Unauthenticated | Forbidden) or (refusals := request.app.get(REFUSALS)) is None:
+        return
+    address = source(access.client_address(request, gate.trusted))
+    if isinstance(error, Unauthenticated):
+        refusals.note(Refusal("authentication.failed", error.reason, address=address))
+    elif (caller := request.get(CALLER)) is not None:
+        who = caller.principal
+        reason = f"needs {error.scope}"
+        refusals.note(Refusal("access.denied", reason, who.workspace, who.actor, who.credential, address))
 
 
 def _error_response(error: Exception, request: web.Request) -> web.StreamResponse:

@@ -7,6 +7,7 @@ from aiohttp import web
 from routes import (
     api_keys,
     assets,
+    audit,
     batches,
     board,
     dashboard,
@@ -34,7 +35,7 @@ MIDDLEWARES: Final = (receive,)
 
 def add_routes(app: web.Application) -> None:
     """All of TaskHub. The application must have its settings."""
-    tables = (tickets, links, leases, batches, board, export, reference, api_keys, me)
+    tables = (tickets, links, leases, batches, board, export, reference, api_keys, audit, me)
     for module in (*tables, stream, events, publish, debug):
         register(app, module.ROUTES)
     register(app, dashboard.ROUTES)

@@ -18,6 +18,7 @@ from broadcaster.relay import LocalRelay, Relay
 from broadcaster.relayed_control import RelayedControl
 from routes.keys import (
     API_KEYS,
+    AUDIT,
     AUTH,
     BROADCASTER,
     DATABASE,
@@ -26,12 +27,16 @@ from routes.keys import (
     LIFECYCLE,
     MCP,
     PUBLISHER,
+    REFUSALS,
     SETTINGS,
     TICKETS,
     Lifecycle,
 )
 from routes.setup import MIDDLEWARES, add_mcp_routes, add_routes
 from taskhub import __version__
+from taskhub.audit.log import AuditLog
+from taskhub.audit.refusals import Refusals
+from taskhub.audit.retention import AuditKeeper
 from taskhub.auth.principal import AuthProvider
 from taskhub.auth.providers import ApiKeyAuth, NoAuth
 from taskhub.credentials.ring import CredentialRing
@@ -112,6 +117,7 @@ async def open_tickets(settings: Settings) -> AsyncIterator[tuple[Tickets, Watch
         stack.push_async_callback(broadcaster.stop)
         writer = await stack.enter_async_context(open_writer(database, broadcaster.committed, failpoints=failpoints))
         await stack.enter_async_context(_retention(settings, database, failpoints))
+        await stack.enter_async_context(AuditKeeper(database, settings.audit_retention_days))
         tickets = TicketService(
             database, writer, lease_default_s=settings.lease_default_s, wait_beyond=broadcaster.wait_beyond
         )
@@ -160,6 +166,9 @@ async def _services(app: web.Application) -> AsyncIterator[None]:
         )
         await stack.enter_async_context(LeaseSweeper(tickets.expire_leases))
         await stack.enter_async_context(_retention(settings, database, failpoints))
+        await stack.enter_async_context(AuditKeeper(database, settings.audit_retention_days))
+        app[AUDIT] = AuditLog(database)
+        app[REFUSALS] = await stack.enter_async_context(Refusals(database))
         app[DATABASE] = database
         app[EVENT_LOG] = log
         app[BROADCASTER] = broadcaster

@@ -7,9 +7,11 @@ import asyncio
 import contextlib
 import errno
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from broadcaster.event import Event, EventDraft
+from taskhub.audit.log import AuditLog
 from taskhub.failpoints import OFF, Failpoints
 from taskhub.keys.store import KeyStore
 from taskhub.settings import Settings
@@ -17,8 +19,19 @@ from taskhub.storage.database import Database
 from taskhub.storage.migrate import migrate
 from taskhub.storage.writer import Writer
 from taskhub.tickets.service import TicketService
+from taskhub.workspaces import WorkspaceStore
 
 READ_ALL_TIMEOUT_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What works on one database."""
+
+    tickets: TicketService
+    keys: KeyStore
+    audit: AuditLog
+    workspaces: WorkspaceStore
 
 
 @contextlib.asynccontextmanager
@@ -51,25 +64,16 @@ async def open_writer(
 
 
 @contextlib.asynccontextmanager
-async def open_database_tickets(settings: Settings) -> AsyncIterator[TicketService]:
-    """The tickets of the database, for a command; servers on it notice what the command writes."""
+async def open_services(settings: Settings) -> AsyncIterator[Services]:
+    """What works on the database, for a command; servers on it notice within a poll what the command writes."""
     failpoints = Failpoints.parse(settings.failpoints)
     async with (
         open_database(settings, failpoints) as database,
         open_writer(database, failpoints=failpoints) as writer,
     ):
-        yield TicketService(database, writer)
-
-
-@contextlib.asynccontextmanager
-async def open_keys(settings: Settings) -> AsyncIterator[tuple[KeyStore, TicketService]]:
-    """The API keys of the database and, for their users, its tickets; servers on it notice changes within a poll."""
-    failpoints = Failpoints.parse(settings.failpoints)
-    async with (
-        open_database(settings, failpoints) as database,
-        open_writer(database, failpoints=failpoints) as writer,
-    ):
-        yield KeyStore(database), TicketService(database, writer)
+        yield Services(
+            TicketService(database, writer), KeyStore(database), AuditLog(database), WorkspaceStore(database)
+        )
 
 
 @contextlib.asynccontextmanager

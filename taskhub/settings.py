@@ -185,6 +185,9 @@ class Settings(BaseSettings):
     retention_min_events: int = Field(
         100_000, ge=0, description="Newest events of a workspace that can be replayed however old they are"
     )
+    audit_retention_days: int = Field(
+        365, ge=0, le=36_500, description="Days for which entries of the audit log are kept; 0 for ever"
+    )
     mcp_transports: Transports = Field(
         ("http", "sse"),
         description="`http`: Streamable HTTP at `/mcp`; `sse`: the older pair `/sse` and `/message` "

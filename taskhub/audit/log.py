@@ -1,14 +1,14 @@
 """Reading the audit log of a workspace, the newest first."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Final, get_args
+from typing import Annotated, Any, Final, Self, get_args
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, Select, select
 
 from taskhub.audit.record import Action, Entry, Outcome, first_id, record
 from taskhub.auth.principal import Caller
@@ -62,6 +62,10 @@ class AuditQuery(BaseModel):
     limit: int = Field(50, ge=1, le=MAX_ENTRIES)
     cursor: Annotated[str, StringConstraints(max_length=1000)] | None = None
 
+    def of_the_last(self, time: timedelta) -> Self:
+        """The same, of entries that are not older."""
+        return self.model_copy(update={"since": f"{int(time.total_seconds())}s"})
+
 
 class AuditLog:
     """The audit log of the caller's workspace, for callers with the scope `admin`."""
@@ -74,23 +78,27 @@ class AuditLog:
         """One page. Raises InvalidInput (for a foreign cursor too), Forbidden and StorageBusy."""
         require(caller, "admin")
         cursors = CursorCodec((await self._database.deployment()).secret)
-        workspace = caller.principal.workspace
-        since = None if query.since is None else _moment(query.since, self._clock())
-        # What `15m` ago is moves on from page to page, and the cursor stays good.
-        asked = orjson.dumps(["audit", workspace, query.since, sorted(query.action), query.actor])
-        statement = select(audit).where(_A.workspace_id == workspace).order_by(_A.id.desc()).limit(query.limit + 1)
-        if since is not None:
-            statement = statement.where(_A.id >= first_id(since))
-        if query.action:
-            statement = statement.where(_A.action.in_(query.action))
-        if query.actor is not None:
-            statement = statement.where(_A.actor == query.actor)
+        asked = orjson.dumps(["audit", caller.principal.workspace, query.since, sorted(query.action), query.actor])
+        statement = self._selected(caller, query).order_by(_A.id.desc()).limit(query.limit + 1)
         if query.cursor is not None:
             statement = statement.where(_A.id < str(cursors.decode(query.cursor, asked).value))
-        rows = await self._database.read(lambda connection: connection.execute(statement).all())
+        rows = await self._rows(statement)
         entries = [_entry(row) for row in rows[: query.limit]]
         more = len(rows) > query.limit
         return AuditPage(entries, cursors.encode(Cursor(entries[-1].id, 0), asked) if more else None)
+
+    async def walk(self, caller: Caller, query: AuditQuery) -> AsyncIterator[list[AuditEntry]]:
+        """All entries that are asked for, the oldest first and some at a time. Raises what `page` raises."""
+        require(caller, "admin")
+        statement = self._selected(caller, query).order_by(_A.id).limit(MAX_ENTRIES)
+        last = ""
+        while True:
+            rows = await self._rows(statement.where(_A.id > last))
+            if rows:
+                yield [_entry(row) for row in rows]
+            if len(rows) < MAX_ENTRIES:
+                return
+            last = rows[-1].id
 
     async def record(self, entry: Entry) -> None:
         """Add an entry of what has no transaction of its own. Raises StorageBusy."""
@@ -99,6 +107,19 @@ class AuditLog:
             record(connection, entry, self._clock())
 
         await self._database.write(work)
+
+    def _selected(self, caller: Caller, query: AuditQuery) -> Select[Any]:
+        statement = select(audit).where(_A.workspace_id == caller.principal.workspace)
+        if query.since is not None:
+            statement = statement.where(_A.id >= first_id(_moment(query.since, self._clock())))
+        if query.action:
+            statement = statement.where(_A.action.in_(query.action))
+        if query.actor is not None:
+            statement = statement.where(_A.actor == query.actor)
+        return statement
+
+    async def _rows(self, statement: Select[Any]) -> Sequence[Row[Any]]:
+        return await self._database.read(lambda connection: connection.execute(statement).all())
 
 
 def _moment(text: str, now: datetime) -> datetime:
@@ -114,7 +135,6 @@ def _moment(text: str, now: datetime) -> datetime:
 
 
 def _entry(row: Row[Any]) -> AuditEntry:
-    details: Mapping[str, Any] = orjson.loads(row.details)
     return AuditEntry(
         id=row.id,
         time=row.time,
@@ -125,5 +145,5 @@ def _entry(row: Row[Any]) -> AuditEntry:
         action=row.action,
         target=row.target,
         outcome=row.outcome,
-        details=dict(details),
+        details=orjson.loads(row.details),
     )

@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal, Self
 
 import orjson
@@ -38,6 +38,7 @@ Outcome = Literal["success", "failure", "denied"]
 DEPLOYMENT: Final = DEFAULT_WORKSPACE
 """Where stands what belongs to no workspace: whoever operates this one operates the deployment."""
 _MAX_TEXT: Final = 200
+_BEGIN: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _INSERT: Final = insert(audit)
 
 
@@ -103,9 +104,10 @@ def record(connection: Connection | Transaction, entry: Entry, now: datetime | N
 
 def new_id(now: datetime) -> str:
     """A new id. Ids sort as their times do, and tell nothing of how many others there are."""
-    return f"{first_id(now)[:-10]}{secrets.token_hex(5)}"
+    return f"{first_id(now)[:-8]}{secrets.token_hex(4)}"
 
 
 def first_id(time: datetime) -> str:
-    """What ids of entries of this time, to the millisecond, and later ones are not less than."""
-    return f"aud_{max(0, int(time.timestamp() * 1000)):012x}{'0' * 10}"
+    """What ids of entries of this time and later ones are not less than."""
+    # To the microsecond: what one transaction does after another comes after it here.
+    return f"aud_{max(0, (time - _BEGIN) // timedelta(microseconds=1)):014x}{'0' * 8}"

@@ -12,7 +12,12 @@ class AuthError(Exception):
 
 
 class Unauthenticated(AuthError):
-    """No credential, or one that is not valid. The message never repeats what was sent."""
+    """No credential, or one that is not valid. The message never repeats what was sent, and `reason` is for
+    the audit log."""
+
+    def __init__(self, message: str, reason: str = "no credential") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class InvalidToken(Unauthenticated):

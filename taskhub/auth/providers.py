@@ -67,7 +67,8 @@ class ApiKeyAuth:
             presented = credentials.strip() if scheme.lower() == "bearer" else ""
         holder = await self._holder(presented)
         if holder is None:
-            raise Unauthenticated("an API key is needed, as `x-api-key` or `Authorization: Bearer`")
+            message = "an API key is needed, as `x-api-key` or `Authorization: Bearer`"
+            raise Unauthenticated(message, "a credential that is not good" if presented else "no credential")
         actor = actor_of(headers.get(ACTOR_HEADER, ""))
         if actor is None or actor.startswith("user:"):
             return holder

@@ -3,10 +3,16 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from taskhub.cli.parser import load_settings
+from taskhub.cli.services import local_caller
 from taskhub.cli.termination import run_to_the_end
 from taskhub.settings import Settings, mask_url
+
+if TYPE_CHECKING:
+    from taskhub.storage.backup_file import Trailer
+    from taskhub.storage.database import Database
 
 
 def run(parsed: argparse.Namespace) -> int:
@@ -16,6 +22,21 @@ def run(parsed: argparse.Namespace) -> int:
         print("taskhub: a backup is not for a terminal: name a file, or lead standard output to one", file=sys.stderr)
         return 1
     return run_to_the_end(_backup(settings, parsed.file, force=parsed.force))
+
+
+async def _record(database: "Database", made: "Trailer") -> None:
+    """The backup is there, and a database that cannot be written may be why somebody wants one."""
+    from taskhub.audit.log import AuditLog
+    from taskhub.audit.record import DEPLOYMENT, Entry
+    from taskhub.tickets.errors import StorageBusy
+
+    tickets, events = made.rows["tickets"], made.rows["events"]
+    told = Entry.by(local_caller(DEPLOYMENT), "database.backed_up", tickets=tickets, events=events)
+    try:
+        if await database.schema_is_current():
+            await AuditLog(database).record(told)
+    except StorageBusy as error:
+        print(f"taskhub: the backup is made, and not in the audit log: {error}", file=sys.stderr)
 
 
 async def _backup(settings: Settings, path: Path, *, force: bool) -> int:
@@ -33,6 +54,7 @@ async def _backup(settings: Settings, path: Path, *, force: bool) -> int:
                 sys.stdout.flush()
             else:
                 made = await backup(database, path, replace=force)
+            await _record(database, made)
     except BeingWritten as error:
         print(f"taskhub: {error}", file=sys.stderr)
         return 1

@@ -1,38 +1,32 @@
 """`taskhub export`."""
 
 import argparse
-import asyncio
 import sys
 from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
 
 from taskhub.cli.parser import load_settings
-from taskhub.settings import Settings, mask_url
+from taskhub.cli.services import caller_in, run_with_services
+
+if TYPE_CHECKING:
+    from taskhub.opening import Services
 
 
 def run(parsed: argparse.Namespace) -> int:
     """Write all tickets of the database to standard output."""
-    settings = load_settings(parsed).settings
-    return asyncio.run(_export(settings, parsed.format, sys.stdout.buffer.write))
+    return run_with_services(load_settings(parsed).settings, partial(_export, parsed, sys.stdout.buffer.write))
 
 
-async def _export(settings: Settings, form: str, write: Callable[[bytes], object]) -> int:
-    from taskhub.auth.principal import ALL_SCOPES, Caller, Principal
-    from taskhub.opening import open_database_tickets
-    from taskhub.storage.migrate import NewerSchema
-    from taskhub.tickets.errors import StorageBusy
+async def _export(parsed: argparse.Namespace, write: Callable[[bytes], object], services: "Services") -> int:
     from taskhub.tickets.export import Format, header, line
     from taskhub.tickets.inputs import ExportQuery
 
-    caller = Caller(Principal("user:local", "default", ALL_SCOPES, authenticated=False), "system")
-    chosen: Format = "jsonl" if form == "jsonl" else "csv"
-    try:
-        async with open_database_tickets(settings) as tickets:
-            write(header(chosen))
-            async for page in tickets.export(caller, ExportQuery()):
-                for ticket in page:
-                    write(line(ticket, chosen))
-    except (NewerSchema, StorageBusy) as error:
-        print(f"taskhub: {mask_url(settings.database_address)}: {error}", file=sys.stderr)
-        return 1
+    caller = await caller_in(services, parsed.workspace)
+    form: Format = "jsonl" if parsed.format == "jsonl" else "csv"
+    write(header(form))
+    async for page in services.tickets.export(caller, ExportQuery()):
+        for ticket in page:
+            write(line(ticket, form))
     sys.stdout.flush()
     return 0

@@ -1,34 +1,33 @@
 """`taskhub import`."""
 
 import argparse
-import asyncio
 import sys
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from taskhub.cli.parser import load_settings
-from taskhub.settings import Settings
+from taskhub.cli.services import caller_in, run_with_services
+
+if TYPE_CHECKING:
+    from taskhub.opening import Services
 
 
 def run(parsed: argparse.Namespace) -> int:
     """Take the tickets of a file into the database; 1 when lines were not taken."""
-    settings = load_settings(parsed).settings
-    return asyncio.run(_import(settings, parsed.file, strict=parsed.strict))
+    return run_with_services(load_settings(parsed).settings, partial(_import, parsed.file, parsed))
 
 
-async def _import(settings: Settings, path: Path, *, strict: bool) -> int:
-    from taskhub.auth.principal import ALL_SCOPES, Caller, Principal
-    from taskhub.opening import open_database_tickets
-    from taskhub.storage.migrate import NewerSchema
+async def _import(path: Path, parsed: argparse.Namespace, services: "Services") -> int:
     from taskhub.tickets.errors import TicketError
     from taskhub.tickets.export import Format
     from taskhub.tickets.imports import ImportInterrupted, ImportRefused
 
-    caller = Caller(Principal("user:local", "default", ALL_SCOPES, authenticated=False), "import")
+    caller = await caller_in(services, parsed.workspace, "import")
     form: Format = "csv" if path.suffix.lower() == ".csv" else "jsonl"
     try:
         with path.open("rb") as file:
-            async with open_database_tickets(settings) as tickets:
-                done = await tickets.import_file(caller, file, form, strict=strict)
+            done = await services.tickets.import_file(caller, file, form, strict=parsed.strict)
     except ImportRefused as refused:
         for bad in refused.lines:
             print(f"{path}:{bad.line}: {bad.reason}", file=sys.stderr)
@@ -37,7 +36,7 @@ async def _import(settings: Settings, path: Path, *, strict: bool) -> int:
     except ImportInterrupted as interrupted:
         print(f"taskhub: {path}: {interrupted}; {interrupted.hint}", file=sys.stderr)
         return 1
-    except (TicketError, NewerSchema, OSError) as error:
+    except (TicketError, OSError) as error:
         print(f"taskhub: {path}: {error}", file=sys.stderr)
         return 1
     for bad in done.errors:

@@ -1,93 +1,121 @@
 """`taskhub keys create`, `list`, `rotate` and `revoke`."""
 
 import argparse
-import asyncio
 import sys
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import orjson
+from pydantic import BaseModel, ValidationError
 
 from taskhub.cli.parser import load_settings
-from taskhub.settings import Settings, mask_url
+from taskhub.cli.services import CannotRun, caller_in, printable, run_with_services
+
+if TYPE_CHECKING:
+    from taskhub.auth.principal import Caller
+    from taskhub.keys.model import ApiKey, IssuedKey
+    from taskhub.opening import Services
+
+M = TypeVar("M", bound=BaseModel)
 
 
 def run(parsed: argparse.Namespace) -> int:
-    """Manage the API keys of the database, beside running servers. A new key alone goes to standard output."""
-    settings = load_settings(parsed).settings
-
-    from taskhub.auth.errors import AuthError
-    from taskhub.storage.migrate import NewerSchema
-    from taskhub.tickets.errors import StorageBusy, TicketError
-
-    try:
-        return asyncio.run(_run(parsed, settings))
-    except (NewerSchema, StorageBusy) as error:
-        print(f"taskhub: {mask_url(settings.database_address)}: {error}", file=sys.stderr)
-    except (AuthError, TicketError) as error:
-        print(f"taskhub: {error}", file=sys.stderr)
-    return 1
+    """Manage the API keys of a workspace, beside running servers. A new key alone goes to standard output."""
+    return run_with_services(load_settings(parsed).settings, partial(_ACTIONS[parsed.action], parsed))
 
 
-async def _run(parsed: argparse.Namespace, settings: Settings) -> int:
-    from pydantic import ValidationError
+async def _create(parsed: argparse.Namespace, services: "Services") -> int:
+    from taskhub.keys.model import NewKey
 
-    from taskhub.auth.principal import ALL_SCOPES, Caller, Principal
-    from taskhub.keys.model import DEFAULT_OVERLAP_S, ApiKey, IssuedKey, NewKey, Rotation
-    from taskhub.keys.store import KeyStore
-    from taskhub.opening import open_keys
+    caller = await caller_in(services, parsed.workspace)
+    expires_at = None if parsed.expires is None else datetime.now(UTC) + timedelta(seconds=parsed.expires)
+    new = _checked(
+        NewKey, {"user": parsed.user, "name": parsed.name, "scopes": parsed.scopes, "expires_at": expires_at}
+    )
+    await _have_user(parsed, services, caller)
+    _tell(await services.keys.create(caller, new))
+    return 0
+
+
+async def _have_user(parsed: argparse.Namespace, services: "Services", caller: "Caller") -> None:
+    """Add the user of the new key if there is none and a role was given. Raises CannotRun, TicketError and AuthError.
+
+    A role or kind that was given and is not the user's is not passed over: the key would not be what was asked for.
+    """
+    from taskhub.auth.roles import SCOPES_OF_ROLE
     from taskhub.storage.names import normalise
     from taskhub.tickets.reference_inputs import NewUser
-    from taskhub.tickets.service import TicketService
 
-    # Whoever can write the database needs no permission of it.
-    caller = Caller(Principal("user:local", "default", ALL_SCOPES, authenticated=False), "system")
+    spelled = normalise(parsed.user)
+    users = await services.tickets.users(caller)
+    known = [user for user in users if spelled in (normalise(user.id), normalise(user.name))]
+    for user in known:
+        for name, given, has in (("role", parsed.role, user.role), ("kind", parsed.kind, user.kind)):
+            if given not in (None, has):
+                raise CannotRun(f"the {name} of {user.name} ({user.id}) is {has}: --{name} is for users that are added")
+    if known:
+        return
+    if parsed.role is None:
+        reason = f"there is no user {parsed.user[:80]!r} in the workspace {caller.principal.workspace}"
+        raise CannotRun(f"{reason}; --role adds one, such as --role agent")
+    if beyond := sorted(set(parsed.scopes or ()) - SCOPES_OF_ROLE[parsed.role]):
+        raise CannotRun(f"--scopes: the role {parsed.role} may not {', '.join(beyond)}")
+    new = _checked(NewUser, {"name": parsed.user, "kind": parsed.kind or "human", "role": parsed.role})
+    await services.tickets.create_reference(caller, "users", new)
 
-    async def create(keys: KeyStore, tickets: TicketService) -> int:
-        expires_at = None if parsed.expires is None else datetime.now(UTC) + timedelta(seconds=parsed.expires)
-        wanted = {"user": parsed.user, "name": parsed.name, "scopes": parsed.scopes, "expires_at": expires_at}
-        try:
-            new = NewKey.model_validate(wanted)
-        except ValidationError as error:
-            for found in error.errors(include_url=False):
-                print(f"taskhub: --{found['loc'][0]}: {found['msg']}", file=sys.stderr)
-            return 1
-        spelled = normalise(parsed.user)
-        known = any(spelled in (normalise(u.id), normalise(u.name)) for u in await tickets.users(caller))
-        if parsed.role is not None and not known:
-            user = NewUser(name=parsed.user, kind=parsed.kind, role=parsed.role)
-            await tickets.create_reference(caller, "users", user)
-        _tell(await keys.create(caller, new))
-        return 0
 
-    async def rotate(keys: KeyStore) -> int:
-        overlap_s = DEFAULT_OVERLAP_S if parsed.overlap is None else parsed.overlap
-        try:
-            rotation = Rotation(overlap_s=overlap_s)
-        except ValidationError as error:
-            print(f"taskhub: --overlap: {error.errors(include_url=False)[0]['msg']}", file=sys.stderr)
-            return 1
-        _tell(await keys.rotate(caller, parsed.id, rotation))
-        return 0
+async def _rotate(parsed: argparse.Namespace, services: "Services") -> int:
+    from taskhub.keys.model import DEFAULT_OVERLAP_S, Rotation
 
-    def _tell(issued: IssuedKey) -> None:
-        print(f"{_line(issued.key)}\nThis is the only time that the key is shown:", file=sys.stderr)
-        print(issued.secret)
+    caller = await caller_in(services, parsed.workspace)
+    overlap_s = DEFAULT_OVERLAP_S if parsed.overlap is None else parsed.overlap
+    _tell(await services.keys.rotate(caller, parsed.id, _checked(Rotation, {"overlap_s": overlap_s})))
+    return 0
 
-    def _line(key: ApiKey) -> str:
-        state = "revoked" if key.revoked_at else f"until {key.expires_at}" if key.expires_at else "no end"
-        scopes = "all of its role" if key.scopes is None else " ".join(key.scopes)
-        used = f"used {key.last_used_at}" if key.last_used_at else "never used"
-        return f"{key.id}  {key.user}  {key.name}  {scopes}  {state}  {used}"
 
-    async with open_keys(settings) as (keys, tickets):
-        if parsed.action == "create":
-            return await create(keys, tickets)
-        if parsed.action == "rotate":
-            return await rotate(keys)
-        if parsed.action == "revoke":
-            key = await keys.revoke(caller, parsed.id)
-            print(f"{key.id} is revoked")
-            return 0
-        for key in await keys.list(caller, user=parsed.user):
-            print(orjson.dumps(key).decode() if parsed.json else _line(key))
-        return 0
+async def _revoke(parsed: argparse.Namespace, services: "Services") -> int:
+    key = await services.keys.revoke(await caller_in(services, parsed.workspace), parsed.id)
+    print(f"{key.id} is revoked")
+    return 0
+
+
+async def _list(parsed: argparse.Namespace, services: "Services") -> int:
+    for key in await services.keys.list(await caller_in(services, parsed.workspace), user=parsed.user):
+        print(orjson.dumps(key).decode() if parsed.json else _line(key))
+    return 0
+
+
+_ACTIONS: Final[Mapping[str, "Callable[[argparse.Namespace, Services], Awaitable[int]]"]] = {
+    "create": _create,
+    "list": _list,
+    "rotate": _rotate,
+    "revoke": _revoke,
+}
+
+
+def _checked(model: type[M], values: Mapping[str, object]) -> M:
+    """The arguments as a model. Raises CannotRun, naming the argument."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+        named = (f"--{_ARGUMENTS.get(str(each['loc'][0]), each['loc'][0])}: {each['msg']}" for each in found)
+        raise CannotRun("; ".join(named)) from None
+
+
+_ARGUMENTS: Final = {"expires_at": "expires", "overlap_s": "overlap"}
+"""Arguments whose values have another name in what they are for."""
+
+
+def _tell(issued: "IssuedKey") -> None:
+    print(f"{_line(issued.key)}\nThis is the only time that the key is shown:", file=sys.stderr)
+    print(issued.secret)
+
+
+def _line(key: "ApiKey") -> str:
+    state = "revoked" if key.revoked_at else f"until {key.expires_at}" if key.expires_at else "no end"
+    scopes = "all of its role" if key.scopes is None else " ".join(key.scopes)
+    used = f"used {key.last_used_at}" if key.last_used_at else "never used"
+    return printable(f"{key.id}  {key.user}  {key.name}  {scopes}  {state}  {used}")

@@ -61,10 +61,12 @@ def build_parser() -> argparse.ArgumentParser:
 
     export = _add(commands, "export", "write all tickets of the database to standard output")
     export.add_argument("--format", choices=("csv", "jsonl"), default="csv", help="csv opens in spreadsheets")
+    _add_workspace(export)
 
     import_ = _add(commands, "import", "take the tickets of a file into the database; a second time changes nothing")
     import_.add_argument("file", type=Path, metavar="FILE", help="CSV when its name ends with .csv, else JSON lines")
     import_.add_argument("--strict", action="store_true", help="take nothing unless every line can be taken")
+    _add_workspace(import_)
 
     backup = _add(commands, "backup", "write the whole database to a file, while servers run on it")
     backup.add_argument(
@@ -82,6 +84,15 @@ def build_parser() -> argparse.ArgumentParser:
     doctor.add_argument("--json", action="store_true", help="print the report as one JSON object")
 
     _add_keys(commands)
+    _add_workspaces(commands)
+
+    audit = _add(commands, "audit", "print what was done that counts for security, such as keys that were made")
+    audit.add_argument("--since", metavar="WHEN", help="15m, 12h, 7d, or an RFC 3339 time (default: the last 50)")
+    audit.add_argument("--action", type=_words, metavar="A,B", help="what was done, such as key.created,key.revoked")
+    audit.add_argument("--actor", metavar="NAME", help="who did it, such as user:alice")
+    audit.add_argument("--follow", action="store_true", help="go on with what is done from now on, until Ctrl-C")
+    audit.add_argument("--json", action="store_true", help="print one JSON object a line")
+    _add_workspace(audit)
 
     watch = _add(commands, "watch", "follow the event stream of a running server")
     watch.add_argument("filters", nargs="*", metavar="NAME=VALUE", help="such as status=in_progress or 'actor=!me'")
@@ -109,7 +120,7 @@ def _add_keys(commands: Any) -> None:
     create.add_argument("--user", required=True, metavar="NAME", help="whose key it is, by id or name")
     create.add_argument("--role", choices=ROLES, help="add the user with this role, if there is none of that name")
     create.add_argument(
-        "--kind", choices=("human", "agent", "service"), default="human", help="what a user that is added is"
+        "--kind", choices=("human", "agent", "service"), help="what a user that is added is (default: human)"
     )
     create.add_argument("--name", default="command line", help="what the key is for")
     create.add_argument("--scopes", type=_words, metavar="A,B", help="less than all that the role may do")
@@ -127,6 +138,35 @@ def _add_keys(commands: Any) -> None:
 
     revoke = _add(actions, "revoke", "end a key, and within a second what it has open")
     revoke.add_argument("id", metavar="ID", help="such as key_5f0c2d9a8e7b6a51")
+    for action in (create, list_, rotate, revoke):
+        _add_workspace(action)
+
+
+def _add_workspaces(commands: Any) -> None:
+    workspaces = commands.add_parser(
+        "workspaces",
+        help="make, list and rename workspaces: none sees another",
+        description="Workspaces.",
+    )
+    actions = workspaces.add_subparsers(dest="action", metavar="ACTION", required=True)
+
+    create = _add(actions, "create", "make a workspace, with reference data to work with at once")
+    create.add_argument("id", metavar="ID", help="such as acme; it never changes")
+    create.add_argument(
+        "--key-prefix", required=True, metavar="PREFIX", help="what the keys of its tickets begin with, such as AC"
+    )
+    create.add_argument("--name", metavar="TEXT", help="what people call it (default: its id)")
+
+    list_ = _add(actions, "list", "list the workspaces")
+    list_.add_argument("--json", action="store_true", help="print one JSON object a line")
+
+    rename = _add(actions, "rename", "give a workspace another name; its id stays")
+    rename.add_argument("id", metavar="ID")
+    rename.add_argument("name", metavar="TEXT")
+
+
+def _add_workspace(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--workspace", default="default", metavar="ID", help="which workspace (default: default)")
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -7,12 +7,18 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from taskhub import server_file
 from taskhub.cli.parser import load_settings
+from taskhub.cli.services import local_caller
 from taskhub.cli.termination import exiting_when_terminated, run_to_the_end
 from taskhub.settings import Settings, mask_url
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from taskhub.storage.backup_file import Header
 
 
 def run(parsed: argparse.Namespace) -> int:
@@ -43,7 +49,7 @@ async def _restore(settings: Settings, file: Path, name: str, *, replace: bool) 
 
     address = mask_url(settings.database_address)
     try:
-        done = await restore(settings.database_address, file, replace=replace)
+        done = await restore(settings.database_address, file, replace=replace, finish=_record)
     except DatabaseInUse as error:
         print(f"taskhub: {address}: {error}{_servers(settings)}; stop it first", file=sys.stderr)
         return 1
@@ -62,6 +68,18 @@ async def _restore(settings: Settings, file: Path, name: str, *, replace: bool) 
         was = "" if now.was is None else f" after event {now.was.head_seq} of epoch {now.was.epoch}"
         print(f"{workspace}: {now.tickets} tickets, {now.events} events; its log goes on{was} in epoch {now.epoch}")
     return 0
+
+
+def _record(connection: "Connection", header: "Header") -> None:
+    """Every workspace has gone back to what it was then."""
+    from sqlalchemy import select
+
+    from taskhub.audit.record import Entry, record
+    from taskhub.storage.schema import workspaces
+
+    for workspace in connection.execute(select(workspaces.c.id).order_by(workspaces.c.id)).scalars().all():
+        told = Entry.by(local_caller(workspace), "database.restored", backup_of=header.created_at)
+        record(connection, told)
 
 
 @contextlib.contextmanager

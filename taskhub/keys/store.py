@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Row, Select, bindparam, insert, or_, select, update
 
+from taskhub.audit.record import Entry, record
 from taskhub.auth.principal import Caller, Scope
 from taskhub.auth.roles import SCOPES_OF_ROLE
 from taskhub.auth.secret import API_KEY_PREFIX, digest, new_secret
@@ -16,7 +17,9 @@ from taskhub.keys.model import ApiKey, IssuedKey, KeyNotFound, KeyOver, NewKey, 
 from taskhub.storage.database import Database
 from taskhub.storage.schema import api_keys, users
 from taskhub.storage.times import Clock, later, to_text, utc_now
+from taskhub.storage.transaction import lock_workspace
 from taskhub.tickets.errors import InputProblem, InvalidInput
+from taskhub.tickets.model import User
 from taskhub.tickets.reference import UnknownReference, load
 from taskhub.tickets.requests import require
 
@@ -53,6 +56,7 @@ class KeyStore:
             raise InvalidInput([InputProblem("/expires_at", "must be in the future")])
 
         def work(connection: Connection) -> ApiKey:
+            lock_workspace(connection, caller.principal.workspace)  # else the user could be removed meanwhile
             user = _user(connection, caller.principal.workspace, new.user)
             _check_scopes(new.scopes, user)
             key = ApiKey(
@@ -67,6 +71,7 @@ class KeyStore:
                 last_used_at=None,
             )
             _store(connection, caller.principal.workspace, key, secret)
+            record(connection, Entry.by(caller, "key.created", key.id, **_told(key)), self._clock())
             return key
 
         return IssuedKey(secret, await self._database.write(work))
@@ -96,11 +101,13 @@ class KeyStore:
         now = to_text(self._clock())
 
         def work(connection: Connection) -> ApiKey:
+            lock_workspace(connection, caller.principal.workspace)
             key = _found(connection, caller.principal.workspace, key_id)
             if key.revoked_at is not None:
                 return key
             connection.execute(update(api_keys).where(_K.id == key_id).values(revoked_at=now))
             raise_version(connection)
+            record(connection, Entry.by(caller, "key.revoked", key.id, **_told(key)), self._clock())
             return replace(key, revoked_at=now)
 
         return await self._database.write(work)
@@ -112,6 +119,7 @@ class KeyStore:
         now, secret = to_text(self._clock()), new_secret(API_KEY_PREFIX)
 
         def work(connection: Connection) -> ApiKey:
+            lock_workspace(connection, caller.principal.workspace)
             old = _found(connection, caller.principal.workspace, key_id)
             if old.revoked_at is not None or (old.expires_at is not None and old.expires_at <= now):
                 raise KeyOver(key_id)
@@ -127,6 +135,8 @@ class KeyStore:
             )
             _store(connection, caller.principal.workspace, key, secret)
             raise_version(connection)
+            told = {**_told(key), "replaces": old.id, "overlap_s": rotation.overlap_s}
+            record(connection, Entry.by(caller, "key.rotated", key.id, **told), self._clock())
             return key
 
         return IssuedKey(secret, await self._database.write(work))
@@ -185,8 +195,13 @@ def _store(connection: Connection, workspace: str, key: ApiKey, secret: str) -> 
     connection.execute(insert(api_keys), row)
 
 
-def _user(connection: Connection, workspace: str, text: str) -> Any:
-    """The row of a user in use, by id or name. Raises InvalidInput."""
+def _told(key: ApiKey) -> dict[str, Any]:
+    """A key as the audit log tells of it."""
+    return {"user": key.user, "name": key.name, "scopes": key.scopes, "expires_at": key.expires_at}
+
+
+def _user(connection: Connection, workspace: str, text: str) -> User:
+    """A user in use, by id or name. Raises InvalidInput."""
     known = load(connection, workspace, version=0)
     try:
         user_id = known.entries["users"].find(text)
@@ -195,7 +210,7 @@ def _user(connection: Connection, workspace: str, text: str) -> Any:
     return next(user for user in known.users if user.id == user_id)
 
 
-def _check_scopes(scopes: list[Scope] | None, user: Any) -> None:
+def _check_scopes(scopes: list[Scope] | None, user: User) -> None:
     """Raise InvalidInput for what the user may not do: the key would look as if it could."""
     allowed = SCOPES_OF_ROLE[user.role]
     if beyond := [scope for scope in scopes or () if scope not in allowed]:

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +40,8 @@ _REVISIONS: Final = "alembic_version"
 _SIGNS: Final = frozenset({deployment.name, workspaces.name, tickets.name, events.name, _REVISIONS})
 # FTS5 keeps its index in tables whose names begin so.
 _INDEX: Final = "search_words"
+
+Finish = Callable[[Connection, Header], None]
 
 
 class NotEmpty(Exception):
@@ -86,8 +88,11 @@ class Restored:
     workspaces: Mapping[str, RestoredWorkspace]
 
 
-async def restore(url: str, path: Path, *, replace: bool = False) -> Restored:
+async def restore(
+    url: str, path: Path, *, replace: bool = False, finish: Finish = lambda connection, header: None
+) -> Restored:
     """Make the database at `url` what the backup at `path` says, with the newest schema and a new epoch for each log.
+    `finish` may add to it in the same transaction.
 
     A caller that is cancelled has changed nothing. Raises BadBackup, NewerSchema, NotEmpty unless `replace`, NotOurs,
     NewerTables, DatabaseInUse, CannotKeepOwner, StorageBusy, and OSError.
@@ -97,9 +102,9 @@ async def restore(url: str, path: Path, *, replace: bool = False) -> Restored:
     parsed, server_settings = driver_url(url)
     file = sqlite_path(parsed)
     if file is not None:
-        found = await _restore_file_to_the_end(file, path, replace)
+        found = await _restore_file_to_the_end(file, path, replace, finish)
     else:
-        found = await _restore_postgres(parsed, server_settings, path, replace)
+        found = await _restore_postgres(parsed, server_settings, path, replace, finish)
     return Restored(header, trailer.rows, found)
 
 
@@ -110,9 +115,11 @@ class _GivenUp(Exception):
     """Nobody waits for the restore any more."""
 
 
-async def _restore_file_to_the_end(file: Path, path: Path, replace: bool) -> Mapping[str, RestoredWorkspace]:
+async def _restore_file_to_the_end(
+    file: Path, path: Path, replace: bool, finish: Finish
+) -> Mapping[str, RestoredWorkspace]:
     given_up = threading.Event()
-    work = asyncio.ensure_future(asyncio.to_thread(_restore_file, DatabaseFiles(file), path, replace, given_up))
+    work = asyncio.ensure_future(asyncio.to_thread(_restore_file, DatabaseFiles(file), path, replace, finish, given_up))
     try:
         return await asyncio.shield(work)
     except asyncio.CancelledError:
@@ -124,13 +131,13 @@ async def _restore_file_to_the_end(file: Path, path: Path, replace: bool) -> Map
 
 
 def _restore_file(
-    files: DatabaseFiles, path: Path, replace: bool, given_up: threading.Event
+    files: DatabaseFiles, path: Path, replace: bool, finish: Finish, given_up: threading.Event
 ) -> Mapping[str, RestoredWorkspace]:
     files.path.parent.mkdir(parents=True, exist_ok=True)
     with busy_told(DBAPIError), files.alone(), files.migrating():
         versions = _look_at_file(files.path, replace)
         with files.successor() as successor:
-            restored = _build_file(successor, path, versions, given_up)
+            restored = _build_file(successor, path, versions, finish, given_up)
             _settle(files)
             files.take_place(successor)
         return restored
@@ -152,7 +159,7 @@ def _look_at_file(file: Path, replace: bool) -> Mapping[str, int]:
 
 
 def _build_file(
-    file: Path, path: Path, versions: Mapping[str, int], given_up: threading.Event
+    file: Path, path: Path, versions: Mapping[str, int], finish: Finish, given_up: threading.Event
 ) -> Mapping[str, RestoredWorkspace]:
     with _opened(file) as connection:
         # Until it has its name it is worth nothing: it needs no journal, and no more than one write to the disk.
@@ -161,7 +168,7 @@ def _build_file(
         _driver_of(connection).set_progress_handler(given_up.is_set, 10_000)
         connection.exec_driver_sql("BEGIN")
         try:
-            restored = _fill(connection, path, versions)
+            restored = _fill(connection, path, versions, finish)
             found = connection.exec_driver_sql("PRAGMA foreign_key_check").first()
         except DBAPIError as error:
             if given_up.is_set():
@@ -216,7 +223,7 @@ def _driver_of(connection: Connection) -> sqlite3.Connection:
 
 
 async def _restore_postgres(
-    url: URL, server_settings: Mapping[str, str], path: Path, replace: bool
+    url: URL, server_settings: Mapping[str, str], path: Path, replace: bool, finish: Finish
 ) -> Mapping[str, RestoredWorkspace]:
     from sqlalchemy.ext.asyncio import create_async_engine  # as for migrations
 
@@ -239,7 +246,7 @@ async def _restore_postgres(
         take_tables(connection, sorted(ours & set(inspect(connection).get_table_names())))
         METADATA.drop_all(connection)
         connection.exec_driver_sql(f"DROP TABLE IF EXISTS {_REVISIONS}")
-        restored = _fill(connection, path, versions)
+        restored = _fill(connection, path, versions, finish)
         # Its planner knows nothing of tables that are new; it would learn by and by, from slow statements.
         connection.exec_driver_sql(f"ANALYZE {', '.join(METADATA.tables)}")
         return restored
@@ -304,7 +311,9 @@ def _look(connection: Connection, replace: bool) -> Mapping[str, int]:
     return {row.id: row.references_version for row in found}
 
 
-def _fill(connection: Connection, path: Path, versions: Mapping[str, int]) -> Mapping[str, RestoredWorkspace]:
+def _fill(
+    connection: Connection, path: Path, versions: Mapping[str, int], finish: Finish
+) -> Mapping[str, RestoredWorkspace]:
     """Make the schema, put the rows into it, and bring both to the newest form; the workspaces that are there then."""
     with BackupReader(path) as reader:
         upgrade(connection, reader.header.revision)
@@ -314,6 +323,7 @@ def _fill(connection: Connection, path: Path, versions: Mapping[str, int]) -> Ma
     upgrade(connection)
     rebuild(connection)
     epochs = _renew(connection, versions)
+    finish(connection, reader.header)
     held = {table.name: _count_by_workspace(connection, table) for table in (tickets, events)}
     return {
         name: RestoredWorkspace(

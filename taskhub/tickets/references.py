@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from sqlalchemy import Column, Table, and_, delete, func, insert, or_, select, update
 
+from taskhub.audit.record import Action, Entry, record
 from taskhub.auth.errors import Forbidden
 from taskhub.auth.roles import SCOPES_OF_ROLE
 from taskhub.storage import schema
@@ -54,6 +55,7 @@ def create(unit: TicketUnit, kind: ReferenceKind, new: ReferenceInput) -> Refere
     }  # fmt: skip
     transaction.execute(insert(_table(kind)).values({**common, **values}))
     event = unit.references_changed(kind, "created", row_id, new.name)
+    _record(unit, kind, "user.added", row_id, values)
     if values.get("is_default"):
         _make_default(unit, row_id)
     _check_statuses(unit, kind)
@@ -81,6 +83,7 @@ def change(unit: TicketUnit, kind: ReferenceKind, row_id: str, asked: ReferenceC
     _store(unit, kind, row_id, values)
     name = values.get("name", before["name"])
     event = unit.references_changed(kind, "updated", row_id, name)
+    _record(unit, kind, "user.changed", row_id, {field: [before[field], value] for field, value in values.items()})
     if values.get("is_default"):
         _make_default(unit, row_id)
     _check_statuses(unit, kind)
@@ -104,8 +107,15 @@ def remove(unit: TicketUnit, kind: ReferenceKind, row_id: str) -> ReferenceWritt
         delete(table).where(table.c.workspace_id == unit.transaction.workspace, table.c.id == row_id)
     )
     event = unit.references_changed(kind, "deleted", row_id, name)
+    _record(unit, kind, "user.removed", row_id, {"name": name, "role": row.get("role")})
     _check_statuses(unit, kind)
     return ReferenceWritten(row_id, name, event.id, event.position)
+
+
+def _record(unit: TicketUnit, kind: ReferenceKind, action: Action, row_id: str, told: Mapping[str, Any]) -> None:
+    """Who may do what is told by users alone."""
+    if kind == "users":
+        record(unit.transaction, Entry.by(unit.caller, action, row_id, **told))
 
 
 def _table(kind: ReferenceKind) -> Table:

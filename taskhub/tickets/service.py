@@ -1,6 +1,7 @@
 """The ticket service: what every face calls. It checks the scope, begins a unit, and lets the unit do the work."""
 
 from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import BinaryIO, Final, TypeVar
@@ -10,6 +11,7 @@ from sqlalchemy import Connection
 
 from broadcaster.filters import Filter, Resolver
 from broadcaster.polling import WaitBeyond
+from taskhub.audit.record import Entry, record
 from taskhub.auth.principal import Caller, Scope
 from taskhub.storage.database import Database
 from taskhub.storage.event_log import SqlEventLog
@@ -20,10 +22,10 @@ from taskhub.storage.writer import Writer
 from taskhub.tickets import batches, claims, links, references, removal, writes
 from taskhub.tickets.board import board
 from taskhub.tickets.cursor import CursorCodec
-from taskhub.tickets.errors import Draining, InputProblem, InvalidInput
+from taskhub.tickets.errors import Draining, InputProblem, InvalidInput, StorageBusy
 from taskhub.tickets.export import Format
 from taskhub.tickets.import_rows import read_rows
-from taskhub.tickets.imports import Imported, import_rows
+from taskhub.tickets.imports import Imported, ImportInterrupted, import_rows
 from taskhub.tickets.inputs import (
     BoardQuery,
     BulkUpdate,
@@ -484,6 +486,9 @@ class TicketService:
         while True:
             read = partial(Reading.all_after, no=last, query=rows, principal=caller.principal, limit=EXPORT_AT_A_TIME)
             page = await self._read(caller, read)
+            if last == 0:  # before anything is given away
+                asked = query.model_dump(mode="json", exclude_unset=True)
+                await self._record(Entry.by(caller, "tickets.exported", query=asked))
             if page:
                 yield page
             if len(page) < EXPORT_AT_A_TIME:
@@ -497,7 +502,22 @@ class TicketService:
         """
         require(caller, "tickets:write")
         run = partial(self._unit, replace(caller, origin="import"))
-        return await import_rows(run, read_rows(file, form), strict=strict)
+        try:
+            done = await import_rows(run, read_rows(file, form), strict=strict)
+        except ImportInterrupted as interrupted:
+            with suppress(StorageBusy):  # the database has just been away; the events are there
+                told = {"interrupted": True, **interrupted.details()}
+                await self._record(Entry.by(caller, "tickets.imported", outcome="failure", format=form, **told))
+            raise
+        entry = Entry.by(
+            caller, "tickets.imported", format=form, strict=strict, created=done.created, updated=done.updated,
+            unchanged=done.unchanged, failed=done.failed,
+        )  # fmt: skip
+        await self._record(entry)
+        return done
+
+    async def _record(self, entry: Entry) -> None:
+        await self._database.write(partial(record, entry=entry))
 
     async def _unit(self, caller: Caller, change: Callable[[TicketUnit], T]) -> T:
         def work(transaction: Transaction) -> T:

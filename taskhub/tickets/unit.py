@@ -9,6 +9,7 @@ import orjson
 from sqlalchemy import and_, bindparam, exists, insert, select
 
 from broadcaster.event import Event, EventDraft
+from taskhub.audit.record import Entry, record
 from taskhub.auth.principal import Caller
 from taskhub.storage.names import slug
 from taskhub.storage.schema import comments, statuses, ticket_relations, tickets, users
@@ -121,6 +122,7 @@ class TicketUnit:
         }  # fmt: skip
         transaction.execute(insert(users), row)
         self.references_changed("users", "created", user_id, name)
+        record(transaction, Entry.by(self.caller, "user.added", user_id, name=name, kind=row["kind"], role=row["role"]))
         return user_id
 
     def references_changed(self, kind: str, action: str, id: str, name: str) -> Event:

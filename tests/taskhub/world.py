@@ -26,8 +26,8 @@ NOON = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 DEADLINE_S = 60.0
 
 
-def caller(actor: str = "user:alice", *, scopes: Iterable[Scope] = ALL_SCOPES) -> Caller:
-    return Caller(Principal(actor, "default", frozenset(scopes), authenticated=True), "rest_api", "r-1")
+def caller(actor: str = "user:alice", *, scopes: Iterable[Scope] = ALL_SCOPES, workspace: str = "default") -> Caller:
+    return Caller(Principal(actor, workspace, frozenset(scopes), authenticated=True), "rest_api", "r-1")
 
 
 ALICE = caller()
