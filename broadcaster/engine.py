@@ -11,6 +11,7 @@ import random
 import secrets
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -67,7 +68,8 @@ class Broadcaster:
         self._clock = clock
         self._threads_busy = threads_busy
         self._random = random.Random()  # noqa: S311  # tells events apart, guards nothing
-        self.counters = Counters()
+        self._counters: defaultdict[str, Counters] = defaultdict(Counters)
+        """By workspace, from its first stream here on."""
         self._subscribers: dict[str, Subscriber] = {}
         self._channels = Channels(log, relay, self._make_channel)
         self.opened = OpenedStreams(self._notify, self.end)
@@ -237,7 +239,7 @@ class Broadcaster:
         self._subscribers[subscriber.id] = subscriber
         channel.subscribers[subscriber] = None
         self.opened.add(subscriber)
-        self.counters.streams_opened += 1
+        self._counters[workspace].streams_opened += 1
         return subscriber
 
     def check_room(self) -> None:
@@ -339,7 +341,7 @@ class Broadcaster:
             )
         self._timekeeper.plan(subscriber, self._clock())
         if channel.replay.turns.take_now():
-            work = CatchUp(subscriber, channel.replay, self.counters, on_limit=self._limit_reached)
+            work = self._make_catch_up(subscriber, channel)
             if work.begin_at_head(hello, self._retry_ms()):
                 self._warn(subscriber, channel)
                 return
@@ -375,7 +377,7 @@ class Broadcaster:
         if channel is not None:
             channel.hub.leave(subscriber)
             channel.subscribers.pop(subscriber, None)
-        self.counters.ends[subscriber.end_reason or "disconnected"] += 1
+        self._counters[subscriber.workspace].ends[subscriber.end_reason or "disconnected"] += 1
         if not self._subscribers:
             self._all_closed.set()
 
@@ -384,7 +386,7 @@ class Broadcaster:
 
         async def work() -> None:
             try:
-                await begin(CatchUp(subscriber, channel.replay, self.counters, on_limit=self._limit_reached))
+                await begin(self._make_catch_up(subscriber, channel))
                 self._warn(subscriber, channel)
             except Exception:
                 # The stream cannot go on, but its client can: it comes back with its position.
@@ -392,6 +394,10 @@ class Broadcaster:
                 self.end(subscriber, "overloaded")
 
         self._queue.begin(subscriber, channel.replay.turns, work)
+
+    def _make_catch_up(self, subscriber: Subscriber, channel: Channel) -> CatchUp:
+        counters = self._counters[subscriber.workspace]
+        return CatchUp(subscriber, channel.replay, counters, on_limit=self._limit_reached)
 
     def _limit_reached(self, subscriber: Subscriber) -> None:
         self.end(subscriber, "done")
@@ -415,7 +421,7 @@ class Broadcaster:
             workspace,
             bounds,
             scheduler=self._scheduler,
-            counters=self.counters,
+            counters=self._counters[workspace],
             timestamp=self._timestamp,
             buffer_bytes=self.options.buffer_bytes,
             ring=Ring(self.options.ring_events, self.options.ring_bytes),
@@ -490,11 +496,22 @@ class Broadcaster:
         """What `statistics` says of the relay, without looking at every stream."""
         return self._relay.statistics().state
 
-    def statistics(self, *, streams: int = sys.maxsize) -> BroadcastStatistics:
-        """Everything of this instance, and up to so many streams one by one."""
-        return report(
-            self._subscribers.values(), self._channels, self.counters, self._relay.statistics(), self._clock(), streams
-        )
+    @property
+    def counters(self) -> Counters:
+        """What was counted in all workspaces together."""
+        return Counters.together(list(self._counters.values()))
+
+    def statistics(self, *, workspace: str | None = None, streams: int = sys.maxsize) -> BroadcastStatistics:
+        """What this instance does in a workspace, or in all of them, and up to so many streams one by one.
+
+        Those of the relay are of all of them in any case."""
+        relay, now = self._relay.statistics(), self._clock()
+        if workspace is None:
+            return report(self._subscribers.values(), self._channels, self.counters, relay, now, streams)
+        subscribers = [each for each in self._subscribers.values() if each.workspace == workspace]
+        channel = self._channels.get(workspace)
+        counters = self._counters.get(workspace) or Counters()
+        return report(subscribers, () if channel is None else (channel,), counters, relay, now, streams)
 
     def _timestamp(self) -> str:
         return wire_time(self._now())

@@ -29,13 +29,14 @@ class Announcement:
 
 @dataclass(frozen=True, slots=True)
 class RelayStatistics:
-    """State and counters since start. `dropped` counts announcements given up while the relay was away; `trouble` is
-    why it is."""
+    """State and counters since start, of all workspaces. `dropped` counts announcements given up while the relay was
+    away; `trouble` is why it is. Who operates a workspace that is not the deployment's own is not told of the others,
+    and these are None."""
 
     state: RelayState
-    announced: int = 0
-    received: int = 0
-    dropped: int = 0
+    announced: int | None = 0
+    received: int | None = 0
+    dropped: int | None = 0
     reconnects: int = 0
     trouble: str | None = None
 

@@ -1,6 +1,7 @@
 """Rates and latencies of the recent past, cheap enough to be always on."""
 
 from collections import Counter, deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -22,6 +23,18 @@ class Rate:
         self._count += count
         self.total += count
 
+    @classmethod
+    def together(cls, rates: Sequence["Rate"]) -> "Rate":
+        """What they count together."""
+        counts = Counter[int]()
+        for rate in rates:
+            for second, count in (*rate._buckets, (rate._second, rate._count)):
+                counts[second] += count
+        whole = cls()
+        whole.total = sum(rate.total for rate in rates)
+        whole._buckets.extend(sorted(counts.items()))
+        return whole
+
     def per_second(self, window_s: int, now: float) -> float:
         since = int(now) - window_s
         recent = sum(count for second, count in self._buckets if second > since)
@@ -39,6 +52,9 @@ class Latency:
     def add(self, seconds: float) -> None:
         self._samples.append(seconds)
 
+    def add_all(self, other: "Latency") -> None:
+        self._samples.extend(other._samples)
+
     def quantile(self, q: float) -> float | None:
         """The q-quantile (0 to 1) of the samples; None without any."""
         if not self._samples:
@@ -48,7 +64,7 @@ class Latency:
 
 
 class Counters:
-    """What a hub counts."""
+    """What is counted of a workspace."""
 
     def __init__(self) -> None:
         self.events = Rate()
@@ -59,6 +75,21 @@ class Counters:
         self.lagged = 0
         self.resets: Counter[str] = Counter()
         self.ends: Counter[str] = Counter()
+
+    @classmethod
+    def together(cls, parts: Sequence["Counters"]) -> "Counters":
+        """What they have counted together up to now."""
+        whole = cls()
+        whole.events = Rate.together([part.events for part in parts])
+        whole.deliveries = Rate.together([part.deliveries for part in parts])
+        for part in parts:
+            whole.latency.add_all(part.latency)
+            whole.streams_opened += part.streams_opened
+            whole.lagged += part.lagged
+            whole.resets += part.resets
+            whole.ends += part.ends
+        whole.last_event_time = max((p.last_event_time for p in parts if p.last_event_time is not None), default=None)
+        return whole
 
 
 @dataclass(frozen=True, slots=True)

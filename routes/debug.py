@@ -56,9 +56,9 @@ async def statistics(request: web.Request) -> web.Response:
     if is_page_of_data(request):
         response = await page(request, OPERATOR)
     else:
-        caller_with(request, "admin")
+        workspace = caller_with(request, "admin").principal.workspace
         asked = query_model(request, StatisticsParameters)
-        response = json_response(await request.app[INSTANCES].statistics(asked.streams))
+        response = json_response(await request.app[INSTANCES].statistics(workspace, asked.streams))
     response.headers[hdrs.VARY] = hdrs.ACCEPT
     return response
 
@@ -179,8 +179,8 @@ async def _event(log: EventLog, workspace: str, event_id: str) -> Event:
 ROUTES: Final = (
     Route(
         "GET", "/events/debug", statistics, "get_statistics", "Tell what the event engine does",
-        detail="Of all instances together, and of each. Not all have answered where `partial` is true. Browsers "
-        "that ask for `text/html` get the operator page.",
+        detail="In the caller's workspace, on all instances together and on each. Not all have answered where "
+        "`partial` is true. Browsers that ask for `text/html` get the operator page.",
         scope="admin", query=StatisticsParameters, answer=Statistics,
     ),
     Route(

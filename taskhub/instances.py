@@ -22,6 +22,7 @@ from broadcaster.log import EventLog
 from broadcaster.report import BroadcastStatistics
 from broadcaster.subscriber import Subscriber
 from taskhub.storage.database import Database
+from taskhub.storage.seeds import DEFAULT_WORKSPACE
 from taskhub.tickets.errors import StorageBusy
 
 MAX_STREAMS: Final = 1000
@@ -36,8 +37,8 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class InstanceStatistics(BroadcastStatistics):
-    """Figures of one instance. Rates are per second, latencies milliseconds. `streams` begins with those that are
-    furthest behind; `streams_left_out` of them are not told of."""
+    """Figures of a workspace on one instance. Rates are per second, latencies milliseconds. `streams` begins with those
+    that are furthest behind; `streams_left_out` of them are not told of."""
 
     instance: str
     version: str
@@ -48,8 +49,8 @@ class InstanceStatistics(BroadcastStatistics):
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """Figures of all instances together, and of each, the one that was asked first. `partial`: not all have answered,
-    so there is more than this.
+    """Figures of the workspace on all instances together, and on each, the one that was asked first. `partial`: not
+    all have answered, so there is more than this.
 
     Each instance hears every event of the workspaces that it has streams of, so the rates of events are those of the
     one that hears most, not sums.
@@ -119,9 +120,9 @@ class Instances:
         answer = await answerer(question)
         return answer if isinstance(answer, bytes) else orjson.dumps(answer)
 
-    async def statistics(self, streams: int) -> Statistics:
-        """The figures of all; with those of up to so many streams of each."""
-        answers = await self._control.ask("statistics", orjson.dumps({"streams": streams}))
+    async def statistics(self, workspace: str, streams: int) -> Statistics:
+        """The figures of a workspace on all instances; with those of up to so many streams of each."""
+        answers = await self._control.ask("statistics", orjson.dumps({"workspace": workspace, "streams": streams}))
         found = _understood(answers, _STATISTICS)
         return _total(found, partial=answers.partial or len(found) < len(answers.given))
 
@@ -160,8 +161,12 @@ class Instances:
         return True
 
     async def _own_statistics(self, question: bytes) -> bytes:
-        limit = min(int(orjson.loads(question)["streams"]), MAX_STREAMS)
-        figures = self._broadcaster.statistics(streams=limit)
+        asked = orjson.loads(question)
+        workspace, limit = str(asked["workspace"]), min(int(asked["streams"]), MAX_STREAMS)
+        figures = self._broadcaster.statistics(workspace=workspace, streams=limit)
+        if workspace != DEFAULT_WORKSPACE:
+            # How much the others do: that is for whoever operates the deployment.
+            figures = replace(figures, relay=replace(figures.relay, announced=None, received=None, dropped=None))
         own = InstanceStatistics(
             **{each.name: getattr(figures, each.name) for each in fields(figures)},
             instance=self._instance,

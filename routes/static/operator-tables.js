@@ -43,7 +43,7 @@ export function instanceRows(instances) {
     h("th", { scope: "row" }, h("span", { class: "mono" }, each.instance), each.draining && h("span", { class: "tag" }, t("operator.draining"))),
     h("td", null, each.version),
     h("td", null, stateTag(each.database)),
-    h("td", null, stateTag(each.relay.state, each.relay.trouble), each.relay.state !== "local" && h("div", { class: "quiet small" }, t("operator.relay", each.relay))),
+    h("td", null, stateTag(each.relay.state, each.relay.trouble), each.relay.state !== "local" && each.relay.announced !== null && h("div", { class: "quiet small" }, t("operator.relay", each.relay))),
     h("td", { class: "number" }, number(each.connected_clients)),
     h("td", { class: "number" }, number(each.events_per_s)),
     h("td", { class: "number" }, number(each.deliveries_per_s)),

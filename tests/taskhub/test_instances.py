@@ -88,7 +88,7 @@ async def test_what_an_instance_of_another_version_says_is_left_out_and_missed(
     control.said = said
     caplog.set_level(logging.WARNING)
 
-    figures = await instances.statistics(10)
+    figures = await instances.statistics("default", 10)
     with pytest.raises(NotAllAnswered):
         await instances.explain("default", event, "st_elsewhere")
     with pytest.raises(NotAllAnswered):
@@ -101,10 +101,10 @@ async def test_what_an_instance_of_another_version_says_is_left_out_and_missed(
 async def test_figures_are_summed_where_a_sum_says_something(
     instances: Instances, control: WithNeighbour, subscriber: Subscriber
 ) -> None:
-    alone = await instances.statistics(10)
+    alone = await instances.statistics("default", 10)
     # The neighbour does exactly the same.
-    control.said = await instances.answer("statistics", b'{"streams":10}')
-    together = await instances.statistics(10)
+    control.said = await instances.answer("statistics", b'{"workspace":"default","streams":10}')
+    together = await instances.statistics("default", 10)
 
     assert [len(each.streams) for each in together.instances] == [1, 1]
     assert (alone.connected_clients, together.connected_clients) == (1, 2)
@@ -119,7 +119,7 @@ async def test_as_many_streams_are_told_of_as_an_answer_has_room_for(
     streams = [await broadcaster.admit("default", StreamRequest()) for _ in range(40)]
     monkeypatch.setattr(instances_module, "MAX_ANSWER_BYTES", 8000)
 
-    (own,) = (await instances.statistics(40)).instances
+    (own,) = (await instances.statistics("default", 40)).instances
     for stream in streams:
         stream.disconnected()
 
