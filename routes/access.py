@@ -19,8 +19,11 @@ PROBES: Final = frozenset({"/healthz", "/readyz"})
 """Asked by machines that know an address and no name: neither Host nor credential counts."""
 OPEN: Final = PROBES | {
     "/", "/favicon.ico", "/health", "/version", "/capabilities", "/openapi.json", "/docs", "/feed",
+    "/login",
 }  # fmt: skip
 """What a caller must be able to read before it knows how to authenticate; and all that is `STATIC`."""
+SIGN_IN: Final = "/api/v1/session"
+"""A POST to it is how to authenticate."""
 STATIC: Final = "/static/"
 """What the addresses of files begin with that pages are made of."""
 SHOWN: Final = frozenset({"/events/debug"})
@@ -33,9 +36,9 @@ _ACTOR_HEADER: Final = istr(ACTOR_HEADER)
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
-def is_open(path: str) -> bool:
-    """Whether anybody may read what is at this address."""
-    return path in OPEN or path.startswith(STATIC)
+def is_open(method: str, path: str) -> bool:
+    """Whether anybody may ask this."""
+    return path in OPEN or path.startswith(STATIC) or (path == SIGN_IN and method == hdrs.METH_POST)
 
 
 def wants_page(request: web.BaseRequest) -> bool:
@@ -75,6 +78,20 @@ def client_address(request: web.BaseRequest, trusted: Sequence[Network]) -> str 
         if not _trusted(address, trusted):
             break
     return peer
+
+
+def over_https(request: web.BaseRequest, trusted: Sequence[Network]) -> bool:
+    """Whether the client's connection is encrypted: ours is, or the one that ends at a trusted proxy."""
+    if request.secure:
+        return True
+    if request.remote is None or not _trusted(request.remote, trusted):
+        return False
+    if "Forwarded" in request.headers:
+        told = [element["proto"] for element in request.forwarded if "proto" in element]
+    else:
+        told = request.headers.get("X-Forwarded-Proto", "").split(",")
+    # What stands last, the proxy that is trusted has written.
+    return bool(told) and told[-1].strip().lower() == "https"
 
 
 def check_actor(headers: CIMultiDictProxy[str]) -> None:

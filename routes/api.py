@@ -93,7 +93,7 @@ class Route:
 
     @property
     def authenticated(self) -> bool:
-        return not is_open(self.path)
+        return not is_open(self.method, self.path)
 
     @property
     def codes(self) -> tuple[str, ...]:
@@ -102,7 +102,8 @@ class Route:
         if self.path not in PROBES:
             found |= _OF_HOSTS
         if self.authenticated:
-            found |= {"unauthenticated", "bad_header"}  # the header: the name that a caller gives itself
+            # The header is the name that a caller gives itself.
+            found |= {"unauthenticated", "bad_header", "not_same_origin"}
         if self.scope is not None:
             found |= {"forbidden", "storage_busy"}
         if self.query is not None or self.named is not None:

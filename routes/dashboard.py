@@ -27,6 +27,7 @@ class View:
 BOARD: Final = View("/", "board", "Board")
 FEED: Final = View("/feed", "feed", "Feed")
 OPERATOR: Final = View("/events/debug", "operator", "Operator")
+LOGIN: Final = View("/login", "login", "Sign in")
 NAVIGATION: Final = (
     *((view.path, view.name, view.title) for view in (BOARD, FEED, OPERATOR)),
     ("/docs", "docs", "API"),
@@ -46,6 +47,13 @@ async def feed(request: web.Request) -> web.Response:
     return await page(request, FEED)
 
 
+async def login(request: web.Request) -> web.Response:
+    """GET /login: where people sign in, and nowhere to go to where nobody has to."""
+    if request.app[AUTH].name == "none":
+        raise web.HTTPSeeOther("/")
+    return await page(request, LOGIN)
+
+
 async def page(request: web.Request, view: View) -> web.Response:
     """A page's frame, which the page's script fills."""
     assets = request.app[ASSETS]
@@ -60,9 +68,14 @@ def _html(view: View, assets: Assets, *, with_key: bool) -> str:
     preloads = "".join(
         f'<link rel="modulepreload" href="{assets.address(name)}">' for name in [script, *assets.modules(script)]
     )
-    links = "".join(
-        f'<a href="{path}"{" aria-current=page" if path == view.path else ""} data-t="nav.{name}">{words}</a>'
-        for path, name, words in NAVIGATION
+    # Who is not signed in yet has nowhere else to go.
+    links = (
+        ""
+        if view is LOGIN
+        else "".join(
+            f'<a href="{path}"{" aria-current=page" if path == view.path else ""} data-t="nav.{name}">{words}</a>'
+            for path, name, words in NAVIGATION
+        )
     )
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -88,4 +101,7 @@ ROUTES: Final = (
         media=(*PAGE, "text/plain"),
     ),
     Route("GET", "/feed", feed, "get_feed_page", "Show events as they come", media=PAGE),
+    Route(
+        "GET", "/login", login, "get_login_page", "Show people where to sign in", media=PAGE, also=(303,),
+    ),
 )  # fmt: skip

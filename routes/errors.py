@@ -32,6 +32,7 @@ from routes.keys import REQUEST_ID
 from taskhub.auth.errors import Forbidden, Unauthenticated
 from taskhub.fitting import bytes_of, fitted
 from taskhub.keys.model import KeyNotFound, KeyOver
+from taskhub.sign_in.errors import NoSession, SessionNotFound, SignInRefused, TooManyAttempts
 from taskhub.tickets.errors import (
     Draining,
     InputProblem,
@@ -52,16 +53,21 @@ CODES: Final[Mapping[str, tuple[int, str]]] = {
     "bad_host": (400, "The Host header is missing or repeated"),
     "malformed_json": (400, "The body is not JSON"),
     "unauthenticated": (401, "Credentials are missing or wrong"),
+    "sign_in_refused": (401, "This does not let anybody in"),
     "forbidden": (403, "The credentials do not allow this"),
     "forbidden_origin": (403, "Pages of this origin may not call TaskHub"),
+    "not_same_origin": (403, "With a session, only TaskHub's own pages may do this"),
+    "insecure_connection": (403, "Signing in needs HTTPS"),
     "proxied_request": (403, "Without authentication, requests through a proxy are refused"),
     "take_over_refused": (403, "Only a person may take a ticket over"),
     "not_found": (404, "There is no such thing"),
+    "no_session": (404, "The caller has no session"),
     "no_such_batch": (404, "There is no such batch"),
     "no_such_resource": (404, "There is nothing at this address"),
     "method_not_allowed": (405, "This method is not available here"),
     "not_acceptable": (406, "None of the accepted media types is available"),
     "request_timeout": (408, "The request did not arrive in time"),
+    "nobody_signs_in": (409, "This server does not ask who calls"),
     "lease_held": (409, "Somebody else has claimed the ticket"),
     "lease_lost": (409, "The lease is over"),
     "not_claimable": (409, "There is nothing left to do on the ticket"),
@@ -86,6 +92,7 @@ CODES: Final[Mapping[str, tuple[int, str]]] = {
     "invalid_input": (422, "The body is not valid"),
     "idempotency_mismatch": (422, "The idempotency key was used with another request"),
     "headers_too_large": (431, "A header is too large"),
+    "too_many_attempts": (429, "Too many attempts to sign in"),
     "too_many_streams": (429, "Too many streams are open"),
     "internal_error": (500, "Something went wrong in TaskHub"),
     "draining": (503, "This process is shutting down"),
@@ -214,6 +221,15 @@ def problem_of(error: Exception, request: web.Request) -> Problem | None:
         case Forbidden():
             return Problem("forbidden", str(error), members={"scope": error.scope})
         case KeyNotFound():
+            return Problem("not_found", str(error))
+        case SignInRefused():
+            return Problem("sign_in_refused", str(error))
+        case TooManyAttempts():
+            headers = {"Retry-After": str(error.wait_s)}
+            return Problem("too_many_attempts", str(error), headers=headers, members={"retryable": True})
+        case NoSession():
+            return Problem("no_session", str(error))
+        case SessionNotFound():
             return Problem("not_found", str(error))
         case KeyOver():
             return Problem("key_over", str(error))

@@ -15,6 +15,7 @@ from taskhub.keys.store import KeyStore
 from taskhub.mcp.door import McpDoor
 from taskhub.publishing import EventPublisher
 from taskhub.settings import Settings
+from taskhub.sign_in.service import SignIn
 from taskhub.storage.database import Database
 from taskhub.tickets.service import TicketService
 
@@ -39,6 +40,7 @@ AUTH: Final = web.AppKey("auth", AuthProvider)
 API_KEYS: Final = web.AppKey("api_keys", KeyStore)
 AUDIT: Final = web.AppKey("audit", AuditLog)
 REFUSALS: Final = web.AppKey("refusals", Refusals)
+SIGN_IN: Final = web.AppKey("sign_in", SignIn)
 MCP: Final = web.AppKey("mcp", McpDoor)
 
 CALLER: Final = web.RequestKey("caller", Caller)

@@ -14,7 +14,7 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 from multidict import istr
 
-from routes import access, cors
+from routes import access, cookies, cors
 from routes.access import MCP_PATHS, PROBES, Network
 from routes.errors import Fault, Problem, problem_of, problem_response
 from routes.hosts import HostRules, target_authority
@@ -23,6 +23,7 @@ from taskhub import logs
 from taskhub.audit.refusals import Refusal, source
 from taskhub.auth.errors import Forbidden, Unauthenticated
 from taskhub.auth.principal import AuthProvider, Caller, Origin
+from taskhub.auth.providers import ApiKeyAuth
 from taskhub.headers import IDEMPOTENCY_HEADER
 from taskhub.settings import Settings, is_loopback
 
@@ -136,12 +137,17 @@ def guard(request: web.Request, gate: Gate, auth: AuthProvider) -> web.Response 
 
 async def authenticate(request: web.Request, gate: Gate, auth: AuthProvider) -> None:
     """Find out who calls, where that counts."""
-    if access.is_open(request.path) or access.is_page_of_data(request) or request.match_info.http_exception is not None:
+    open_to_all = access.is_open(request.method, request.path) or access.is_page_of_data(request)
+    if open_to_all or request.match_info.http_exception is not None:
         return
     address = access.client_address(request, gate.trusted)
     if auth.name == "none":
         access.check_actor(request.headers)
-    principal = await auth.authenticate(request.headers, address)
+    if isinstance(auth, ApiKeyAuth) and (secret := cookies.session_of(request, gate.trusted)) is not None:
+        cookies.check_same_origin(request)
+        principal = await auth.by_session(secret)
+    else:
+        principal = await auth.authenticate(request.headers, address)
     request[CALLER] = Caller(principal, _origin(request), request[REQUEST_ID], address)
 
 

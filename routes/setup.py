@@ -23,6 +23,7 @@ from routes import (
     pages,
     publish,
     reference,
+    session,
     stream,
     tickets,
 )
@@ -35,7 +36,7 @@ MIDDLEWARES: Final = (receive,)
 
 def add_routes(app: web.Application) -> None:
     """All of TaskHub. The application must have its settings."""
-    tables = (tickets, links, leases, batches, board, export, reference, api_keys, audit, me)
+    tables = (tickets, links, leases, batches, board, export, reference, api_keys, audit, me, session)
     for module in (*tables, stream, events, publish, debug):
         register(app, module.ROUTES)
     register(app, dashboard.ROUTES)

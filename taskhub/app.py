@@ -29,6 +29,7 @@ from routes.keys import (
     PUBLISHER,
     REFUSALS,
     SETTINGS,
+    SIGN_IN,
     TICKETS,
     Lifecycle,
 )
@@ -52,6 +53,8 @@ from taskhub.process_limits import room_for_streams
 from taskhub.publishing import EventPublisher
 from taskhub.remote import RemoteTickets
 from taskhub.settings import Settings, is_loopback
+from taskhub.sign_in.service import SignIn
+from taskhub.sign_in.sessions import SessionStore
 from taskhub.storage.database import Database
 from taskhub.storage.event_log import SqlEventLog
 from taskhub.storage.recurring import Recurring
@@ -178,27 +181,33 @@ async def _services(app: web.Application) -> AsyncIterator[None]:
         app[MCP] = _mcp(app, stack, tickets, deployment.secret, broadcaster.watch, instances.pass_on)
         instances.on_mcp_message = app[MCP].take
         app[API_KEYS] = KeyStore(database)
+        sessions = SessionStore(database, idle_s=settings.session_idle_s, max_s=settings.session_max_s)
+        app[SIGN_IN] = SignIn(database, sessions)
+        stack.callback(app[SIGN_IN].close)
         poll_s = settings.poll_interval_ms / 1000
         ring = CredentialRing(
             lambda: credentials_version(database),
-            (app[API_KEYS],),
+            (app[API_KEYS], sessions),
             (broadcaster.opened, app[MCP].opened),
             trust_s=max(TRUST_CREDENTIALS_S, 3 * poll_s),
             on_scopes_changed=app[MCP].scopes_changed,
         )
         auth = app[AUTH]
         if isinstance(auth, ApiKeyAuth):
-            await _use_keys(auth, app[API_KEYS], ring)
+            auth.holders = ring
+            await _warn_unless_somebody_gets_in(auth, app[API_KEYS], app[SIGN_IN])
             instances.on_credentials_changed = ring.look
             await stack.enter_async_context(Recurring("look at the credentials", ring.look, every_s=poll_s))
         yield
 
 
-async def _use_keys(auth: ApiKeyAuth, store: KeyStore, ring: CredentialRing) -> None:
-    auth.holders = ring
-    if auth.bootstrap or await store.any():
+async def _warn_unless_somebody_gets_in(auth: ApiKeyAuth, keys: KeyStore, sign_in: SignIn) -> None:
+    if auth.bootstrap or await keys.any() or await sign_in.anybody():
         return
-    logger.warning("nobody can get in: make a key with `taskhub keys create --user NAME --role operator`")
+    logger.warning(
+        "nobody can get in: make a key with `taskhub keys create --user NAME --role operator`, or, for a person, "
+        "a link with `taskhub users sign-in-link NAME --role operator`"
+    )
 
 
 async def _remote_services(app: web.Application) -> AsyncIterator[None]:

@@ -15,6 +15,8 @@ from taskhub.audit.log import AuditLog
 from taskhub.failpoints import OFF, Failpoints
 from taskhub.keys.store import KeyStore
 from taskhub.settings import Settings
+from taskhub.sign_in.service import SignIn
+from taskhub.sign_in.sessions import SessionStore
 from taskhub.storage.database import Database
 from taskhub.storage.migrate import migrate
 from taskhub.storage.writer import Writer
@@ -74,6 +76,19 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         yield Services(
             TicketService(database, writer), KeyStore(database), AuditLog(database), WorkspaceStore(database)
         )
+
+
+@contextlib.asynccontextmanager
+async def open_sign_in(settings: Settings) -> AsyncIterator[tuple[SignIn, TicketService]]:
+    """As `open_keys`, for how people sign in."""
+    failpoints = Failpoints.parse(settings.failpoints)
+    async with (
+        open_database(settings, failpoints) as database,
+        open_writer(database, failpoints=failpoints) as writer,
+    ):
+        sessions = SessionStore(database, idle_s=settings.session_idle_s, max_s=settings.session_max_s)
+        with contextlib.closing(SignIn(database, sessions)) as sign_in:
+            yield sign_in, TicketService(database, writer)
 
 
 @contextlib.asynccontextmanager

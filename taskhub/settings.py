@@ -167,6 +167,12 @@ class Settings(BaseSettings):
     trusted_proxies: Annotated[Words, AfterValidator(_networks)] = Field(
         (), description="Addresses or networks whose `Forwarded` headers count"
     )
+    session_idle_s: int = Field(
+        604_800, ge=300, description="Seconds after which a sign-in that nobody uses has ended (a week)"
+    )
+    session_max_s: int = Field(
+        2_592_000, ge=300, description="Seconds after which a sign-in has ended however much it is used (30 days)"
+    )
     sse_heartbeat_s: float = Field(15, gt=0, le=60, description="Seconds between heartbeats on a stream")
     sse_max_age_s: float = Field(840, gt=0, description="Seconds after which a stream ends by itself (± 10 %)")
     sse_buffer_bytes: int = Field(65_536, ge=1024, description="Bytes buffered per stream before it counts as slow")
@@ -256,7 +262,7 @@ class Settings(BaseSettings):
         if self.auth_mode == "none" and self.production:
             problems.append(
                 "ENV=production needs authentication: set TASKHUB_API_KEY, or set TASKHUB_AUTH=api_key and make keys "
-                "with `taskhub keys create`"
+                "with `taskhub keys create`, or sign-in links with `taskhub users sign-in-link`"
             )
         elif self.auth_mode == "none" and not loopback and not self.insecure:
             problems.append(

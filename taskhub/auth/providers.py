@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 from taskhub.auth.errors import Unauthenticated
 from taskhub.auth.principal import ALL_SCOPES, Principal
-from taskhub.auth.secret import digest, well_formed
+from taskhub.auth.secret import SESSION_PREFIX, digest, well_formed
 
 DEFAULT_WORKSPACE: Final = "default"
 ACTOR_HEADER: Final = "X-TaskHub-Actor"
@@ -47,6 +47,8 @@ class ApiKeyAuth:
 
     Agents that share a key say which one they are (`X-TaskHub-Actor: agent:triage-bot`): else each of them would be
     the person whose key it is, and could do what takes one. To be another person takes another key.
+
+    The board comes with a session instead (`by_session`), which is no key: it counts in its cookie alone.
     """
 
     name = "api_key"
@@ -74,11 +76,19 @@ class ApiKeyAuth:
             return holder
         return named(holder, actor)
 
+    async def by_session(self, secret: str) -> Principal:
+        """Who is signed in with this cookie. Raises Unauthenticated and StorageBusy."""
+        is_session = secret.startswith(SESSION_PREFIX) and well_formed(secret)
+        holder = await self.holders.holder(secret) if is_session and self.holders is not None else None
+        if holder is None:
+            raise Unauthenticated("you are not signed in any more: sign in at /login")
+        return holder
+
     async def _holder(self, presented: str) -> Principal | None:
         # Digests have one length, so the comparison tells nothing about the key's length either.
         if self._digest is not None and hmac.compare_digest(digest(presented), self._digest):
             return _KEY_HOLDER
-        if self.holders is None or not well_formed(presented):
+        if self.holders is None or presented.startswith(SESSION_PREFIX) or not well_formed(presented):
             return None
         return await self.holders.holder(presented)
 

@@ -1,4 +1,5 @@
-"""What secrets that TaskHub makes look like: `thk_` for an API key, then 256 random bits and a checksum of them, in 48
+"""What secrets that TaskHub makes look like: `thk_` for an API key, `ths_` for a session, `thl_` for a sign-in link,
+then 256 random bits and a checksum of them, in 48
 letters, digits, `-` and `_`.
 
 The prefix says of what kind a secret is, and lets scanners of repositories and logs recognise it; the checksum tells a
@@ -14,6 +15,8 @@ import zlib
 from typing import Final
 
 API_KEY_PREFIX: Final = "thk_"
+SESSION_PREFIX: Final = "ths_"  # no secret itself
+SIGN_IN_LINK_PREFIX: Final = "thl_"
 _RANDOM_BYTES: Final = 32
 _CHECKSUM_BYTES: Final = 4
 _FORM: Final = re.compile(r"th[a-z]_([A-Za-z0-9_-]{48})")

@@ -84,6 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
     doctor.add_argument("--json", action="store_true", help="print the report as one JSON object")
 
     _add_keys(commands)
+    _add_users(commands)
     _add_workspaces(commands)
 
     audit = _add(commands, "audit", "print what was done that counts for security, such as keys that were made")
@@ -167,6 +168,32 @@ def _add_workspaces(commands: Any) -> None:
 
 def _add_workspace(command: argparse.ArgumentParser) -> None:
     command.add_argument("--workspace", default="default", metavar="ID", help="which workspace (default: default)")
+
+
+def _add_users(commands: Any) -> None:
+    users = commands.add_parser("users", help="add people, and let them sign in", description="Who can sign in.")
+    actions = users.add_subparsers(dest="action", metavar="ACTION", required=True)
+
+    list_ = _add(actions, "list", "list the users, and who of them has a password")
+    list_.add_argument("--json", action="store_true", help="print one JSON object a line")
+
+    add = _add(actions, "add", "add a user")
+    add.add_argument("user", metavar="NAME", help="what people call it")
+    add.add_argument("--role", choices=ROLES, default="agent", help="what it may do (default: agent)")
+    add.add_argument("--kind", choices=("human", "agent", "service"), default="human", help="what it is")
+
+    password = _add(actions, "set-password", "set a password, read from a prompt or standard input")
+    password.add_argument("user", metavar="NAME", help="whose, by id or name; who is signed in as that is signed out")
+
+    link = _add(actions, "sign-in-link", "print a link that signs somebody in, once, within 15 minutes")
+    link.add_argument("user", metavar="NAME", help="whom, by id or name")
+    link.add_argument("--role", choices=ROLES, help="add the user with this role, if there is none of that name")
+    link.add_argument(
+        "--url", type=server_address, help="the server's address (default: the one that runs on the data directory)"
+    )
+
+    out = _add(actions, "sign-out", "end all sessions of a user")
+    out.add_argument("user", metavar="NAME", help="whose, by id or name")
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -392,3 +392,47 @@ audit: Final = Table(
     PrimaryKeyConstraint("workspace_id", "id"),
 )
 """What counts for security (see taskhub/audit). Rows are added and deleted, never changed."""
+# How people sign in. Unlike keys these go with their user: nothing else refers to them.
+passwords: Final = Table(
+    "passwords",
+    METADATA,
+    Column("workspace_id", Text, nullable=False),
+    Column("user_id", Text, nullable=False),
+    Column("hash", Text, nullable=False, comment="with how it was made: scrypt$N$r$p$salt$key"),
+    Column("changed_at", Text, nullable=False),
+    PrimaryKeyConstraint("workspace_id", "user_id"),
+    _refers("user_id", "users"),
+)
+sessions: Final = Table(
+    "sessions",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("workspace_id", Text, nullable=False),
+    Column("user_id", Text, nullable=False),
+    Column("digest", Text, nullable=False, comment="SHA-256 of the cookie's value, hexadecimal"),
+    Column("opened_by", Text, nullable=False, comment="password, link"),
+    Column("user_agent", Text, nullable=False, comment="of the browser, shortened"),
+    Column("created_at", Text, nullable=False),
+    Column("last_used_at", Text, nullable=False, comment="to the minute, about"),
+    Column("expires_at", Text, nullable=False, comment="its end, however much it is used"),
+    Column("ended_at", Text, comment="when somebody ended it"),
+    _refers("user_id", "users"),
+    UniqueConstraint("digest"),
+    Index(None, "workspace_id", "user_id"),
+    Index(None, "expires_at"),
+)
+sign_in_links: Final = Table(
+    "sign_in_links",
+    METADATA,
+    Column("digest", Text, primary_key=True, comment="SHA-256 of what the link opens with, hexadecimal"),
+    Column("workspace_id", Text, nullable=False),
+    Column("user_id", Text, nullable=False),
+    Column("created_at", Text, nullable=False),
+    Column("created_by", Text, nullable=False, comment="the actor"),
+    Column("expires_at", Text, nullable=False),
+    Column("used_at", Text),
+    _refers("user_id", "users"),
+    Index(None, "workspace_id", "user_id"),
+)
+OF_USERS: Final = (passwords, sessions, sign_in_links)
+"""What is removed with a user."""

@@ -102,6 +102,11 @@ def remove(unit: TicketUnit, kind: ReferenceKind, row_id: str) -> ReferenceWritt
     if kind == "users" and (count := _keys_of(unit, row_id)):
         # Whoever got the id later would get the keys with it.
         raise InUse(kind, row_id, count, "it cannot be removed", users="API keys")
+    if kind == "users":
+        for table in schema.OF_USERS:
+            unit.transaction.execute(
+                delete(table).where(table.c.workspace_id == unit.transaction.workspace, table.c.user_id == row_id)
+            )
     table = _table(kind)
     unit.transaction.execute(
         delete(table).where(table.c.workspace_id == unit.transaction.workspace, table.c.id == row_id)

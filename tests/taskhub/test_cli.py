@@ -363,7 +363,7 @@ def test_every_command_has_its_module() -> None:
 
     assert sorted(commands) == [
         "backup", "check", "doctor", "export", "import", "keys", "mcp-config", "migrate", "restore", "serve", "stdio",
-        "watch",
+        "users", "watch",
     ]  # fmt: skip
     for command in sorted({*commands, "import_file"} - {"import"}):
         assert (directory / f"{command.replace('-', '_')}.py").is_file()

@@ -1,0 +1,1 @@
+"""How people sign in, and what they then have: a session, which a browser keeps in a cookie."""

@@ -1,0 +1,231 @@
+"""Signing in: by name and password, or by a link that works once."""
+
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, Final
+
+from sqlalchemy import Connection, delete, insert, select, update
+
+from taskhub.auth.principal import Principal
+from taskhub.auth.secret import SIGN_IN_LINK_PREFIX, digest, new_secret
+from taskhub.sign_in.attempts import Attempts, household
+from taskhub.sign_in.errors import LINK_OVER, WRONG_PASSWORD, SignInRefused, TooManyAttempts
+from taskhub.sign_in.model import NewPassword, Opened, SignedInBy, SignInLink
+from taskhub.sign_in.passwords import PasswordHash, Passwords
+from taskhub.sign_in.sessions import SessionStore, session_of
+from taskhub.storage.database import Database
+from taskhub.storage.names import normalise
+from taskhub.storage.schema import passwords, sessions, sign_in_links, users
+from taskhub.storage.times import Clock, later, to_text, utc_now
+from taskhub.tickets.errors import InputProblem, InvalidInput
+from taskhub.tickets.reference import UnknownReference, load
+
+LINK_S: Final = 900
+"""How long a link works: it is made for somebody who waits for it."""
+WITHOUT_PASSWORD: Final = timedelta(minutes=15)
+"""For how long after a link was used its session may set a new password without the old one, which is lost."""
+PER_USER: Final = (10, 900.0)
+PER_ADDRESS: Final = (50, 900.0)
+"""Failures at once, and within so many seconds. Of an address more: an office has one."""
+
+_P: Final = passwords.c
+_L: Final = sign_in_links.c
+
+
+class SignIn:
+    """Opens sessions, and knows what opens them. Methods raise StorageBusy."""
+
+    def __init__(
+        self,
+        database: Database,
+        sessions: SessionStore,
+        *,
+        clock: Clock = utc_now,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.sessions = sessions
+        self._database = database
+        self._clock = clock
+        self.passwords = Passwords()
+        self._of_user = Attempts(*PER_USER, monotonic)
+        self._of_address = Attempts(*PER_ADDRESS, monotonic)
+
+    def close(self) -> None:
+        """Nobody can sign in by a password any more."""
+        self.passwords.close()
+
+    async def by_password(
+        self, workspace: str, name: str, password: str, *, address: str | None, user_agent: str, replacing: str | None
+    ) -> Opened:
+        """Open a session for a person of the workspace, by id or name. What fails takes as long whoever it is.
+
+        The session with the secret `replacing`, which the browser had before, ends. Raises SignInRefused and
+        TooManyAttempts.
+        """
+        self._count(normalise(name)[:200], address)
+        user, stored = await self._database.read(lambda connection: _with_password(connection, workspace, name))
+        if not await self.passwords.fit(password, stored) or user is None or stored is None:
+            raise SignInRefused(WRONG_PASSWORD)
+        renewed = await self._renewed(password, stored)
+
+        def work(connection: Connection) -> Opened:
+            # Looked at again: what was good when it was read may have been changed since.
+            if _with_password(connection, workspace, user.id)[1] != stored:
+                raise SignInRefused(WRONG_PASSWORD)
+            if renewed is not None:
+                connection.execute(update(passwords).where(*_of(workspace, user.id)).values(hash=renewed))
+            return self._open(connection, user, "password", user_agent, replacing)
+
+        opened = await self._database.write(work)
+        self._of_user.give_back(normalise(name)[:200])
+        self._of_address.give_back(household(address))
+        return opened
+
+    async def by_link(
+        self, workspace: str, secret: str, *, address: str | None, user_agent: str, replacing: str | None
+    ) -> Opened:
+        """Open a session by a link, which is over with that. Raises SignInRefused and TooManyAttempts."""
+        self._count(None, address)
+        now = to_text(self._clock())
+        usable = (_L.digest == digest(secret), _L.workspace_id == workspace, _L.used_at.is_(None), _L.expires_at > now)
+
+        def work(connection: Connection) -> Opened:
+            row = connection.execute(select(_L.user_id).where(*usable)).first()
+            user = None if row is None else _person(connection, workspace, row.user_id)
+            # The one of two who come at the same time that changes the row is let in.
+            if (
+                user is None
+                or not connection.execute(update(sign_in_links).where(*usable).values(used_at=now)).rowcount
+            ):
+                raise SignInRefused(LINK_OVER)
+            return self._open(connection, user, "link", user_agent, replacing)
+
+        opened = await self._database.write(work)
+        self._of_address.give_back(household(address))
+        return opened
+
+    async def change_password(self, principal: Principal, new: NewPassword, *, address: str | None) -> None:
+        """Set the password of who came with a session; its other sessions end. Raises NoSession, InvalidInput and
+        TooManyAttempts."""
+        session_id = session_of(principal)
+        statement = select(sessions, _P.hash).outerjoin(
+            passwords, (_P.workspace_id == sessions.c.workspace_id) & (_P.user_id == sessions.c.user_id)
+        )
+        found = statement.where(sessions.c.id == session_id)
+        row: Any = await self._database.read(lambda connection: connection.execute(found).one())
+        since = to_text(self._clock() - WITHOUT_PASSWORD)
+        lost = row.opened_by == "link" and row.created_at > since
+        if row.hash is not None and not lost:
+            if new.current_password is None:
+                raise InvalidInput([InputProblem("/current_password", "is required")])
+            self._count(normalise(row.user_id), address)
+            if not await self.passwords.fit(new.current_password.get_secret_value(), row.hash):
+                raise InvalidInput([InputProblem("/current_password", "is not your password")])
+            self._of_user.give_back(normalise(row.user_id))
+            self._of_address.give_back(household(address))
+        await self._set(row.workspace_id, row.user_id, new, but=session_id)
+
+    async def set_password(self, workspace: str, name: str, new: NewPassword) -> str:
+        """Set the password of a person, by id or name; its sessions end. Answers the id. Raises InvalidInput."""
+        user = await self._database.read(lambda connection: _found(connection, workspace, name))
+        await self._set(workspace, user.id, new, but=None)
+        return str(user.id)
+
+    async def new_link(self, workspace: str, name: str, created_by: str) -> SignInLink:
+        """A link for a person, by id or name; those made before are over. Raises InvalidInput."""
+        now, secret = to_text(self._clock()), new_secret(SIGN_IN_LINK_PREFIX)
+        expires_at = later(now, LINK_S)
+
+        def work(connection: Connection) -> SignInLink:
+            user = _found(connection, workspace, name)
+            earlier = (_L.workspace_id == workspace, _L.user_id == user.id)
+            connection.execute(delete(sign_in_links).where(*earlier))
+            connection.execute(delete(sign_in_links).where(_L.expires_at < now))
+            row = {
+                "digest": digest(secret), "workspace_id": workspace, "user_id": user.id, "created_at": now,
+                "created_by": created_by, "expires_at": expires_at, "used_at": None,
+            }  # fmt: skip
+            connection.execute(insert(sign_in_links), row)
+            return SignInLink(secret, user.id, expires_at)
+
+        return await self._database.write(work)
+
+    async def sign_out(self, workspace: str, name: str) -> int:
+        """End the sessions of a user, by id or name; how many there were. Raises InvalidInput."""
+        user = await self._database.read(lambda connection: _found(connection, workspace, name))
+        return await self.sessions.end_all_of(workspace, user.id)
+
+    async def with_password(self, workspace: str) -> frozenset[str]:
+        """The ids of those who have one."""
+        statement = select(_P.user_id).where(_P.workspace_id == workspace)
+        return await self._database.read(lambda connection: frozenset(connection.execute(statement).scalars()))
+
+    async def anybody(self) -> bool:
+        """Whether somebody has a password who can sign in by it."""
+        statement = select(_P.user_id).join(
+            users, (users.c.workspace_id == _P.workspace_id) & (users.c.id == _P.user_id) & users.c.active
+        )
+        return await self._database.read(lambda connection: connection.execute(statement.limit(1)).first() is not None)
+
+    def _count(self, user: str | None, address: str | None) -> None:
+        if wait_s := self._of_address.take(household(address)):
+            raise TooManyAttempts(wait_s)
+        if user is not None and (wait_s := self._of_user.take(user)):
+            raise TooManyAttempts(wait_s)
+
+    async def _renewed(self, password: str, stored: str) -> str | None:
+        """The hash anew, when new ones cost more to try than this one."""
+        same = PasswordHash.parse(stored).cost == self.passwords.cost
+        return None if same else await self.passwords.hashed(password)
+
+    def _open(
+        self, connection: Connection, user: Any, by: SignedInBy, user_agent: str, replacing: str | None
+    ) -> Opened:
+        secret, session_id = self.sessions.open(connection, user, by, user_agent, replacing)
+        return Opened(secret, self.sessions.signed_in(connection, session_id))
+
+    async def _set(self, workspace: str, user_id: str, new: NewPassword, *, but: str | None) -> None:
+        now, stored = to_text(self._clock()), await self.passwords.hashed(new.password.get_secret_value())
+
+        def work(connection: Connection) -> None:
+            connection.execute(delete(passwords).where(*_of(workspace, user_id)))
+            row = {"workspace_id": workspace, "user_id": user_id, "hash": stored, "changed_at": now}
+            connection.execute(insert(passwords), row)
+            self.sessions.end_others(connection, workspace, user_id, but=but)
+
+        await self._database.write(work)
+
+
+def _of(workspace: str, user_id: str) -> tuple[Any, ...]:
+    return (_P.workspace_id == workspace, _P.user_id == user_id)
+
+
+def _person(connection: Connection, workspace: str, user_id: str) -> Any:
+    """The row of somebody who may sign in; None when there is none."""
+    statement = select(users).where(
+        users.c.workspace_id == workspace, users.c.id == user_id, users.c.active, users.c.kind == "human"
+    )
+    return connection.execute(statement).first()
+
+
+def _with_password(connection: Connection, workspace: str, name: str) -> tuple[Any, str | None]:
+    """Who is meant by an id or a name, and the hash of its password; None for what there is not."""
+    try:
+        user_id = load(connection, workspace, version=0).entries["users"].find(name)
+    except UnknownReference:
+        return None, None
+    stored = connection.execute(select(_P.hash).where(*_of(workspace, user_id))).scalar()
+    return _person(connection, workspace, user_id), stored
+
+
+def _found(connection: Connection, workspace: str, name: str) -> Any:
+    """The row of a person, by id or name. Raises InvalidInput."""
+    try:
+        user_id = load(connection, workspace, version=0).entries["users"].find(name)
+    except UnknownReference as unknown:
+        raise InvalidInput([unknown.problem("/user")]) from None
+    user = _person(connection, workspace, user_id)
+    if user is None:
+        raise InvalidInput([InputProblem("/user", f"{user_id} is no person: agents and services have API keys")])
+    return user

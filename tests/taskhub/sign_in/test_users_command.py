@@ -1,0 +1,68 @@
+"""`taskhub users`, run as a program."""
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from taskhub import server_file
+from taskhub.server_file import RunningServer
+from tests.e2e.harness.process import clean_environment
+from tests.forked import run_forked
+
+PASSWORD = "correct horse battery"
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Mapping[str, str]:
+    return clean_environment({"TASKHUB_DATA_DIR": str(tmp_path)})
+
+
+def users(
+    environment: Mapping[str, str], *arguments: str, typed: str = "", status: int = 0
+) -> subprocess.CompletedProcess[bytes]:
+    done = run_forked("-m", "taskhub", "users", *arguments, environment=environment, given=typed.encode())
+    assert done.returncode == status, done.stderr.decode()
+    return done
+
+
+def test_the_first_operator_gets_a_link_to_the_server_that_runs(environment: Mapping[str, str], tmp_path: Path) -> None:
+    server_file.write(tmp_path, RunningServer(os.getpid(), "http://127.0.0.1:8042", "api_key"))
+    made = users(environment, "sign-in-link", "Olga", "--role", "operator")
+    elsewhere = users(environment, "sign-in-link", "olga", "--url", "https://hub.example.org/")
+
+    # The link alone is on standard output, so that it can be passed on.
+    assert re.fullmatch(rb"http://127\.0\.0\.1:8042/login#link=thl_[\w-]{48}\n", made.stdout)
+    assert b"once, within 15 minutes" in made.stderr
+    assert elsewhere.stdout.startswith(b"https://hub.example.org/login#link=thl_")
+
+
+def test_a_password_is_read_from_standard_input_and_told_nowhere(environment: Mapping[str, str]) -> None:
+    users(environment, "add", "Olga", "--role", "operator")
+    users(environment, "add", "Bot", "--kind", "agent")
+    done = users(environment, "set-password", "Olga", typed=f"{PASSWORD}\n")
+    listed = users(environment, "list", "--json").stdout.decode().splitlines()
+    by_id = {user["id"]: user for user in map(json.loads, listed)}
+
+    assert b"olga has a new password" in done.stderr
+    assert PASSWORD.encode() not in done.stdout + done.stderr
+    assert (by_id["olga"]["role"], by_id["olga"]["has_password"]) == ("operator", True)
+    assert (by_id["bot"]["kind"], by_id["bot"]["has_password"]) == ("agent", False)
+    assert "olga  Olga  human  operator  password" in users(environment, "list").stdout.decode()
+
+
+def test_what_cannot_be_done_is_told(environment: Mapping[str, str]) -> None:
+    users(environment, "add", "Olga")
+    short = users(environment, "set-password", "Olga", typed="short\n", status=1)
+    unknown = users(environment, "sign-in-link", "Olag", status=1)
+    twice = users(environment, "add", "Olga", status=1)
+
+    assert b"at least 12" in short.stderr
+    assert b"short" not in short.stderr
+    assert b"there is no 'Olag'" in unknown.stderr
+    assert b"Olga" in twice.stderr
+    assert users(environment, "sign-out", "Olga").stderr == b"0 sessions have ended\n"
