@@ -88,11 +88,12 @@ class Reading:
     def page(self, query: TicketQuery, principal: Principal, cursors: CursorCodec) -> TicketPage:
         """One page of a list. Raises InvalidInput."""
         resolved = resolve(query, self.references, principal, self.state.key_prefix)
-        cursor = None if query.cursor is None else cursors.decode(query.cursor, resolved.identity)
+        identity = self.workspace.encode() + b"\0" + resolved.identity
+        cursor = None if query.cursor is None else cursors.decode(query.cursor, identity)
         rows = list_rows(self.connection, self.workspace, resolved, self.references, cursor, query.limit)
         records = [record_of(row) for row in rows]
         more, records = len(records) > query.limit, records[: query.limit]
-        next_cursor = cursors.encode(cursor_after(resolved, records[-1]), resolved.identity) if more else None
+        next_cursor = cursors.encode(cursor_after(resolved, records[-1]), identity) if more else None
         return TicketPage([self._compact(record) for record in records], next_cursor, self.state.position)
 
     def all_after(self, no: int, query: TicketQuery, principal: Principal, limit: int) -> list[Ticket]:
