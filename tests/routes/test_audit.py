@@ -1,0 +1,109 @@
+"""`/api/v1/audit`, and what of HTTP is in it."""
+
+from typing import Any
+
+import pytest
+
+from routes.keys import TICKETS
+from taskhub.tickets.reference_inputs import NewUser
+from tests.routes.conftest import Hub, Start
+from tests.taskhub.world import ALICE, until
+
+ROOT = {"x-api-key": "k-bootstrap"}
+AUDIT = "/api/v1/audit"
+
+
+@pytest.fixture
+async def locked(start: Start) -> Hub:
+    """A hub that asks for keys, with Carol, who is a viewer, and a key that was set at the start."""
+    hub = await start(api_key="k-bootstrap")
+    await hub.app[TICKETS].create_reference(ALICE, "users", NewUser(name="Carol", role="viewer"))
+    return hub
+
+
+async def entries(hub: Hub, action: str) -> list[Any]:
+    answer = await hub.get(f"{AUDIT}?action={action}", headers=ROOT)
+    assert answer.status == 200, answer
+    found: list[Any] = answer.json["entries"]
+    return found
+
+
+async def recorded(hub: Hub, action: str) -> Any:
+    """The newest entry of an action, once there is one."""
+
+    async def found() -> bool:
+        return bool(await entries(hub, action))
+
+    await until(found)
+    return (await entries(hub, action))[0]
+
+
+async def viewer(hub: Hub) -> tuple[str, dict[str, str]]:
+    made = (await hub.post("/api/v1/keys", {"user": "carol", "name": "laptop"}, headers=ROOT)).json
+    return made["key"]["id"], {"Authorization": f"Bearer {made['secret']}"}
+
+
+async def test_a_key_that_is_made_is_recorded_with_who_asked_and_from_where(locked: Hub) -> None:
+    headers = {**ROOT, "X-Request-ID": "asked-1", "X-TaskHub-Actor": "agent:triage"}
+    made = (await locked.post("/api/v1/keys", {"user": "carol", "name": "laptop"}, headers=headers)).json
+    (entry,) = await entries(locked, "key.created")
+
+    assert (entry["actor"], entry["address"], entry["request_id"]) == ("agent:triage", "127.0.0.1", "asked-1")
+    assert (entry["target"], entry["credential"], entry["outcome"]) == (made["key"]["id"], None, "success")
+    assert entry["details"]["owner"] == "user:operator"
+    assert made["secret"] not in repr(entry)
+
+
+async def test_who_is_not_let_in_is_counted(locked: Hub) -> None:
+    guess = "thk_" + "g" * 48
+    for _ in range(3):
+        assert (await locked.get("/api/v1/tickets", headers={"x-api-key": guess})).status == 401
+    entry = await recorded(locked, "authentication.failed")
+
+    assert (entry["actor"], entry["address"], entry["outcome"]) == (None, "127.0.0.1", "denied")
+    assert entry["details"]["reason"] == "a credential that is not good"
+    assert entry["details"]["count"] >= 1
+    assert guess not in repr(entry)
+
+
+async def test_what_somebody_may_not_is_counted_as_theirs(locked: Hub) -> None:
+    key, headers = await viewer(locked)
+    assert (await locked.post("/events", {"type": "a.b", "data": {}}, headers=headers)).code == "forbidden"
+    entry = await recorded(locked, "access.denied")
+
+    assert (entry["actor"], entry["credential"]) == ("user:carol", key)
+    assert entry["details"]["reason"] == "needs events:publish"
+
+
+async def test_a_stream_that_an_operator_ends_is_recorded(locked: Hub) -> None:
+    async with locked.stream(**ROOT) as stream:
+        hello = await stream.until("hello")
+        ended = await locked.request("DELETE", f"/events/debug/streams/{hello.data['stream']}", headers=ROOT)
+
+        assert ended.status == 204
+        await stream.until("goodbye")
+    (entry,) = await entries(locked, "stream.ended")
+    assert (entry["target"], entry["actor"]) == (hello.data["stream"], "user:operator")
+
+
+async def test_an_export_that_is_refused_is_not_recorded(locked: Hub) -> None:
+    assert (await locked.get("/api/v1/export?person_in_charge=nobody", headers=ROOT)).status == 400
+    assert await entries(locked, "tickets.exported") == []
+
+    assert (await locked.get("/api/v1/export?label=red", headers=ROOT)).status == 200
+    (entry,) = await entries(locked, "tickets.exported")
+    assert entry["details"]["query"] == {"label": ["red"]}
+
+
+async def test_the_log_is_read_page_by_page_and_by_operators_alone(locked: Hub) -> None:
+    _, headers = await viewer(locked)
+    await viewer(locked)
+    first = (await locked.get(f"{AUDIT}?limit=2", headers=ROOT)).json
+    second = (await locked.get(f"{AUDIT}?limit=2&cursor={first['next_cursor']}", headers=ROOT)).json
+    found = [entry["action"] for entry in first["entries"] + second["entries"]]
+
+    assert found == ["key.created", "key.created", "user.added"]
+    assert second["next_cursor"] is None
+    assert (await locked.get(AUDIT, headers=headers)).code == "forbidden"
+    for wrong in ("since=soon", "action=nothing", "cursor=AAAA", "limit=0", "nothing=1"):
+        assert (await locked.get(f"{AUDIT}?{wrong}", headers=ROOT)).code == "bad_parameter"
