@@ -54,13 +54,14 @@ export async function send(method, path, body, { version, lease } = {}) {
 }
 
 /**
- * Do something that is no change of what is kept, and that knows no keys of repetition.
- * @param {"POST" | "DELETE"} method
+ * Do something that knows no keys of repetition.
+ * @param {"POST" | "PUT" | "DELETE"} method
  * @param {string} path
+ * @param {any} [body]
  * @returns {Promise<any>} the answer, null for none. Rejects with ApiError.
  */
-export function call(method, path) {
-  return request(method, path, {});
+export function call(method, path, body) {
+  return request(method, path, { body });
 }
 
 async function request(method, path, { body = undefined, extra = {}, signal = undefined }) {

@@ -4,7 +4,7 @@ import * as address from "./address.js";
 import { h, icon } from "./dom.js";
 import { t } from "./i18n.js";
 import { choices } from "./refs.js";
-import { actor, goBy, needsKey } from "./session.js";
+import { actor, asksWho, goBy } from "./session.js";
 import { tell } from "./shell.js";
 import { PRIORITIES } from "./tickets.js";
 
@@ -130,9 +130,9 @@ async function openFilters(anchor, labels, me) {
   panel.querySelector("input")?.focus();
 }
 
-/** A list of people to say who one is: where no key is needed, the server takes one's word for it. */
+/** A list of people to say who one is: where nobody signs in, the server takes one's word for it. */
 export async function whoAmI() {
-  if (needsKey) return null;
+  if (asksWho) return null;
   const people = (await choices("users")).filter((user) => user.kind === "human");
   const chosen = actor();
   const select = h(

@@ -9,7 +9,7 @@ import { FeedLog } from "./feed-log.js";
 import { commands } from "./help.js";
 import { ago, t } from "./i18n.js";
 import { forget } from "./refs.js";
-import { headers } from "./session.js";
+import { asksWho, headers } from "./session.js";
 import { announce, connection, start, tell, toast } from "./shell.js";
 import { openStream } from "./stream.js";
 
@@ -169,8 +169,10 @@ function toNow() {
 
 async function copyCommand() {
   const { filter, since } = asked();
-  const extra = Object.entries(headers()).map(([name, value]) => (name === "X-API-Key" ? ' -H "x-api-key: $TASKHUB_API_KEY"' : ` -H '${name}: ${value}'`));
-  const command = `curl -N '${location.origin}${streamPath(filter, since).replaceAll("'", "%27")}'${extra.join("")}`;
+  // A session counts in a browser alone.
+  const key = asksWho ? ' -H "x-api-key: $TASKHUB_API_KEY"' : "";
+  const extra = Object.entries(headers()).map(([name, value]) => ` -H '${name}: ${value}'`);
+  const command = `curl -N '${location.origin}${streamPath(filter, since).replaceAll("'", "%27")}'${key}${extra.join("")}`;
   try {
     await navigator.clipboard.writeText(command);
     toast(t("feed.copied"));

@@ -1,56 +1,30 @@
-// Who sits here: the API key, where the server asks for one, and the name a person goes by where it does not.
+// Who sits here: where the server asks who calls, whoever is signed in, and where it does not, a name that a person
+// goes by.
 //
-// The key stays in the memory of this tab's session and goes to the server as a header, never into an address. A new
-// tab asks those that are open for it. With no inline script, nothing parsed as HTML and no foreign origin allowed, no
-// script but TaskHub's own can read it here; a sign-in with a cookie would keep it from that as well.
+// The session is in a cookie, which no script reads and which the browser sends by itself. What the tabs tell each other
+// is only that somebody has signed in.
 
-const KEY = "taskhub.key";
 const ACTOR = "taskhub.actor";
-const ASKING_MS = 200;
 
-export const needsKey = document.body.dataset.auth === "api_key";
+export const asksWho = document.body.dataset.auth !== "none";
 
-const others = new BroadcastChannel("taskhub.session");
-others.onmessage = ({ data }) => {
-  const key = sessionStorage.getItem(KEY);
-  if (data === "key?" && key) others.postMessage({ key });
-};
+const tabs = new BroadcastChannel("taskhub.session");
 
-/** @returns {Promise<void>} */
-async function askOthers() {
-  if (!needsKey || sessionStorage.getItem(KEY)) return;
-  await new Promise((resolve) => {
-    const asking = new BroadcastChannel("taskhub.session");
-    const done = () => {
-      asking.close();
-      resolve(undefined);
-    };
-    asking.onmessage = ({ data }) => {
-      if (!data.key) return;
-      sessionStorage.setItem(KEY, data.key);
-      done();
-    };
-    asking.postMessage("key?");
-    setTimeout(done, ASKING_MS);
-  });
+/** Tell the other tabs who is signed in now. @param {string} user */
+export function tellTabs(user) {
+  tabs.postMessage({ user });
 }
 
-await askOthers();
-
-/** Whether there is nobody whom the server would let in. */
-export const signedOut = () => needsKey && !sessionStorage.getItem(KEY);
-
-/** @param {string} key */
-export function signIn(key) {
-  sessionStorage.setItem(KEY, key);
+/** Hear who has signed in in another tab. @param {(user: string) => void} heard */
+export function onSignIn(heard) {
+  tabs.onmessage = ({ data }) => heard(data.user);
 }
 
-export function signOut() {
-  sessionStorage.removeItem(KEY);
-}
+/** Where to sign in, and to come back from to what is shown now. */
+export const signInAddress = () => `/login?next=${encodeURIComponent(location.pathname + location.search)}`;
 
 /** The name a person chose to go by, such as `alice`; null: nobody in particular. */
-export const actor = () => (needsKey ? null : localStorage.getItem(ACTOR));
+export const actor = () => (asksWho ? null : localStorage.getItem(ACTOR));
 
 /** @param {string | null} name */
 export function goBy(name) {
@@ -62,9 +36,7 @@ export function goBy(name) {
 export function headers() {
   /** @type {Record<string, string>} */
   const found = {};
-  const key = sessionStorage.getItem(KEY);
   const name = actor();
-  if (needsKey && key) found["X-API-Key"] = key;
   if (name) found["X-TaskHub-Actor"] = `user:${name}`;
   return found;
 }

@@ -1,9 +1,12 @@
 // The frame of every page: the bar at the top, how the stream is, who one is, messages, and the word that is read out.
 
-import { ApiError, get } from "./api.js";
+import { ApiError, call, get } from "./api.js";
+import { confirmed } from "./ask.js";
 import { h } from "./dom.js";
 import { LANGUAGES, choose, clockTime, language, t, translate } from "./i18n.js";
-import * as session from "./session.js";
+import { openMenu } from "./menu.js";
+import { asksWho, onSignIn, signInAddress } from "./session.js";
+import { passwordForm, signInForm } from "./sign-in.js";
 
 const STALE_MS = 15_000;
 const RESYNCED_MS = 4000;
@@ -13,6 +16,7 @@ const TOAST_MS = 8000;
 /** How the stream is: live, catching up n, reconnecting in s, stale since hh:mm, resynced, signed out. */
 class ConnectionState extends HTMLElement {
   /** @type {import("./stream.js").StreamState} */ #state = { name: "connecting" };
+  /** @type {import("./stream.js").TaskHubStream | null} */ #stream = null;
   #resyncedAt = 0;
   #timer = 0;
 
@@ -27,16 +31,23 @@ class ConnectionState extends HTMLElement {
 
   /** @param {import("./stream.js").TaskHubStream} stream */
   follow(stream) {
+    this.#stream = stream;
     this.#state = stream.state;
     stream.addEventListener("state", (/** @type {any} */ { detail }) => {
       const before = this.#state.name;
       this.#state = detail;
       this.#show();
+      if (detail.name === "signed_out") signedOut();
       if (before !== detail.name && (detail.name === "live" ? before === "reconnecting" || before === "catching_up" : detail.name !== "catching_up")) {
         announce(this.textContent ?? "");
       }
     });
     this.#show();
+  }
+
+  /** Somebody has signed in again. */
+  again() {
+    if (this.#state.name === "signed_out") this.#stream?.again?.();
   }
 
   /** Something was lost and everything was read anew. */
@@ -110,7 +121,7 @@ export function toast(words, { error = false, action, onaction } = {}) {
 
 /** Tell what went wrong. @param {unknown} error */
 export function tell(error) {
-  if (error instanceof ApiError && error.status === 401) return askForKey();
+  if (error instanceof ApiError && error.status === 401) return signedOut();
   if (error instanceof DOMException && error.name === "AbortError") return undefined;
   return toast(error instanceof ApiError ? error.words : String(error), { error: true });
 }
@@ -118,8 +129,11 @@ export function tell(error) {
 /** The bar's connection state. @returns {ConnectionState} */
 export const connection = () => /** @type {any} */ (document.querySelector("connection-state"));
 
+/** @type {{actor: string, user: any, scopes: string[]} | null} */
+let me = null;
+
 /**
- * Make the bar, and ask for the key where one is needed.
+ * Make the bar, and find out who calls. Whom the server does not know is led to where people sign in, and back.
  * @returns {Promise<{actor: string, user: any, scopes: string[]}>} who calls; pending until the server lets them in
  */
 export async function start() {
@@ -128,18 +142,23 @@ export async function start() {
   const tools = /** @type {HTMLElement} */ (document.querySelector(".shell-tools"));
   tools.append(new ConnectionState(), languages());
   document.body.append(live, toasts);
-  if (session.signedOut()) await askForKey();
   for (;;) {
     try {
-      return await get("/api/v1/me");
+      const found = await get("/api/v1/me");
+      me = found;
+      if (asksWho) tools.append(account(found));
+      return found;
     } catch (error) {
-      if (error instanceof ApiError && error.status === 401) await askForKey(t("key.refused"));
-      else await unreachable(error);
+      if (!(error instanceof ApiError && error.status === 401)) await unreachable(error);
+      else {
+        location.replace(signInAddress());
+        await new Promise(() => {}); // the next page is on its way
+      }
     }
   }
 }
 
-function languages() {
+export function languages() {
   const select = h(
     "select", { "aria-label": t("language"), onchange: () => choose(select.value) },
     Object.entries(LANGUAGES).map(([tag, name]) => h("option", { value: tag, lang: tag, selected: tag === language }, name)),
@@ -147,39 +166,111 @@ function languages() {
   return select;
 }
 
-/** @type {Promise<void> | null} */
-let asked = null;
+/** The menu of who is signed in. @param {{actor: string, user: any}} found */
+function account({ actor, user }) {
+  const name = user?.name ?? actor;
+  const end = async (/** @type {string} */ path) => {
+    leaving = true;
+    try {
+      await call("DELETE", path);
+    } catch (error) {
+      // Whose session is over is out already.
+      if (!(error instanceof ApiError && error.status === 401)) {
+        leaving = false;
+        return tell(error);
+      }
+    }
+    return location.assign("/login");
+  };
+  const everywhere = async () => (await confirmed(t("session.everywhere"), t("session.everywhere_about"), t("session.everywhere"))) && end("/api/v1/sessions");
+  const button = h("button", {
+    type: "button", class: "button plain account", "aria-haspopup": "menu", "aria-expanded": "false", title: t("session.signed_in", { name }),
+    onclick: () => openMenu(button, [
+      { title: t("session.signed_in", { name }) },
+      { label: t("session.change_password"), run: () => changePassword(name) },
+      { label: t("session.sign_out"), run: () => end("/api/v1/session") },
+      { label: t("session.everywhere"), run: everywhere },
+    ], { label: t("session.account") }),
+  }, name);
+  return button;
+}
 
-/** Ask for the API key, which only the server knows whether it is one. @returns {Promise<void>} */
-function askForKey(why = "") {
-  asked ??= new Promise((resolve) => {
-    session.signOut();
-    const input = h("input", { id: "key", type: "password", autocomplete: "off", required: true, spellcheck: "false" });
-    const save = (/** @type {SubmitEvent} */ event) => {
-      event.preventDefault();
-      session.signIn(input.value.trim());
-      dialog.close();
-      dialog.remove();
-      asked = null;
-      if (why === "" && document.body.dataset.started) location.reload();
-      resolve();
-    };
-    const dialog = h(
-      "dialog", { "aria-labelledby": "key-title", oncancel: (/** @type {Event} */ event) => event.preventDefault() },
-      h(
-        "form", { onsubmit: save },
-        h("h2", { id: "key-title" }, t("key.title")),
-        h("p", null, t("key.about")),
-        why && h("p", { class: "notice error", role: "alert" }, why),
-        h("div", { class: "field" }, h("label", { for: "key" }, t("key.label")), input),
-        h("p", { class: "quiet small" }, t("key.kept")),
-        h("div", { class: "actions" }, h("button", { class: "button main" }, t("key.go"))),
-      ),
-    );
-    document.body.append(dialog);
-    dialog.showModal();
+/** @param {string} name */
+async function changePassword(name) {
+  const { has_password: known, session } = await get("/api/v1/session").catch((error) => (tell(error), {}));
+  if (!session) return;
+  const dialog = openDialog(t("session.change_password"), [passwordForm({
+    name, current: known,
+    done: () => (dialog.close(), toast(t("session.password_changed"))),
+    later: () => dialog.close(),
+  })]);
+}
+
+let asking = false;
+let leaving = false;
+
+/**
+ * The session is over. What is on the page stays, with all that was being written: it asks who sits here over it, and
+ * goes on as before.
+ */
+async function signedOut() {
+  if (asking || leaving || !me) return;
+  asking = true;
+  try {
+    const found = await get("/api/v1/me");
+    asking = false;
+    return goOn(found.user?.id); // somebody has signed in again, in another tab
+  } catch (error) {
+    if (!(error instanceof ApiError && error.status === 401)) {
+      asking = false;
+      return tell(error);
+    }
+  }
+  const done = (/** @type {string} */ user) => {
+    asking = false;
+    dialog.close();
+    goOn(user);
+  };
+  const dialog = openDialog(t("session.over"), [
+    h("p", null, t("session.over_about")),
+    signInForm({ name: me.user?.name ?? "", done: ({ user }) => done(user) }),
+    h("p", { class: "quiet small" }, t("session.over_link"), " ", h("a", { href: signInAddress() }, t("session.over_leave"))),
+  ]);
+  dialog.addEventListener("cancel", (event) => event.preventDefault());
+  onSignIn(done);
+  return undefined;
+}
+
+/** Go on after a session was over. @param {string | undefined} user who is signed in now */
+function goOn(user) {
+  onSignIn(heard);
+  // What is shown belongs to somebody else.
+  if (user !== me?.user?.id) return location.reload();
+  announce(t("session.back"));
+  return connection().again();
+}
+
+/** Another tab has signed somebody in: the session that this page came with is over. @param {string} user */
+function heard(user) {
+  if (me && user !== me.user?.id) location.reload();
+}
+onSignIn(heard);
+
+/** @param {string} title @param {Node[]} content @returns {HTMLDialogElement} */
+function openDialog(title, content) {
+  const back = /** @type {HTMLElement | null} */ (document.activeElement);
+  const dialog = h("dialog", { "aria-labelledby": "session-title" }, h("div", { class: "body" }, h("h2", { id: "session-title" }, title), content));
+  // The page's own keys are not for what is typed here.
+  dialog.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => event.stopPropagation());
+  dialog.addEventListener("close", () => {
+    dialog.remove();
+    if (back?.isConnected) back.focus({ preventScroll: true });
   });
-  return asked;
+  document.body.append(dialog);
+  dialog.showModal();
+  const first = /** @type {HTMLInputElement[]} */ ([...dialog.querySelectorAll("input:not([readonly])")]);
+  (first.find((control) => !control.value) ?? first[0])?.focus();
+  return dialog;
 }
 
 /** Say that nobody answers, and wait until somebody wants it tried again. @param {unknown} error */

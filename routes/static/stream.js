@@ -6,8 +6,9 @@
 //     stream.addEventListener("events", ({ detail }) => …detail.events: CloudEvents, in order, each once…);
 //     stream.addEventListener("state", ({ detail }) => …detail.name: connecting, live, catching_up, …);
 //
-// Read by `fetch`, not by EventSource: it sends headers (an API key), sees status codes, and notices the heartbeats, of
-// which EventSource tells nobody. It needs nothing else, and may be imported by pages of other allowed origins.
+// Read by `fetch`, not by EventSource: it sends headers (an API key, with pages of other origins; TaskHub's own have a
+// session, which the browser sends by itself), sees status codes, and notices the heartbeats, of which EventSource tells
+// nobody. It needs nothing else, and may be imported by pages of other allowed origins.
 
 const HEARTBEATS_MISSED = 2.5;
 const FIRST_HEARTBEAT_S = 15;
@@ -235,7 +236,7 @@ export class StreamReader {
       const after = Number(response.headers.get("retry-after"));
       return after > 0 ? after * 1000 * jitter() : null;
     }
-    const name = response.status === 401 || response.status === 403 ? "signed_out" : "refused";
+    const name = response.status === 401 ? "signed_out" : "refused";
     this.#enter({ name, detail: problem.detail ?? `${response.status}` });
     return "stop";
   }
@@ -359,6 +360,16 @@ export class TaskHubStream extends EventTarget {
     globalThis.document?.removeEventListener("visibilitychange", this.#look);
     globalThis.removeEventListener?.("pagehide", this.#leave);
     globalThis.removeEventListener?.("pageshow", this.#back);
+  }
+
+  /** Begin anew after the stream was over for good: signed in again, somebody may follow it again. */
+  again() {
+    this.#begun = false;
+    if (this.#worker) this.#join();
+    else if (this.#holder) {
+      this.#holder.close();
+      this.#hold(null);
+    } else this.#channel.postMessage({ kind: "join", tab: this.#tab });
   }
 
   #look = () => {

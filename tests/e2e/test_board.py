@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import re
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -445,30 +445,6 @@ async def test_without_workers_another_tab_goes_on_when_the_one_that_listened_cl
     for tab in tabs[1:]:
         await becomes(tab, "window.heard.length >= 30")
         assert await tab.evaluate("window.heard.map(event => event.data.n)") == list(range(30))
-
-
-async def test_where_a_key_is_needed_the_board_asks_for_it(
-    chrome: Browser, make_hub: Callable[..., TaskHubProcess]
-) -> None:
-    hub = await make_hub(name="locked", environment={"TASKHUB_API_KEY": "k-right"}).start()
-    async with api(hub.url, {"x-api-key": "k-right"}) as rest:
-        key = (await rest.create("Behind a key"))["key"]
-        async with opened(chrome, hub.url) as board:
-            page = await board.page()
-            dialog = page.get_by_role("dialog")
-            await dialog.get_by_label("API key").fill("k-wrong")
-            await dialog.get_by_role("button", name="Go on").click()
-            await expect(dialog).to_contain_text("does not know this key")
-            await dialog.get_by_label("API key").fill("k-right")
-            await dialog.get_by_role("button", name="Go on").click()
-            await expect(card(page, key)).to_be_visible()
-            await is_live(page)
-            await rest.change(key, status="in_progress")
-            await expect(card(page, key, "in_progress")).to_be_visible()
-
-            second = await board.page()
-            await expect(card(second, key, "in_progress")).to_be_visible()
-            assert "k-right" not in second.url
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

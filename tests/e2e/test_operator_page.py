@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -10,6 +11,7 @@ from playwright.async_api import Browser, Locator, Page, Route, expect
 from tests.e2e.harness.clients import Api, api
 from tests.e2e.harness.pages import Window, launched, window
 from tests.e2e.harness.process import TaskHubProcess
+from tests.e2e.harness.signing_in import sign_in
 from tests.e2e.harness.streams import SocketRecorder, record
 from tests.e2e.harness.waiting import DEADLINE_S
 
@@ -45,9 +47,20 @@ async def chrome() -> AsyncIterator[Browser]:
         yield browser
 
 
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def cookies(chrome: Browser, server: TaskHubProcess) -> Any:
+    """What the browser of an operator keeps."""
+    context = await chrome.new_context()
+    await sign_in(context, server)
+    found = await context.cookies()
+    await context.close()
+    return found
+
+
 @pytest_asyncio.fixture(loop_scope="module")
-async def pages(chrome: Browser, server: TaskHubProcess) -> AsyncIterator[Window]:
+async def pages(chrome: Browser, server: TaskHubProcess, cookies: Any) -> AsyncIterator[Window]:
     async with window(chrome, server.url) as pages:
+        await pages.context.add_cookies(cookies)
         yield pages
 
 
@@ -57,12 +70,9 @@ async def root(server: TaskHubProcess) -> AsyncIterator[Api]:
         yield client
 
 
-async def signed_in(pages: Window, secret: str = SECRET) -> Page:
-    """The operator page, with the key typed in."""
-    page = await pages.open("/events/debug")
-    await page.get_by_label("API key").or_(page.get_by_label("API キー")).fill(secret)
-    await page.locator("dialog button").click()
-    return page
+async def signed_in(pages: Window) -> Page:
+    """The operator page of somebody who may see it."""
+    return await pages.open("/events/debug")
 
 
 def row(page: Page, stream: str) -> Locator:
@@ -76,7 +86,7 @@ async def opened(listening: SocketRecorder) -> str:
     return found
 
 
-async def test_it_asks_for_a_key_and_tells_who_listens(pages: Window, root: Api, server: TaskHubProcess) -> None:
+async def test_it_tells_who_listens(pages: Window, root: Api, server: TaskHubProcess) -> None:
     page = await signed_in(pages)
     async with record(server.url, {"type": "ticket.*", "status": "received", "batch": "100"}, headers=KEY) as listening:
         stream = await opened(listening)
@@ -132,8 +142,6 @@ async def test_that_not_all_have_answered_is_said(pages: Window) -> None:
 
     await page.route("**/events/debug*", partial)
     await page.goto(pages.url + "/events/debug")
-    await page.get_by_label("API key").fill(SECRET)
-    await page.locator("dialog button").click()
 
     await expect(page.get_by_text("Not all instances answered")).to_be_visible()
     second = page.get_by_role("region", name="Instances").locator("tbody tr", has_text="b2")
@@ -191,14 +199,12 @@ async def test_why_a_stream_got_an_event_or_not_is_told_in_words(
         await expect(page.locator(".verdict")).to_contain_text("must be the id of a stored event")
 
 
-async def test_a_key_that_may_not_is_told_so(pages: Window, root: Api) -> None:
-    answer = await root.request("POST", "/api/v1/users", json={"name": "Reader", "role": "viewer"})
-    assert answer.status == 201, answer
-    answer = await root.request("POST", "/api/v1/keys", json={"user": "Reader", "name": "reading"})
-    assert answer.status == 201, answer
-    page = await signed_in(pages, answer.json["secret"])
+async def test_who_may_not_is_told_so(pages: Window, server: TaskHubProcess) -> None:
+    await pages.context.clear_cookies()
+    await sign_in(pages.context, server, "Reader", "viewer")
+    page = await pages.open("/events/debug")
 
-    await expect(page.get_by_role("alert")).to_contain_text("needs a key with the scope admin")
+    await expect(page.get_by_role("alert")).to_contain_text("for operators (the scope admin)")
     await expect(page.locator(".figures")).to_be_hidden()
 
 

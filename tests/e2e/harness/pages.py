@@ -13,7 +13,7 @@ from tests.e2e.harness.tools import chromium
 from tests.e2e.harness.waiting import DEADLINE_S
 
 # What a browser says by itself while nobody listens on the port, and of refusals that the page tells the person.
-EXPECTED = re.compile(r"net::ERR_|status of (400|401|403|404|410)")
+EXPECTED = re.compile(r"net::ERR_|status of (400|401|403|404|410|422)")
 
 
 @dataclass
