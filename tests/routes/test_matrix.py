@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import update
 
 from routes.api import ROUTES, Route
-from routes.keys import API_KEYS, DATABASE, TICKETS
+from routes.keys import API_KEYS, DATABASE, SIGN_IN, TICKETS
 from taskhub.auth.principal import ALL_SCOPES, Caller, Principal
 from taskhub.headers import LEASE_HEADER
 from taskhub.keys.model import NewKey
@@ -38,6 +38,18 @@ OPERATE: Final[frozenset[str]] = frozenset(ROLES[4:])
 REFERENCES: Final = {
     "users", "accounts", "categories", "category-details", "statuses", "request-channels", "response-categories",
 }  # fmt: skip
+SESSIONS: Final = {
+    "GET /api/v1/session": 200,
+    "DELETE /api/v1/session": 204,
+    "PUT /api/v1/session/password": 204,
+    "GET /api/v1/sessions": 200,
+    "DELETE /api/v1/sessions": 204,
+    "DELETE /api/v1/sessions/{id}": 204,
+}
+"""What only those have who are signed in: to others it is not there."""
+MCP: Final = ("/mcp", "/sse", "/message")
+PASSWORD: Final = "correct horse battery staple"
+SAME_ORIGIN: Final = {"Sec-Fetch-Site": "same-origin"}
 TABLE: Final[Mapping[str, tuple[frozenset[str], int]]] = {
     "GET /": (OPEN, 200),
     "GET /feed": (OPEN, 200),
@@ -51,6 +63,9 @@ TABLE: Final[Mapping[str, tuple[frozenset[str], int]]] = {
     "GET /favicon.ico": (OPEN, 204),
     "GET /static/{name}": (OPEN, 200),
     "GET /static/{version}/{name}": (OPEN, 200),
+    "GET /login": (OPEN, 200),
+    "POST /api/v1/session": (OPEN, 201),
+    **dict.fromkeys(SESSIONS, (LET_IN, 404)),
     "GET /mcp": (LET_IN, 200),
     "POST /mcp": (LET_IN, 200),
     "DELETE /mcp": (LET_IN, 200),
@@ -104,7 +119,7 @@ TABLE: Final[Mapping[str, tuple[frozenset[str], int]]] = {
 }
 NAMED_ELSEWHERE: Final = {
     "POST /api/v1/keys": 422, "POST /api/v1/tickets/bulk": 409, "GET /events/debug/explain": 404,
-    "GET /mcp": 404, "DELETE /mcp": 404,
+    "GET /mcp": 404, "DELETE /mcp": 404, **dict.fromkeys(SESSIONS, 404),
 }  # fmt: skip
 """What is answered where not the path, but a body, a query or a header names what is not there for the caller."""
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE", "PROPFIND")
@@ -132,6 +147,8 @@ class Castle:
         self.hub = hub
         self.let_in: dict[str, dict[str, str]] = {}
         """Role → headers; and the operator of another workspace, as `stranger`."""
+        self.signed_in: dict[str, dict[str, str]] = {}
+        """Role → headers of a page of somebody who has it."""
         self.kept_out: dict[str, dict[str, str]] = {}
         """What is wrong with a credential → headers."""
         self.streams = AsyncExitStack()
@@ -154,11 +171,22 @@ class Castle:
             "mistyped": {"x-api-key": expired["x-api-key"][:-1] + "_"},
             "another scheme": {"Authorization": "Basic b3BlcmF0b3I6b3BlcmF0b3I="},
             "empty": {"Authorization": "Bearer "},
+            "signed out": await self.sign_in("viewer"),
         }
+        await self.hub.app[SIGN_IN].sign_out("default", "viewer")
+        for role in ("viewer", "operator"):
+            self.signed_in[role] = await self.sign_in(role)
         await WorkspaceStore(self.hub.app[DATABASE]).create(root, "other", "OT", "Other")
         elsewhere = Caller(Principal("user:root", "other", ALL_SCOPES, authenticated=True), "system")
         await self.hub.app[TICKETS].create_reference(elsewhere, "users", NewUser(name="mallory", role="operator"))
         self.let_in["stranger"] = await self._key(elsewhere, "mallory")
+
+    async def sign_in(self, user: str) -> dict[str, str]:
+        link = await self.hub.app[SIGN_IN].new_link("default", user, "user:root")
+        answer = await self.hub.post("/api/v1/session", {"link": link.secret}, headers=SAME_ORIGIN)
+        assert answer.status == 201, answer
+        self.hub.session.cookie_jar.clear()
+        return {"Cookie": answer.headers["Set-Cookie"].partition(";")[0], **SAME_ORIGIN}
 
     async def _key(self, by: Caller, user: str) -> dict[str, str]:
         issued = await self.hub.app[API_KEYS].create(by, NewKey(user=user, name="matrix", scopes=None, expires_at=None))
@@ -305,6 +333,18 @@ class Castle:
 
     _end_mcp_session = _open_mcp_stream
 
+    async def _sign_in(self, role: str) -> Attempt:
+        link = await self.hub.app[SIGN_IN].new_link("default", "agent", "user:root")
+        return Attempt("/api/v1/session", {"json": {"link": link.secret}, "headers": SAME_ORIGIN})
+
+    async def _change_password(self, role: str) -> Attempt:
+        return Attempt("/api/v1/session/password", {"json": {"password": PASSWORD}})
+
+    async def _end_session(self, role: str) -> Attempt:
+        signed_in = await self.sign_in(role)
+        answer = await self.hub.get("/api/v1/session", headers=signed_in)
+        return Attempt(f"/api/v1/sessions/{answer.json['session']['id']}")
+
     async def _get_asset(self, role: str) -> Attempt:
         return Attempt("/static/stream.js")
 
@@ -353,11 +393,64 @@ async def test_each_role_gets_what_is_in_the_table(castle: Castle) -> None:
     assert not wrong, wrong
 
 
-async def test_whoever_has_no_valid_credential_is_answered_alike(castle: Castle) -> None:
-    """As what is wrong with one, and as whether the thing exists: nothing is learned from it."""
+async def test_who_is_signed_in_gets_what_its_role_gets_but_no_mcp(castle: Castle) -> None:
     wrong: dict[Any, Any] = {}
     for route in SERVED:
         allowed, success = TABLE[named(route)]
+        if named(route) in SESSIONS or named(route) == "POST /api/v1/session":  # which ends the one before
+            continue
+        for role, headers in castle.signed_in.items():
+            answer = await castle.answer(route.method, await castle.attempt(route, role), headers)
+            expected = success if allowed == OPEN or role in allowed else 403
+            if answer.status != (401 if route.path in MCP else expected):
+                wrong[named(route), role] = (answer.status, expected, answer.body[:300])
+
+    assert not wrong, wrong
+
+
+@pytest.mark.parametrize("role", ["viewer", "operator"])
+async def test_a_session_is_its_owners(castle: Castle, role: str) -> None:
+    routes = [route for route in SERVED if named(route) in SESSIONS]
+    for route in routes:
+        own = await castle.sign_in(role)
+        mine = await castle.attempt(route, role)
+        theirs = await castle.attempt(route, "manager") if "{id}" in route.path else mine
+
+        if theirs is not mine:
+            assert (await castle.answer(route.method, theirs, own)).status == 404
+        assert (await castle.answer(route.method, mine, own)).status == SESSIONS[named(route)], named(route)
+
+
+async def test_a_session_counts_for_pages_of_this_server_alone(castle: Castle) -> None:
+    """What a page of others, or a program, could have sent with a cookie that the browser adds."""
+    wrong: dict[Any, Any] = {}
+    cookie = {"Cookie": castle.signed_in["operator"]["Cookie"]}
+    senders = {
+        "a page elsewhere": {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"},
+        "a sibling": {"Sec-Fetch-Site": "same-site"},
+        "an older browser": {"Origin": "http://localhost:1"},
+        "a frame": {"Origin": "null"},
+        "a program": {},
+    }
+    for route in SERVED:
+        if route.method == "GET" or TABLE[named(route)][0] == OPEN or route.path in MCP:
+            continue
+        attempt = await castle.attempt(route, "operator")
+        for who, headers in senders.items():
+            answer = await castle.answer(route.method, attempt, {**cookie, **headers})
+            if answer.status != 403 or answer.code not in ("not_same_origin", "forbidden_origin"):
+                wrong[named(route), who] = (answer.status, answer.body[:200])
+
+    assert not wrong, wrong
+
+
+async def test_whoever_has_no_valid_credential_is_answered_alike(castle: Castle) -> None:
+    """Whatever is wrong with it, and whether there is such a thing or not: nothing is learned."""
+    wrong: dict[Any, Any] = {}
+    for route in SERVED:
+        allowed, success = TABLE[named(route)]
+        if named(route) == "POST /api/v1/session":
+            continue  # a link works once
         attempt = await castle.attempt(route, "viewer")
         nowhere = Attempt(re.sub(r"\{[a-z]+\}", "nothing", route.path), attempt.options)
         answers: dict[str, Any] = {}
@@ -367,19 +460,22 @@ async def test_whoever_has_no_valid_credential_is_answered_alike(castle: Castle)
                 answers[why] = answer.status
                 continue
             elsewhere = await castle.answer(route.method, nowhere, headers)
-            assert answer.status == elsewhere.status == 401, (named(route), why, answer, elsewhere)
-            assert answer.headers["WWW-Authenticate"] == elsewhere.headers["WWW-Authenticate"]
-            told = {"instance": attempt.path.partition("?")[0], **answer.json}
-            answers[why] = {name: told[name] for name in ("code", "detail", "title", "status")}
-            assert {**answer.json, "request_id": ""} == {
-                **elsewhere.json, "request_id": "", **{k: v for k, v in answer.json.items() if k == "instance"}
-            }  # fmt: skip
-        if allowed == OPEN and set(answers.values()) != {success}:
+            told, told_elsewhere = _refusal(answer), _refusal(elsewhere)
+            assert told == told_elsewhere, (named(route), why)
+            answers[why] = told
+        expected = {success} if allowed == OPEN else {401}
+        if {answer if allowed == OPEN else answer["status"] for answer in answers.values()} != expected:
             wrong[named(route)] = answers
-        if allowed != OPEN and len({str(each) for each in answers.values()}) > 1:
+        # Who comes with a session may be told that it is over: that is no key, and says nothing about one.
+        keys = [str(answer) for why, answer in answers.items() if why != "signed out"]
+        if len(set(keys)) > 1:
             wrong[named(route)] = answers
 
     assert not wrong, wrong
+
+
+def _refusal(answer: Answer) -> dict[str, Any]:
+    return {**answer.json, "request_id": "", "challenge": answer.headers.get("WWW-Authenticate")}
 
 
 async def test_who_operates_another_workspace_learns_nothing_of_this_one(castle: Castle) -> None:
