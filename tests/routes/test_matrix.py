@@ -535,6 +535,6 @@ def _told(answer: Answer, path: str) -> str:
     """A problem without what is different each time: the request's id, and what the caller itself has named."""
     text = str(sorted({**answer.json, "request_id": ""}.items())).replace("such as TH-12", "").replace("like TH-12", "")
     for part in sorted(re.split(r"[/?&=]", path), key=len, reverse=True):
-        if re.search(r"\d|nothing", part):
+        if re.search(r"[\d-]|nothing", part):
             text = re.sub(rf"\b{re.escape(part)}\b", "…", text)
     return text
