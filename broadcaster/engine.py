@@ -311,6 +311,10 @@ class Broadcaster:
         if outlet is not None:
             outlet.close()
 
+    def warn(self, subscriber: Subscriber, detail: str) -> None:
+        """Tell a stream, if it is live, that what it was opened by will soon end."""
+        self._notify(subscriber, {"code": "auth_expiring", "detail": detail})
+
     def _place_to_resume(self, subscriber: Subscriber) -> str | None:
         """The position with which it may come back; None where it has to come back as it came."""
         if subscriber.reset is not None:

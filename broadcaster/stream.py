@@ -10,10 +10,12 @@ from broadcaster.event import Position
 from broadcaster.filters import EVERYTHING, Filter
 from broadcaster.frames import SSE, Format
 
-EndReason = Literal["shutdown", "rotate", "done", "auth_expired", "revoked", "overloaded", "limit", "disconnected"]
+EndReason = Literal[
+    "shutdown", "rotate", "done", "auth_expired", "revoked", "replaced", "overloaded", "limit", "disconnected"
+]
 """Why a stream ended; all but `disconnected` are also the `reason` of a goodbye frame."""
 
-FINAL_REASONS = frozenset({"done", "auth_expired", "revoked"})
+FINAL_REASONS = frozenset({"done", "auth_expired", "revoked", "replaced"})
 """Ends after which reconnecting with the same request is of no use."""
 
 

@@ -30,6 +30,9 @@ SHOWN: Final = frozenset({"/events/debug"})
 """Data for programs; what browsers get at these addresses is a page, which asks for the data with what a person gives
 it."""
 MCP_PATHS: Final = frozenset({"/mcp", "/sse", "/message"})
+STREAM: Final = "/events/stream"
+TOKEN: Final = "token"  # noqa: S105  # its name
+"""The parameter by which a stream is opened without headers."""
 
 _ACTOR_HEADER: Final = istr(ACTOR_HEADER)
 
@@ -92,6 +95,20 @@ def over_https(request: web.BaseRequest, trusted: Sequence[Network]) -> bool:
         told = request.headers.get("X-Forwarded-Proto", "").split(",")
     # What stands last, the proxy that is trusted has written.
     return bool(told) and told[-1].strip().lower() == "https"
+
+
+def failure_address(request: web.BaseRequest, trusted: Sequence[Network]) -> str:
+    """Whom a wrong credential is counted against: the client's address, and nobody else's.
+
+    Behind a proxy that is not trusted, its address stands for everybody's; then it is that and the last hop that the
+    request names, which is what such a proxy has added, so that nobody is counted for another.
+    """
+    address = client_address(request, trusted) or ""
+    if address != request.remote or proxied(request) is None:
+        return address
+    hops = [part for line in request.headers.getall("X-Forwarded-For", []) for part in line.split(",")]
+    last = (hops or request.headers.getall("Forwarded", [""]))[-1]
+    return f"{address} {last.strip()[-60:]}"
 
 
 def check_actor(headers: CIMultiDictProxy[str]) -> None:

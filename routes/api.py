@@ -103,7 +103,7 @@ class Route:
             found |= _OF_HOSTS
         if self.authenticated:
             # The header is the name that a caller gives itself.
-            found |= {"unauthenticated", "bad_header", "not_same_origin"}
+            found |= {"unauthenticated", "rate_limited", "bad_header", "not_same_origin"}
         if self.scope is not None:
             found |= {"forbidden", "storage_busy"}
         if self.query is not None or self.named is not None:

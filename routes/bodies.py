@@ -17,14 +17,13 @@ from multidict import CIMultiDict, istr
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from routes.errors import MAX_FAULTS, Fault, Problem, json_pointer, validation_faults
+from routes.keys import SETTINGS
 from taskhub.headers import IDEMPOTENCY_HEADER
 from taskhub.tickets.fields import suggested_name
 from taskhub.tickets.inputs import IdempotencyKey
 
 MAX_BODY_BYTES: Final = 1024 * 1024
 MAX_BATCH_BYTES: Final = 32 * 1024 * 1024
-READ_TIMEOUT_S: Final = 10.0
-"""aiohttp never times out a body that stops half way: without this, each one would hold a handler for ever."""
 MAX_DEPTH: Final = 64
 # Of an integer that 64 bits may hold, its sign included.
 MAX_DIGITS: Final = 20
@@ -54,8 +53,10 @@ async def read_body(request: web.Request, max_bytes: int = MAX_BODY_BYTES) -> by
     if content.at_eof() and len(here) <= max_bytes:
         return here
     body = bytearray(here)
+    # aiohttp never times out a body that stops half way: without this, each one would hold a handler for ever.
+    seconds = request.app[SETTINGS].body_read_s
     try:
-        async with asyncio.timeout(READ_TIMEOUT_S):
+        async with asyncio.timeout(seconds or None):
             # Counted as it comes: a chunked or compressed body does not say beforehand how large it is.
             while len(body) <= max_bytes:
                 piece = await content.readany()
@@ -63,7 +64,7 @@ async def read_body(request: web.Request, max_bytes: int = MAX_BODY_BYTES) -> by
                     return bytes(body)
                 body += piece
     except TimeoutError:
-        detail = f"the body did not arrive within {READ_TIMEOUT_S:g} seconds"
+        detail = f"the body did not arrive within {seconds:g} seconds"
         raise Problem("request_timeout", detail, headers={"Connection": "close"}) from None
     raise _too_large(max_bytes)
 

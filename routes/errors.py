@@ -9,6 +9,7 @@ Every error that leaves TaskHub over HTTP has this shape, whoever raised it, aio
 """
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -32,11 +33,13 @@ from routes.keys import REQUEST_ID
 from taskhub.auth.errors import Forbidden, Unauthenticated
 from taskhub.fitting import bytes_of, fitted
 from taskhub.keys.model import KeyNotFound, KeyOver
+from taskhub.limits.limits import TooManyStreams
 from taskhub.sign_in.errors import NoSession, SessionNotFound, SignInRefused, TooManyAttempts
 from taskhub.tickets.errors import (
     Draining,
     InputProblem,
     InvalidInput,
+    RateLimited,
     StorageBusy,
     TicketError,
     TicketNotFound,
@@ -94,6 +97,7 @@ CODES: Final[Mapping[str, tuple[int, str]]] = {
     "headers_too_large": (431, "A header is too large"),
     "too_many_attempts": (429, "Too many attempts to sign in"),
     "too_many_streams": (429, "Too many streams are open"),
+    "rate_limited": (429, "Too much in too short a time"),
     "internal_error": (500, "Something went wrong in TaskHub"),
     "draining": (503, "This process is shutting down"),
     "not_all_answered": (503, "Not every instance answered"),
@@ -160,6 +164,8 @@ class Problem(Exception):
     errors: Sequence[Fault] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
     members: Mapping[str, Any] = field(default_factory=dict)
+    retry_ms: int | None = None
+    """When to try again, where that is known more exactly than Retry-After says it."""
     status: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -270,7 +276,11 @@ def refusal(error: StreamRefused) -> Problem:
     """A stream that cannot be served now."""
     code = {"shutdown": "draining", "limit": "too_many_streams"}.get(error.reason, "overloaded")
     seconds = max(1, -(-error.retry_ms // 1000))
-    return Problem(code, error.detail, headers={"Retry-After": str(seconds)}, members={"retryable": True})
+    members: dict[str, Any] = {"retryable": True}
+    if isinstance(error, TooManyStreams):
+        members["setting"] = error.setting
+    headers = {"Retry-After": str(seconds)}
+    return Problem(code, error.detail, headers=headers, members=members, retry_ms=error.retry_ms)
 
 
 def unavailable(detail: str) -> Problem:
@@ -350,6 +360,8 @@ def _ticket_problem(error: TicketError, reading: bool, *, writing: bool) -> Prob
             headers["ETag"] = f'"{error.current}"'
         case StorageBusy() | Draining():
             headers["Retry-After"] = str(RETRY_AFTER_S)
+        case RateLimited():
+            headers["Retry-After"] = str(math.ceil(error.retry_after_s))
     members = {"retryable": error.retryable} | ({} if hint is None else {"hint": hint}) | error.details()
     return Problem(code, detail, faults, headers, members)
 

@@ -8,9 +8,9 @@ from aiohttp import hdrs, web
 from pydantic import BaseModel
 
 from routes.api import Route
-from routes.bodies import READ_TIMEOUT_S, json_response, query_model
+from routes.bodies import json_response, query_model
 from routes.errors import Problem
-from routes.keys import CALLER, TICKETS
+from routes.keys import CALLER, SETTINGS, TICKETS
 from taskhub.tickets.export import MEDIA_TYPES, Format, header, line
 from taskhub.tickets.imports import Imported
 from taskhub.tickets.inputs import ExportQuery
@@ -77,11 +77,12 @@ async def import_(request: web.Request) -> web.Response:
 
 
 async def _chunk(request: web.Request) -> bytes:
+    seconds = request.app[SETTINGS].body_read_s
     try:
-        async with asyncio.timeout(READ_TIMEOUT_S):
+        async with asyncio.timeout(seconds or None):
             return await request.content.readany()
     except TimeoutError:
-        detail = f"nothing of the body arrived for {READ_TIMEOUT_S:g} seconds"
+        detail = f"nothing of the body arrived for {seconds:g} seconds"
         raise Problem("request_timeout", detail, headers={"Connection": "close"}) from None
 
 

@@ -12,11 +12,13 @@ from taskhub.audit.refusals import Refusals
 from taskhub.auth.principal import AuthProvider, Caller
 from taskhub.instances import Instances
 from taskhub.keys.store import KeyStore
+from taskhub.limits.limits import Limits
 from taskhub.mcp.door import McpDoor
 from taskhub.publishing import EventPublisher
 from taskhub.settings import Settings
 from taskhub.sign_in.service import SignIn
 from taskhub.storage.database import Database
+from taskhub.stream_tokens.access import StreamAccess
 from taskhub.tickets.service import TicketService
 
 
@@ -42,6 +44,8 @@ AUDIT: Final = web.AppKey("audit", AuditLog)
 REFUSALS: Final = web.AppKey("refusals", Refusals)
 SIGN_IN: Final = web.AppKey("sign_in", SignIn)
 MCP: Final = web.AppKey("mcp", McpDoor)
+LIMITS: Final = web.AppKey("limits", Limits)
+STREAM_ACCESS: Final = web.AppKey("stream_access", StreamAccess)
 
 CALLER: Final = web.RequestKey("caller", Caller)
 REQUEST_ID: Final = web.RequestKey("request_id", str)

@@ -15,14 +15,15 @@ from aiohttp.typedefs import Handler
 from multidict import istr
 
 from routes import access, cookies, cors
-from routes.access import MCP_PATHS, PROBES, Network
+from routes.access import MCP_PATHS, PROBES, STREAM, TOKEN, Network
 from routes.errors import Fault, Problem, problem_of, problem_response
 from routes.hosts import HostRules, target_authority
-from routes.keys import AUTH, CALLER, REFUSALS, REQUEST_ID
+from routes.keys import AUTH, CALLER, LIMITS, REFUSALS, REQUEST_ID
+from routes.refusals import goodbye, told_in_stream
 from taskhub import logs
 from taskhub.audit.refusals import Refusal, source
 from taskhub.auth.errors import Forbidden, Unauthenticated
-from taskhub.auth.principal import AuthProvider, Caller, Origin
+from taskhub.auth.principal import AuthProvider, Caller, Origin, Principal
 from taskhub.auth.providers import ApiKeyAuth
 from taskhub.headers import IDEMPOTENCY_HEADER
 from taskhub.settings import Settings, is_loopback
@@ -41,6 +42,8 @@ _BAD_PATH: Final = re.compile(r"%(?:2f|5c|7f|[01][0-9a-f])", re.IGNORECASE)
 _LIMITED_HEADERS: Final = tuple((istr(name), limit) for name, limit in MAX_HEADER_BYTES)
 _X_REQUEST_ID: Final = istr("X-Request-ID")
 _SEC_FETCH_SITE: Final = istr("Sec-Fetch-Site")
+_X_API_KEY: Final = istr("X-API-Key")
+_READING: Final = frozenset({hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS})
 _CSP: Final = istr("Content-Security-Policy")
 _EVERYWHERE: Final = (
     (hdrs.SERVER, "TaskHub"),
@@ -59,6 +62,7 @@ class Gate:
     rules: HostRules
     trusted: tuple[Network, ...]
     request_ids: Iterator[str]
+    header_bytes: int
 
     @classmethod
     def of(cls, settings: Settings) -> "Gate":
@@ -71,7 +75,7 @@ class Gate:
         )
         # Unique, not secret: a random name for this process, and a number.
         request_ids = map(f"{secrets.token_hex(5)}-{{:x}}".format, itertools.count(1))
-        return cls(rules, access.networks(settings.trusted_proxies), request_ids)
+        return cls(rules, access.networks(settings.trusted_proxies), request_ids, settings.header_bytes)
 
 
 GATE: Final = web.AppKey("gate", Gate)
@@ -123,6 +127,8 @@ def guard(request: web.Request, gate: Gate, auth: AuthProvider) -> web.Response 
         raise Problem("bad_path", "a path must not contain encoded slashes or control characters")
     if len(url.raw_query_string) > MAX_QUERY_BYTES:
         raise Problem("query_too_long", f"a query may have at most {MAX_QUERY_BYTES} bytes")
+    if sum(map(_length, request.raw_headers)) > gate.header_bytes:
+        raise Problem("headers_too_large", f"a request may have at most {gate.header_bytes} bytes of headers")
     headers = request.headers
     for name, limit in _LIMITED_HEADERS:
         if len(headers.get(name, "")) > limit:
@@ -136,19 +142,44 @@ def guard(request: web.Request, gate: Gate, auth: AuthProvider) -> web.Response 
 
 
 async def authenticate(request: web.Request, gate: Gate, auth: AuthProvider) -> None:
-    """Find out who calls, where that counts."""
+    """Find out who calls, where that counts, and whether it may change something again so soon."""
     open_to_all = access.is_open(request.method, request.path) or access.is_page_of_data(request)
     if open_to_all or request.match_info.http_exception is not None:
         return
+    if request.path == STREAM and TOKEN in request.query:
+        return  # which the stream judges itself: it tells browsers of trouble in a way that they come back after
     address = access.client_address(request, gate.trusted)
     if auth.name == "none":
         access.check_actor(request.headers)
-    if isinstance(auth, ApiKeyAuth) and (secret := cookies.session_of(request, gate.trusted)) is not None:
-        cookies.check_same_origin(request)
-        principal = await auth.by_session(secret)
-    else:
         principal = await auth.authenticate(request.headers, address)
+    else:
+        principal = await _judged(request, gate, auth, address)
+    if request.method not in _READING and request.path not in MCP_PATHS:  # where the tools that write are counted
+        request.app[LIMITS].write(principal)
     request[CALLER] = Caller(principal, _origin(request), request[REQUEST_ID], address)
+
+
+async def _judged(request: web.Request, gate: Gate, auth: AuthProvider, address: str | None) -> Principal:
+    """Who presents a credential. Raises RateLimited, without looking at it, where too many wrong ones came from."""
+    session = cookies.session_of(request, gate.trusted) if isinstance(auth, ApiKeyAuth) else None
+    presented = session or request.headers.get(_X_API_KEY) or request.headers.get(hdrs.AUTHORIZATION)
+    limits = request.app[LIMITS]
+    sender = access.failure_address(request, gate.trusted)
+    if presented is not None:
+        limits.check_failures(sender, presented)
+    try:
+        if session is not None and isinstance(auth, ApiKeyAuth):
+            cookies.check_same_origin(request)
+            principal = await auth.by_session(session)
+        else:
+            principal = await auth.authenticate(request.headers, address)
+    except Unauthenticated:
+        if presented is not None:
+            limits.failed(sender)
+        raise
+    if presented is not None:
+        limits.succeeded(presented)
+    return principal
 
 
 async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
@@ -160,6 +191,11 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
     if (request_id := request.get(REQUEST_ID)) is not None:
         headers[_X_REQUEST_ID] = request_id
     cors.add_headers(request, response, request.app[GATE].rules)
+
+
+def _length(header: tuple[bytes, bytes]) -> int:
+    """Of its line."""
+    return len(header[0]) + len(header[1]) + 4
 
 
 def _origin(request: web.Request) -> Origin:
@@ -207,4 +243,6 @@ def _error_response(error: Exception, request: web.Request) -> web.StreamRespons
         problem = Problem("internal_error", "an unexpected error; it is in the log under the request_id")
     if request.writer.output_size > 0:
         raise error  # The head of another response is out already: aiohttp closes the connection.
+    if problem.status in (429, 503) and request.path == STREAM and told_in_stream(request):
+        return goodbye(problem)
     return problem_response(problem, request)

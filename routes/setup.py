@@ -25,6 +25,7 @@ from routes import (
     reference,
     session,
     stream,
+    stream_tokens,
     tickets,
 )
 from routes.api import register
@@ -37,7 +38,7 @@ MIDDLEWARES: Final = (receive,)
 def add_routes(app: web.Application) -> None:
     """All of TaskHub. The application must have its settings."""
     tables = (tickets, links, leases, batches, board, export, reference, api_keys, audit, me, session)
-    for module in (*tables, stream, events, publish, debug):
+    for module in (*tables, stream, stream_tokens, events, publish, debug):
         register(app, module.ROUTES)
     register(app, dashboard.ROUTES)
     _add_common_routes(app)

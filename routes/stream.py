@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Final, Literal
 from urllib.parse import urlencode
@@ -15,21 +16,26 @@ from broadcaster.batching import Batching
 from broadcaster.errors import InvalidFilter, LogUnavailable
 from broadcaster.event import Position
 from broadcaster.filters import EVERYTHING, FILTER_NAMES, RESOLVED_NAMES, Filter, Resolver, parse_filter
-from broadcaster.frames import SSE, Format
-from broadcaster.stream import Snapshot, Start, StreamRefused, StreamRequest
+from broadcaster.frames import Format
+from broadcaster.stream import Snapshot, Start, StreamRequest
 from broadcaster.subscriber import Subscriber
 from routes import outlet
-from routes.access import caller_with, client_address
+from routes.access import STREAM, TOKEN, client_address, failure_address
 from routes.api import Route
 from routes.bodies import parse_query
-from routes.errors import RETRY_AFTER_S, Fault, Problem, parameter_faults, refusal
-from routes.keys import BROADCASTER, SETTINGS, TICKETS
+from routes.errors import Fault, Problem, parameter_faults
+from routes.keys import BROADCASTER, CALLER, LIMITS, REQUEST_ID, SETTINGS, STREAM_ACCESS, TICKETS
 from routes.middlewares import GATE
 from routes.positions import parse_start, printable, resume_start
+from routes.refusals import Media, asked_media
+from taskhub.auth.errors import Unauthenticated
 from taskhub.auth.principal import Caller
+from taskhub.auth.providers import ACTOR_HEADER
 from taskhub.headers import POSITION_HEADER
+from taskhub.stream_tokens.model import StreamToken
 from taskhub.tickets.errors import StorageBusy
 from taskhub.tickets.reference import UnknownFilterValue
+from taskhub.tickets.requests import require
 from taskhub.tickets.service import TicketService
 
 SNAPSHOT_PAGE: Final = 200
@@ -43,7 +49,9 @@ _LIST_PARAMETERS: Final = {
 }  # fmt: skip
 
 log = structlog.get_logger("taskhub.stream")
-Media = Literal["sse", "ndjson"]
+_BESIDE_A_KEY: Final = ("X-API-Key", hdrs.AUTHORIZATION, ACTOR_HEADER)
+"""Headers that say who calls, which a token does, too."""
+_BESIDE_A_TOKEN: Final = frozenset({TOKEN, "last_event_id", "errors"})
 
 
 class StreamParameters(BaseModel):
@@ -68,28 +76,103 @@ class StreamParameters(BaseModel):
 
 async def stream(request: web.Request) -> web.StreamResponse:
     """GET and HEAD /events/stream."""
-    caller = caller_with(request, "events:read")
-    media = accepted_media(",".join(request.headers.getall(hdrs.ACCEPT, [])))
+    media = asked_media(request)
     if media is None:
         raise Problem("not_acceptable", f"a stream is {outlet.SSE_TYPE} or {outlet.NDJSON_TYPE}")
-    in_stream = media == "sse" and request.method == hdrs.METH_GET and _errors_in_stream(request)
-    broadcaster = request.app[BROADCASTER]
+    opening = await _opening(request)
+    require(opening.caller, "events:read")
+    return await _open(request, opening, media)
+
+
+@dataclass(frozen=True, slots=True)
+class _Opening:
+    """Who wants a stream, and what kind: by the query, or by a token."""
+
+    caller: Caller
+    items: Sequence[tuple[str, str]]
+    token: StreamToken | None = None
+
+
+async def _opening(request: web.Request) -> _Opening:
+    """Raises Unauthenticated, and Problem for a token beside something that it does not go with."""
+    items = list(request.query.items())
+    if TOKEN not in request.query:
+        return _Opening(request[CALLER], items)
+    faults = [
+        Fault("has no effect beside a token: leave it out", header=name)
+        for name in _BESIDE_A_KEY
+        if name in request.headers
+    ]
+    if faults:
+        raise Problem.of("bad_header", faults)
+    faults = [
+        Fault("belongs to what the token was made for: send it with POST /events/tokens", parameter=name)
+        for name in dict.fromkeys(request.query)
+        if name not in _BESIDE_A_TOKEN
+    ]
+    if len(request.query.getall(TOKEN)) > 1:
+        faults.append(Fault("is there more than once", parameter=TOKEN))
+    if faults:
+        raise Problem.of("bad_parameter", faults)
+    token = await _token(request, request.query[TOKEN])
+    address = client_address(request, request.app[GATE].trusted)
+    request[CALLER] = caller = Caller(token.principal, "rest_api", request[REQUEST_ID], address)
+    here = [(name, text) for name, text in items if name != TOKEN]
+    given = {name for name, _ in here}
+    return _Opening(caller, [*here, *((name, text) for name, text in token.parameters if name not in given)], token)
+
+
+async def _token(request: web.Request, secret: str) -> StreamToken:
+    """Raises Unauthenticated, StorageBusy, and what is told to those who come too often."""
+    limits, sender = request.app[LIMITS], failure_address(request, request.app[GATE].trusted)
+    limits.check_failures(sender, secret)
+    limits.check_new_stream()
     try:
-        wish = await read_wish(request, caller, media)
-        if request.method == hdrs.METH_HEAD:
-            broadcaster.check_room()
-            position = await broadcaster.position(caller.principal.workspace)
-            return _head_only(media, position)
-        subscriber = await broadcaster.admit(caller.principal.workspace, wish)
-    except (StreamRefused, StorageBusy, LogUnavailable) as error:
-        refused = _as_refusal(error)
-        if not in_stream:
-            raise refusal(refused) from error
-        return _goodbye(refused)
-    return await _serve(request, subscriber, caller)
+        token = await request.app[STREAM_ACCESS].find(secret)
+    except Unauthenticated:
+        limits.failed(sender)
+        raise
+    limits.succeeded(secret)
+    return token
 
 
-async def _serve(request: web.Request, subscriber: Subscriber, caller: Caller) -> web.StreamResponse:
+async def _open(request: web.Request, opening: _Opening, media: Media) -> web.StreamResponse:
+    """Raises StreamRefused, StorageBusy and LogUnavailable, beside what is wrong with the request."""
+    broadcaster, access, token = request.app[BROADCASTER], request.app[STREAM_ACCESS], opening.token
+    workspace = opening.caller.principal.workspace
+    if request.method == hdrs.METH_HEAD:
+        await read_wish(request, opening.caller, media, opening.items)
+        broadcaster.check_room()
+        return _head_only(media, await broadcaster.position(workspace))
+    if token is not None:
+        access.replace_here(token)
+    address = client_address(request, request.app[GATE].trusted)
+    place = request.app[LIMITS].stream(opening.caller.principal, address)
+    try:
+        wish = await read_wish(request, opening.caller, media, opening.items)
+        subscriber = await broadcaster.admit(workspace, wish)
+        if token is not None:
+            try:
+                await access.opened(token, subscriber)
+            except BaseException:
+                subscriber.disconnected()
+                raise
+    except BaseException:
+        place.leave()
+        raise
+
+    def closed(subscriber: Subscriber) -> None:
+        place.leave()
+        if token is not None:
+            access.closed(token, subscriber)
+        _closed(subscriber)
+
+    return await _serve(request, subscriber, opening.caller, closed)
+
+
+async def _serve(
+    request: web.Request, subscriber: Subscriber, caller: Caller, closed: Callable[[Subscriber], None]
+) -> web.StreamResponse:
     settings = request.app[SETTINGS]
     headers = {
         "TaskHub-Stream": subscriber.id,
@@ -105,7 +188,7 @@ async def _serve(request: web.Request, subscriber: Subscriber, caller: Caller) -
         filter=subscriber.request.filter.describe(),
         resume=subscriber.resume_outcome,
     )
-    await outlet.run(request, response, subscriber, _closed, write_timeout_s=settings.sse_write_timeout_s)
+    await outlet.run(request, response, subscriber, closed, write_timeout_s=settings.sse_write_timeout_s)
     return response
 
 
@@ -122,12 +205,28 @@ def _closed(subscriber: Subscriber) -> None:
     )
 
 
-async def read_wish(request: web.Request, caller: Caller, media: Media) -> StreamRequest:
-    """What the client asks for. Raises Problem with everything that is wrong with it, StorageBusy."""
-    tickets = request.app[TICKETS]
-    items = list(request.query.items())
+class StreamAddress(StreamParameters):
+    """Those, and what may stand for all of them."""
+
+    token: str | None = Field(None, description="of POST /events/tokens: it says who asks, and for what")
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """The parameters of a stream, understood."""
+
+    given: StreamParameters
+    start: Start
+    selected: Filter
+
+
+async def read_parameters(
+    tickets: TicketService, caller: Caller, items: Sequence[tuple[str, str]]
+) -> tuple[_Read | None, list[Fault]]:
+    """What a stream is asked for, and everything that is wrong with it. Raises StorageBusy, and Forbidden for more than
+    the caller may see."""
     given, faults = parse_query(items, StreamParameters, also=FILTER_NAMES)
-    since = request.query.get("since")
+    since = dict(reversed(items)).get("since")
     start: Start = "now"
     if since is not None:
         parsed = parse_start(since, "since", datetime.now(UTC))
@@ -140,13 +239,25 @@ async def read_wish(request: web.Request, caller: Caller, media: Media) -> Strea
         faults.append(Fault(reason, parameter="since", did_you_mean="now"))
     selected = await read_filter(tickets, caller, items, faults)
     if given is None or faults:
-        raise Problem.of("bad_parameter", faults)
+        return None, faults
     if given.snapshot:
-        caller_with(request, "tickets:read")
+        require(caller, "tickets:read")
+    return _Read(given, start, selected), []
+
+
+async def read_wish(
+    request: web.Request, caller: Caller, media: Media, items: Sequence[tuple[str, str]]
+) -> StreamRequest:
+    """What the client asks for. Raises Problem with everything that is wrong with it, Forbidden, StorageBusy."""
+    tickets = request.app[TICKETS]
+    understood, faults = await read_parameters(tickets, caller, items)
+    if understood is None:
+        raise Problem.of("bad_parameter", faults)
+    given, start, selected = understood.given, understood.start, understood.selected
     last_seen = request.headers.get("Last-Event-ID") or given.last_event_id
     if last_seen:
         start = resume_start(last_seen)
-    requested = last_seen or since
+    requested = last_seen or given.since
     workspace = caller.principal.workspace
     heartbeat_s = given.heartbeat if given.heartbeat is not None else request.app[SETTINGS].sse_heartbeat_s
     return StreamRequest(
@@ -203,53 +314,6 @@ class _Naming:
             return value
 
 
-def accepted_media(accept: str) -> Media | None:
-    """The better of the two formats for an Accept header (RFC 9110, section 12.5.1), SSE on a tie; None for neither."""
-    if not accept.strip():
-        return "sse"
-    best: dict[str, tuple[int, float]] = {"sse": (-1, 0.0), "ndjson": (-1, 0.0)}
-    types = {"sse": outlet.SSE_TYPE, "ndjson": outlet.NDJSON_TYPE}
-    for element in accept.split(","):
-        name, *parameters = (part.strip().lower() for part in element.split(";"))
-        weight = next((_weight(p[2:]) for p in parameters if p.startswith("q=")), 1.0)
-        for media, full in types.items():
-            # The most specific range that names a type decides its weight.
-            ranges = ("*/*", full.partition("/")[0] + "/*", full)
-            if name in ranges and ranges.index(name) > best[media][0]:
-                best[media] = (ranges.index(name), weight)
-    sse, ndjson = best["sse"][1], best["ndjson"][1]
-    if ndjson > sse:
-        return "ndjson"
-    return "sse" if sse > 0 else None
-
-
-def _weight(text: str) -> float:
-    try:
-        return min(1.0, max(0.0, float(text)))
-    except ValueError:
-        return 0.0
-
-
-def _errors_in_stream(request: web.Request) -> bool:
-    """`errors=status` asks for statuses; any other value than the two is an error of its own, told as a status."""
-    return request.query.get("errors", "stream") == "stream"
-
-
-def _as_refusal(error: StreamRefused | StorageBusy | LogUnavailable) -> StreamRefused:
-    if isinstance(error, StreamRefused):
-        return error
-    return StreamRefused("overloaded", "the database does not answer", 1000 * RETRY_AFTER_S)
-
-
-def _goodbye(refused: StreamRefused) -> web.Response:
-    """A stream that ends at once. A status would make a browser's EventSource give up for good."""
-    data = {"reason": refused.reason, "reconnect": True, "retry_ms": refused.retry_ms, "detail": refused.detail}
-    return web.Response(
-        body=SSE.control("goodbye", data, retry_ms=refused.retry_ms),
-        headers={**outlet.STREAM_HEADERS, hdrs.CONTENT_TYPE: outlet.SSE_TYPE},
-    )
-
-
 def _head_only(media: Media, position: Position) -> web.StreamResponse:
     content_type = outlet.SSE_TYPE if media == "sse" else outlet.NDJSON_TYPE
     headers = {**outlet.STREAM_HEADERS, hdrs.CONTENT_TYPE: content_type, POSITION_HEADER: str(position)}
@@ -285,10 +349,10 @@ def _snapshot_url(selected: Filter) -> str:
 
 ROUTES: Final = (
     Route(
-        "GET", "/events/stream", stream, "watch_events", "Watch events as they happen",
+        "GET", STREAM, stream, "watch_events", "Watch events as they happen",
         detail="Server-Sent Events, or a line of JSON each with `Accept: application/x-ndjson`. HEAD answers the "
         "headers alone, with the position of the log. Frames, positions and delivery are described in the README.",
-        scope="events:read", query=StreamParameters, filters=True, media=(outlet.SSE_TYPE, outlet.NDJSON_TYPE),
+        scope="events:read", query=StreamAddress, filters=True, media=(outlet.SSE_TYPE, outlet.NDJSON_TYPE),
         takes=("Last-Event-ID",), sends=("TaskHub-Stream", POSITION_HEADER),
         problems=("not_acceptable", "too_many_streams", "draining", "overloaded"),
     ),

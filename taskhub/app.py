@@ -25,11 +25,13 @@ from routes.keys import (
     EVENT_LOG,
     INSTANCES,
     LIFECYCLE,
+    LIMITS,
     MCP,
     PUBLISHER,
     REFUSALS,
     SETTINGS,
     SIGN_IN,
+    STREAM_ACCESS,
     TICKETS,
     Lifecycle,
 )
@@ -46,6 +48,7 @@ from taskhub.demo import Demo
 from taskhub.failpoints import Failpoints
 from taskhub.instances import Instances
 from taskhub.keys.store import KeyStore
+from taskhub.limits.limits import Limits
 from taskhub.mcp.door import McpDoor, PassOn
 from taskhub.mcp.wakeups import Watch
 from taskhub.opening import open_database, open_writer
@@ -59,6 +62,8 @@ from taskhub.storage.database import Database
 from taskhub.storage.event_log import SqlEventLog
 from taskhub.storage.recurring import Recurring
 from taskhub.storage.retention import Retention, RetentionKeeper
+from taskhub.stream_tokens.access import StreamAccess, issuer_of
+from taskhub.stream_tokens.store import StreamTokenStore
 from taskhub.tickets.api import Tickets
 from taskhub.tickets.service import TicketService
 from taskhub.tickets.sweeper import LeaseSweeper
@@ -69,6 +74,7 @@ MAX_BODY_BYTES: Final = 1024 * 1024
 """Of any request; the routes that take more say so themselves."""
 TRUST_CREDENTIALS_S: Final = 3.0
 """For how long at least, when the database does not answer, credentials are taken for what they were."""
+SWEEP_TOKENS_S: Final = 600.0
 LOOPBACK_NAMES: Final = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -81,6 +87,7 @@ def create_app(settings: Settings, *, demo: bool = False) -> web.Application:
     app[SETTINGS] = settings
     app[LIFECYCLE] = Lifecycle(instance=secrets.token_hex(4))
     app[AUTH] = auth_provider(settings)
+    app[LIMITS] = Limits.of(settings)
     if settings.api_base_url:
         add_mcp_routes(app)
         app.cleanup_ctx.append(_remote_services)
@@ -151,6 +158,7 @@ async def _services(app: web.Application) -> AsyncIterator[None]:
             instance=instance,
             version=__version__,
             draining=lambda: lifecycle.draining,
+            refused=app[LIMITS].refused,
         )
         control.start(instances.answer)
         await broadcaster.start()
@@ -192,13 +200,42 @@ async def _services(app: web.Application) -> AsyncIterator[None]:
             trust_s=max(TRUST_CREDENTIALS_S, 3 * poll_s),
             on_scopes_changed=app[MCP].scopes_changed,
         )
+
+        async def look() -> None:
+            await ring.look()
+            _end_unread(broadcaster, ring)
+
         auth = app[AUTH]
         if isinstance(auth, ApiKeyAuth):
             auth.holders = ring
             await _warn_unless_somebody_gets_in(auth, app[API_KEYS], app[SIGN_IN])
-            instances.on_credentials_changed = ring.look
-            await stack.enter_async_context(Recurring("look at the credentials", ring.look, every_s=poll_s))
+            instances.on_credentials_changed = look
+            await stack.enter_async_context(Recurring("look at the credentials", look, every_s=poll_s))
+        await _use_stream_tokens(app, stack, ring)
         yield
+
+
+def _end_unread(broadcaster: Broadcaster, ring: CredentialRing) -> None:
+    """End the streams of credentials that are good, but no longer for reading events."""
+    judged = {credential: ring.scopes_of(credential) for credential in broadcaster.opened.credentials()}
+    blind = [each for each, scopes in judged.items() if scopes is not None and "events:read" not in scopes]
+    broadcaster.opened.end_opened_by(blind, "revoked")
+
+
+async def _use_stream_tokens(app: web.Application, stack: contextlib.AsyncExitStack, ring: CredentialRing) -> None:
+    instances, store = app[INSTANCES], StreamTokenStore(app[DATABASE])
+    access = app[STREAM_ACCESS] = StreamAccess(
+        store,
+        app[BROADCASTER],
+        issuer=issuer_of(app[SETTINGS]),
+        holder_of=ring.holder_of,
+        end_elsewhere=instances.end_replaced,
+    )
+    instances.on_stream_replaced = access.end_replaced
+    stack.push_async_callback(access.stop)
+    seen_every_s = store.lifetimes.seen_every_s
+    await stack.enter_async_context(Recurring("look at the stream tokens", access.look, every_s=seen_every_s))
+    await stack.enter_async_context(Recurring("sweep of stream tokens", store.sweep, every_s=SWEEP_TOKENS_S))
 
 
 async def _warn_unless_somebody_gets_in(auth: ApiKeyAuth, keys: KeyStore, sign_in: SignIn) -> None:
@@ -302,6 +339,8 @@ def _mcp(
         version=__version__,
         watch=watch,
         pass_on=pass_on,
+        limits=app[LIMITS],
+        body_read_s=settings.body_read_s or None,
     )
     stack.push_async_callback(_unless_draining, app, lambda: mcp.stop(0))
     return mcp

@@ -38,13 +38,15 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class InstanceStatistics(BroadcastStatistics):
     """Figures of a workspace on one instance. Rates are per second, latencies milliseconds. `streams` begins with those
-    that are furthest behind; `streams_left_out` of them are not told of."""
+    that are furthest behind; `streams_left_out` of them are not told of. `refused`: by setting, how often a limit of
+    the instance kept somebody out, of whatever workspace."""
 
     instance: str
     version: str
     draining: bool
     database: str
     streams_left_out: int
+    refused: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,7 @@ class Statistics:
     resets: dict[str, int]
     ends: dict[str, int]
     buffered_bytes: int
+    refused: dict[str, int]
     instances: list[InstanceStatistics]
 
 
@@ -81,7 +84,8 @@ class NotAllAnswered(Exception):
 
 
 class Instances:
-    """Asks every instance over the control path, and answers for this one. `draining`: whether it is about to end."""
+    """Asks every instance over the control path, and answers for this one. `draining`: whether it is about to end.
+    `refused`: by setting, how often its limits kept somebody out."""
 
     def __init__(
         self,
@@ -93,6 +97,7 @@ class Instances:
         instance: str,
         version: str,
         draining: Callable[[], bool],
+        refused: Mapping[str, int],
     ) -> None:
         self._control = control
         self._broadcaster = broadcaster
@@ -101,13 +106,17 @@ class Instances:
         self._instance = instance
         self._version = version
         self._draining = draining
+        self._refused = refused
         self._answerers: Mapping[str, Callable[[bytes], Awaitable[object]]] = {
             "statistics": self._own_statistics,
             "explain": self._own_explanation,
             "end_stream": self._end_own_stream,
+            "stream_replaced": self._end_own_replaced,
             "mcp_message": self._take_mcp_message,
             "credentials_changed": self._look_at_credentials,
         }
+        self.on_stream_replaced: Callable[[Subscriber], None] | None = None
+        """Ends a stream of this instance whose place another one has taken."""
         self.on_mcp_message: Callable[[bytes], Awaitable[None]] | None = None
         """Takes the messages that any instance passes on, also those of this one."""
         self.on_credentials_changed: Callable[[], Awaitable[None]] | None = None
@@ -135,6 +144,10 @@ class Instances:
         """Say goodbye to a stream of the workspace. Raises StreamNotFound and NotAllAnswered."""
         question = orjson.dumps({"workspace": workspace, "stream": stream})
         _the_one(await self._control.ask("end_stream", question), _ENDED)
+
+    async def end_replaced(self, workspace: str, stream: str) -> None:
+        """Say goodbye to a stream, if anybody has it, whose client has another one now."""
+        await self._control.ask("stream_replaced", orjson.dumps({"workspace": workspace, "stream": stream}))
 
     async def pass_on(self, message: bytes) -> None:
         """Show all instances an MCP message: one of them may know its session."""
@@ -174,6 +187,7 @@ class Instances:
             draining=self._draining(),
             database=await self._database_state(),
             streams_left_out=figures.connected_clients - len(figures.streams),
+            refused=dict(self._refused),
         )
         # Filters may be long: an answer that nobody can take would be worth less than a shorter one.
         while len(encoded := orjson.dumps(own)) > MAX_ANSWER_BYTES and own.streams:
@@ -194,6 +208,13 @@ class Instances:
         if subscriber is None:
             return None
         self._broadcaster.end(subscriber, "rotate")
+        return True
+
+    async def _end_own_replaced(self, question: bytes) -> bool | None:
+        subscriber = self._find(orjson.loads(question))
+        if subscriber is None or self.on_stream_replaced is None:
+            return None
+        self.on_stream_replaced(subscriber)
         return True
 
     def _find(self, asked: Mapping[str, Any]) -> Subscriber | None:
@@ -240,10 +261,11 @@ def _the_one(answers: Answers, form: TypeAdapter[T | None]) -> T:
 
 def _total(instances: list[InstanceStatistics], *, partial: bool) -> Statistics:
     times = [each.last_event_time for each in instances if each.last_event_time is not None]
-    resets, ends = Counter[str](), Counter[str]()
+    resets, ends, refused = Counter[str](), Counter[str](), Counter[str]()
     for each in instances:
         resets.update(each.resets)
         ends.update(each.ends)
+        refused.update(each.refused)
     return Statistics(
         connected_clients=sum(each.connected_clients for each in instances),
         events_sent=sum(each.events_sent for each in instances),
@@ -258,5 +280,6 @@ def _total(instances: list[InstanceStatistics], *, partial: bool) -> Statistics:
         resets=dict(resets),
         ends=dict(ends),
         buffered_bytes=sum(each.buffered_bytes for each in instances),
+        refused=dict(refused),
         instances=instances,
     )

@@ -20,6 +20,7 @@ from taskhub.tickets.errors import (
     NotClaimable,
     NothingReady,
     PositionGone,
+    RateLimited,
     ReferenceNotFound,
     StorageBusy,
     TakeOverRefused,
@@ -34,8 +35,8 @@ from taskhub.tickets.errors import (
 Answer = TypeVar("Answer")
 _KINDS: Final[tuple[type[TicketError], ...]] = (
     AlreadyUndone, BatchFailed, BatchNotFound, Blocked, IdempotencyMismatch, LeaseHeld, LeaseLost, NotClaimable,
-    NothingReady, PositionGone, ReferenceNotFound, TakeOverRefused, TicketCycle, TicketGone, TicketNotFound,
-    UndoConflict, VersionConflict,
+    NothingReady, PositionGone, RateLimited, ReferenceNotFound, TakeOverRefused, TicketCycle, TicketGone,
+    TicketNotFound, UndoConflict, VersionConflict,
 )  # fmt: skip
 """What an answer may stand for, by its code; of two with the same code the one whose data it has."""
 

@@ -21,8 +21,8 @@ from taskhub.settings import Settings
 
 logger = structlog.stdlib.get_logger(__name__)
 
-KEEP_ALIVE_S: Final = 15
-MAX_HEADER_BYTES: Final = 16 * 1024
+LINGER_S: Final = 2.0
+"""For how long what is left of a refused body is read, so that its client sees the answer and no reset connection."""
 DEVELOPMENT_DRAIN_S: Final = 1.0
 """Nobody waits eight seconds for Ctrl-C; production keeps streams' reconnections apart instead."""
 
@@ -56,9 +56,10 @@ async def serve(
         app,
         handler_cancellation=True,
         access_log=None,
-        keepalive_timeout=KEEP_ALIVE_S,
-        max_line_size=MAX_HEADER_BYTES,
-        max_field_size=MAX_HEADER_BYTES,
+        keepalive_timeout=settings.keep_alive_s,  # of a head that does not come to its end as well
+        max_line_size=settings.header_bytes,
+        max_field_size=settings.header_bytes,
+        lingering_time=LINGER_S,
         shutdown_timeout=settings.drain_s * REQUESTS_SHARE,
     )
     supervision = asyncio.create_task(_follow(control, stop)) if control else None

@@ -122,6 +122,15 @@ class CredentialRing:
             self._known_scopes.setdefault(holder.principal.credential, holder.principal.scopes)
         return holder.principal
 
+    async def holder_of(self, credential: str) -> Holder | None:
+        """Who has the credential of this id, if it is good: for what was derived from it. Raises StorageBusy."""
+        holder = (await self._holders((credential,))).get(credential)
+        return None if holder is None or self._over(holder) else holder
+
+    def scopes_of(self, credential: str) -> frozenset[Scope] | None:
+        """What a credential in use may do, as it was judged last; None before that."""
+        return self._known_scopes.get(credential)
+
     async def look(self) -> None:
         """Judge what is kept and what is open anew, where anything has changed. Raises StorageBusy."""
         async with self._looking:

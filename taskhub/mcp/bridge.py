@@ -44,7 +44,7 @@ class RefusedBody(Exception):
 
 
 async def read_body(
-    request: web.BaseRequest, *, limit: int = MAX_BODY_BYTES, timeout_s: float = BODY_READ_TIMEOUT_S
+    request: web.BaseRequest, *, limit: int = MAX_BODY_BYTES, timeout_s: float | None = BODY_READ_TIMEOUT_S
 ) -> bytes:
     """The whole body. Raises RefusedBody: over `limit` bytes (413) or not here in time (408).
 
@@ -90,6 +90,11 @@ class Exchange:
         self._response: web.StreamResponse | None = None
         self._stream = False
         self._complete = False
+
+    @property
+    def address(self) -> str | None:
+        """Of the client, as far as the connection tells."""
+        return self._request.remote
 
     @property
     def started(self) -> bool:

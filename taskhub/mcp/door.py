@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Final, Literal
 from aiohttp import web
 
 from taskhub.auth.principal import AuthProvider, Caller
-from taskhub.mcp.bridge import error_response
+from taskhub.limits.limits import Limits
+from taskhub.mcp.bridge import BODY_READ_TIMEOUT_S, error_response
 from taskhub.mcp.opened import OpenedStreams
 from taskhub.mcp.wakeups import Watch
 from taskhub.tickets.api import Tickets
@@ -44,6 +45,8 @@ class McpDoor:
         version: str,
         watch: Watch | None = None,
         pass_on: PassOn | None = None,
+        limits: Limits | None = None,
+        body_read_s: float | None = BODY_READ_TIMEOUT_S,
     ) -> None:
         self.tickets = tickets
         self.transports = frozenset(transports)
@@ -65,6 +68,8 @@ class McpDoor:
                 watch=watch,
                 pass_on=pass_on,
                 opened=self.opened,
+                limits=limits,
+                body_read_s=body_read_s,
             )
 
         self._make = make

@@ -20,7 +20,17 @@ from mcp_types.version import (
 )
 
 from taskhub.auth.principal import AuthProvider, Caller, Principal, Scope
-from taskhub.mcp.bridge import Application, Exchange, Receive, RefusedBody, Send, error_response, read_body
+from taskhub.limits.limits import Limits, TooManyStreams
+from taskhub.mcp.bridge import (
+    BODY_READ_TIMEOUT_S,
+    Application,
+    Exchange,
+    Receive,
+    RefusedBody,
+    Send,
+    error_response,
+    read_body,
+)
 from taskhub.mcp.context import CURRENT, CallContext
 from taskhub.mcp.door import STOPPING, PassOn, Transport
 from taskhub.mcp.headers import READ_ONLY_HEADER, SESSION_HEADER, TOOLSETS_HEADER, VERSION_HEADER
@@ -68,6 +78,7 @@ class McpHost:
     the tools of `tickets`. `draining`: it is stopping, and opens no further streams. `tickets` is what its tools call.
     `watch` tells of changes; without it there are no subscriptions. `pass_on` shows messages to the other processes.
     `opened` learns what is open, where others have to know before there is a host.
+    `limits`: what each caller may have of this process. A body may take `body_read_s` to arrive.
     """
 
     def __init__(
@@ -85,9 +96,14 @@ class McpHost:
         watch: Watch | None = None,
         pass_on: PassOn | None = None,
         opened: OpenedStreams | None = None,
+        limits: Limits | None = None,
+        body_read_s: float | None = BODY_READ_TIMEOUT_S,
     ) -> None:
         self.tickets = tickets
         self.registry = registry or tool_registry(tickets)
+        self._limits = limits or Limits()
+        self.registry.before_write = self._limits.write
+        self._body_read_s = body_read_s
         self.transports = frozenset(transports)
         self._callers_name_themselves = auth.name in ("none", "api_key")
         self._max_age_s = max_age_s
@@ -189,7 +205,7 @@ class McpHost:
         if "http" not in self.transports:
             return error_response(404, "this server does not offer Streamable HTTP")
         try:
-            body = await read_body(request)
+            body = await read_body(request, timeout_s=self._body_read_s)
         except RefusedBody as refused:
             return error_response(refused.status, str(refused))
         version = request.headers.get(VERSION_HEADER)
@@ -216,6 +232,10 @@ class McpHost:
             return error_response(404, "this server does not offer HTTP+SSE")
         if self.draining or len(self._sse_streams) >= MAX_SESSIONS:
             return error_response(503, "no further streams at the moment", retry_after_s=5)
+        try:
+            place = self._limits.stream(caller.principal, request.remote)
+        except TooManyStreams as refused:
+            return _too_many(refused)
         exchange = Exchange(request, b"")
         calls = self._sse_streams[exchange] = CallsInFlight()
 
@@ -241,6 +261,7 @@ class McpHost:
             ageing.cancel()
             await asyncio.wait((ageing, serving))
             del self._sse_streams[exchange]
+            place.leave()
             self._finished.set()
 
     async def handle_message(self, request: web.Request, caller: Caller) -> web.StreamResponse:
@@ -248,7 +269,7 @@ class McpHost:
         if "sse" not in self.transports:
             return error_response(404, "this server does not offer HTTP+SSE")
         try:
-            exchange = Exchange(request, await read_body(request))
+            exchange = Exchange(request, await read_body(request, timeout_s=self._body_read_s))
         except RefusedBody as refused:
             return error_response(refused.status, str(refused))
 
@@ -302,6 +323,10 @@ class McpHost:
     ) -> web.StreamResponse:
         if self.draining or len(self._streams) >= MAX_STREAMS:
             return error_response(503, "no further streams at the moment", retry_after_s=5)
+        try:
+            place = self._limits.stream(context.caller.principal, exchange.address)
+        except TooManyStreams as refused:
+            return _too_many(refused)
         self._streams.add(exchange)
         # Each call is answered on a response of its own, so this stream may end at any moment.
         ageing = asyncio.get_running_loop().call_later(self._age(), exchange.end)
@@ -310,6 +335,7 @@ class McpHost:
                 return await exchange.run(application)
         finally:
             ageing.cancel()
+            place.leave()
             self._streams.discard(exchange)
             self._finished.set()
 
@@ -319,7 +345,7 @@ class McpHost:
             return await self._serve(Exchange(request, body), self._sessions.sessionless, context)
         call = self._modern.open(request, asked)
         if asked.listens:
-            return await self._serve_listening(call, context)
+            return await self._serve_listening(call, context, request.remote)
         if self._closed:
             return error_response(503, STOPPING, retry_after_s=2)
         self._running += 1
@@ -331,15 +357,20 @@ class McpHost:
             self._running -= 1
             self._finished.set()
 
-    async def _serve_listening(self, call: ModernCall, context: CallContext) -> web.StreamResponse:
+    async def _serve_listening(self, call: ModernCall, context: CallContext, address: str | None) -> web.StreamResponse:
         """A request that lasts until its client leaves, or the subscriptions end it."""
         if self._task is None or self.draining:
             return error_response(503, "no further streams at the moment", retry_after_s=5)
+        try:
+            place = self._limits.stream(context.caller.principal, address)
+        except TooManyStreams as refused:
+            return _too_many(refused)
         self._listening.add(call)
         try:
             with _current(context), self.opened.by(context.caller, call.end):
                 return await call.run()
         finally:
+            place.leave()
             self._listening.discard(call)
             self._finished.set()
 
@@ -381,6 +412,10 @@ async def _finished(serving: Coroutine[Any, Any, web.StreamResponse]) -> web.Str
     except asyncio.CancelledError:
         await asyncio.wait((task,))
         raise
+
+
+def _too_many(refused: TooManyStreams) -> web.Response:
+    return error_response(429, str(refused), retry_after_s=max(1, refused.retry_ms // 1000))
 
 
 def _lacks_only_a_session(request: web.Request, body: bytes) -> bool:

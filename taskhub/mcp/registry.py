@@ -12,7 +12,7 @@ from mcp_types import Tool as ListedTool
 from pydantic import BaseModel, ValidationError
 
 from taskhub.auth.errors import AuthError, Forbidden
-from taskhub.auth.principal import Caller, Scope
+from taskhub.auth.principal import Caller, Principal, Scope
 from taskhub.mcp import errors
 from taskhub.mcp.confirmation import Confirmation, InputRequired, Nobody, Person, Question
 from taskhub.mcp.progress import Extent, Report, reported
@@ -68,6 +68,8 @@ class ToolRegistry:
         self._listed = {tool.name: _listed(tool) for tool in tools}
         # One entry for each set of scopes, toolsets and read-only that was seen; all three come from small closed sets.
         self._lists: dict[tuple[frozenset[Scope], bool, frozenset[str] | None], ListToolsResult] = {}
+        self.before_write: Callable[[Principal], None] = lambda principal: None
+        """Asked before a tool changes anything; may raise RateLimited."""
         self.toolsets = tuple(dict.fromkeys(tool.toolset for tool in tools))
 
     @property
@@ -123,6 +125,8 @@ class ToolRegistry:
                 raise Forbidden(tool.scope)
             if read_only and not tool.read_only:
                 return errors.failed("read_only", f"{name} changes things, and this connection is read-only")
+            if not tool.read_only:
+                self.before_write(caller.principal)
             if len(arguments) > errors.MAX_ARGUMENTS:
                 raise errors.too_many_arguments(len(arguments))
             try:

@@ -436,3 +436,24 @@ sign_in_links: Final = Table(
 )
 OF_USERS: Final = (passwords, sessions, sign_in_links)
 """What is removed with a user."""
+
+stream_tokens: Final = Table(
+    "stream_tokens",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("workspace_id", Text, ForeignKey("workspaces.id"), nullable=False),
+    Column("digest", Text, nullable=False, comment="SHA-256 of the token, hexadecimal"),
+    Column("actor", Text, nullable=False),
+    Column("owner", Text, comment="whose credential it was, where the actor named itself"),
+    Column("scopes", Text, nullable=False, comment="separated by spaces"),
+    Column("credential", Text, comment="the id of what it was made with, if that is stored"),
+    Column("issuer", Text, nullable=False, comment="what vouched where it is not"),
+    Column("parameters", Text, nullable=False, comment="of its stream: JSON, [[name, text], …]"),
+    Column("created_at", Text, nullable=False),
+    Column("expires_at", Text, nullable=False, comment="whatever happens"),
+    Column("good_until", Text, nullable=False, comment="unless its stream is seen open before that"),
+    Column("stream", Text, comment="the one it opened last"),
+    Column("instance", Text, comment="where that is"),
+    UniqueConstraint("digest"),
+    Index(None, "good_until"),
+)

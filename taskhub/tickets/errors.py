@@ -21,6 +21,7 @@ TicketError                 carries `code` (stable, documented), `hint`, `retrya
 ├── StatusNeeded            without this status tickets could not be worked on             409
 ├── PositionGone            events after a position cannot be read any more                410
 ├── Draining                this process is about to end, and gives nobody new work         503
+├── RateLimited             more than the caller may do in so short a time; `retry_after_s`  429
 ├── IdempotencyMismatch     this key was used with another body                            422
 └── StorageBusy             the database is locked or away; the same call may work later   503
 """
@@ -366,6 +367,24 @@ class IdempotencyMismatch(TicketError):
     def __init__(self) -> None:
         super().__init__("this idempotency key was used before with other arguments")
         self.hint = "use a new key for a new request, and the same key only to repeat the same one"
+
+
+class RateLimited(TicketError):
+    """More than the caller may do in so short a time. `setting` names the limit, for whoever operates the server."""
+
+    code = "rate_limited"
+    retryable = True
+    data = ("limit", "setting", "retry_after_s")
+
+    def __init__(self, limit: str, setting: str, retry_after_s: float) -> None:
+        super().__init__(f"{limit} ({setting})")
+        self.limit = limit
+        self.setting = setting
+        self.retry_after_s = retry_after_s
+        self.hint = f"wait {retry_after_s:g} s, then do the same again"
+
+    def told(self, *, writing: bool) -> tuple[str, str | None]:
+        return (f"{self}; nothing was changed" if writing else str(self)), self.hint
 
 
 class StorageBusy(TicketError):

@@ -47,6 +47,9 @@ def test_the_default_file_says_the_defaults(monkeypatch: pytest.MonkeyPatch, tmp
         "remote_api_key",
         "api_base_url",
         "log_format",
+        "sse_max_streams_per_principal",
+        "sse_new_streams_per_s",
+        "writes_per_s",
     }
     monkeypatch.chdir(tmp_path)
     lines = [line[2:] for line in DEFAULTS.splitlines() if re.match(r"# [a-z_]+ = ", line)]

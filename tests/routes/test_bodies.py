@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from routes.bodies import MAX_DEPTH, MAX_VALUES, parse_json, parse_query
 from routes.errors import MAX_FAULTS, Problem
-from tests.routes.conftest import Hub
+from tests.routes.conftest import Hub, Start
 
 JSON = {"Content-Type": "application/json"}
 
@@ -212,8 +212,8 @@ async def test_a_client_that_goes_away_within_its_body_leaves_no_trace(hub: Hub)
     assert (await hub.get("/api/v1/events?after=earliest")).json["events"] == []
 
 
-async def test_a_body_that_stops_half_way_is_given_up(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("routes.bodies.READ_TIMEOUT_S", 0.1)
+async def test_a_body_that_stops_half_way_is_given_up(start: Start) -> None:
+    hub = await start(body_read_s=0.1)
     status, headers, body = await hub.raw(
         b"POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
     )

@@ -11,7 +11,7 @@ import pytest
 from broadcaster.event import Position
 from routes.keys import BROADCASTER, DATABASE
 from routes.positions import parse_start, resume_start
-from routes.stream import accepted_media
+from routes.refusals import accepted_media
 from tests.routes.conftest import DEADLINE_S, Frame, Hub, Start, Stream
 
 NOW = datetime(2026, 11, 20, 9, 0, tzinfo=UTC)

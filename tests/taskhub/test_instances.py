@@ -48,7 +48,9 @@ async def broadcaster(log: MemoryEventLog) -> AsyncIterator[Broadcaster]:
 
 @pytest.fixture
 def instances(control: WithNeighbour, broadcaster: Broadcaster, log: MemoryEventLog, database: Database) -> Instances:
-    instances = Instances(control, broadcaster, log, database, instance="a", version="1", draining=lambda: False)
+    instances = Instances(
+        control, broadcaster, log, database, instance="a", version="1", draining=lambda: False, refused={}
+    )
     answer: Answerer = instances.answer
     control.start(answer)
     return instances

@@ -1,0 +1,54 @@
+"""How often something may happen, in bounded memory and without timers."""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Final
+
+MAX_KEYS: Final = 10_000
+"""Beyond so many, those that were longest quiet are forgotten, which gives them their whole allowance."""
+
+ROUNDING_S: Final = 1e-6
+"""What sums of intervals may be wrong by."""
+
+
+class Rate:
+    """So many a second for each key, and `burst` at once after a quiet time.
+
+    The generic cell rate algorithm: of each key it knows only the moment at which its whole allowance is back.
+    """
+
+    def __init__(
+        self,
+        per_s: float,
+        burst: int,
+        *,
+        max_keys: int = MAX_KEYS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.per_s = per_s
+        self.burst = max(1, burst)
+        self._interval_s = 1 / per_s
+        self._tolerance_s = (self.burst - 1) * self._interval_s
+        self._max_keys = max_keys
+        self._clock = clock
+        self._whole_at: OrderedDict[Hashable, float] = OrderedDict()
+
+    def take(self, key: Hashable = None) -> float:
+        """Take one: 0.0 when there was one; else nothing is taken, and the answer is after how many seconds there will
+        be."""
+        if wait_s := self.wait_s(key):
+            self._whole_at.move_to_end(key)
+            return wait_s
+        now = self._clock()
+        self._whole_at[key] = max(now, self._whole_at.get(key, now)) + self._interval_s
+        self._whole_at.move_to_end(key)
+        if len(self._whole_at) > self._max_keys:
+            self._whole_at.popitem(last=False)
+        return 0.0
+
+    def wait_s(self, key: Hashable = None) -> float:
+        """After how many seconds there will be one; 0.0 when there is one now."""
+        now = self._clock()
+        wait_s = self._whole_at.get(key, now) - now - self._tolerance_s
+        return wait_s if wait_s > ROUNDING_S else 0.0

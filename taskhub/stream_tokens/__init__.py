@@ -1,0 +1,1 @@
+"""Stream tokens: what opens one stream of one caller, for clients that cannot send headers."""
