@@ -34,6 +34,10 @@ class Proxy:
         """The address of a service at the target port, by way of this proxy."""
         return url.replace(f":{self._target_port}", f":{self.port}")
 
+    def lead_to(self, port: int) -> None:
+        """Pass connections on to another port from now on; those there are stay where they are."""
+        self._target_port = port
+
     def cut(self) -> None:
         """Reset every connection there is. New ones are passed on."""
         self._wait(self._cut())
