@@ -23,6 +23,7 @@ from tests.benchmarks.connections import BURST, SOAK, STORM
 from tests.benchmarks.fanout import FANOUT
 from tests.benchmarks.latency import BUSY, COMMIT
 from tests.benchmarks.load import RunFailed
+from tests.benchmarks.overload import OVERLOAD
 from tests.benchmarks.peers import EVERYBODY, present
 from tests.benchmarks.processes import CLIENT_CORE, SERVER_CORE, DidNotStart, NotHere, go_first, raise_file_limit
 from tests.benchmarks.programs import SOURCES as PROGRAMS
@@ -34,7 +35,7 @@ from tests.benchmarks.tickets import HUNDRED_THOUSAND, TOOLS
 from tests.benchmarks.tools import CALLS, LISTENING
 
 SCENARIOS: Final[Sequence[Scenario]] = (
-    *FANOUT, FILTERS, SLOW, HALF, BUSY, COMMIT, RELAY, BURST, STORM, SOAK, TOOLS, CALLS, LISTENING,
+    *FANOUT, FILTERS, SLOW, HALF, BUSY, COMMIT, RELAY, BURST, STORM, OVERLOAD, SOAK, TOOLS, CALLS, LISTENING,
     HUNDRED_THOUSAND,
 )  # fmt: skip
 

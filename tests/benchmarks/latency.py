@@ -1,6 +1,7 @@
 """How long things take on a server that does little, and how long other requests take beside a big fan-out."""
 
 import contextlib
+import json
 import os
 import socket
 import threading
@@ -129,7 +130,7 @@ class Prober:
         if self._thread is not None:
             self._thread.join()
         if self._failure is not None:
-            raise RunFailed(f"a request beside the fan-out failed: {self._failure}")
+            raise RunFailed(f"a request beside the load failed: {self._failure}")
 
     def __enter__(self) -> None:
         self.start()
@@ -159,7 +160,7 @@ class Prober:
                 kind = number % len(self.requests)
                 connection.sendall(self.requests[kind])
                 if not read_answer(connection):
-                    self._failure = "it was not answered with 200"
+                    self._failure = "it was refused"
                     return
                 self.latencies[kind].append(time.monotonic() - due)
                 number += 1
@@ -176,8 +177,14 @@ def get(path: str) -> bytes:
     return f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nX-API-Key: {API_KEY}\r\n\r\n".encode()
 
 
+def post(path: str, body: object) -> bytes:
+    encoded = json.dumps(body).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nX-API-Key: {API_KEY}\r\nContent-Type: application/json\r\n"
+    return f"{head}Content-Length: {len(encoded)}\r\n\r\n".encode() + encoded
+
+
 def read_answer(connection: socket.socket) -> bool:
-    """Read one answer that has a Content-Length; whether its status is 200."""
+    """Read one answer that has a Content-Length; whether its status is 200 or 201."""
     received = b""
     while b"\r\n\r\n" not in received:
         received += (piece := connection.recv(65536))
@@ -191,4 +198,4 @@ def read_answer(connection: socket.socket) -> bool:
         body += (piece := connection.recv(65536))
         if not piece:
             return False
-    return head.split(b" ", 2)[1] == b"200"
+    return head.split(b" ", 2)[1] in (b"200", b"201")

@@ -6,6 +6,7 @@ from typing import Final
 
 from tests.benchmarks.alone import FILTER_RATIO
 from tests.benchmarks.latency import ADDED, BUSY_P99, BUSY_TICKET_P99
+from tests.benchmarks.overload import READ_RATIO, WRITE_RATIO
 from tests.benchmarks.relay import FLOOD_HEARD, FLOOD_SENT, HEARD, RELAY_ADDED, SENT
 from tests.benchmarks.scenario import CPU, MEMORY, P99, RATE, Column, Outcome
 from tests.benchmarks.tickets import BOARD_P99, DUE_P99, LIST_P99, NARROW_P99, SEARCH_P99
@@ -85,6 +86,11 @@ TARGETS: Final = (
     Target("CPU per event with 5000 filters ÷ with one subscriber", "filters", FILTER_RATIO, at_most=1.3),
     Target("events to 10 000: p99 of GET /healthz meanwhile, ms", "busy", BUSY_P99, at_most=20),
     Target("events to 10 000: p99 of reading a ticket meanwhile, ms", "busy", BUSY_TICKET_P99, at_most=20),
+    *(
+        Target(f"one key floods: p99 of others' {what}, by that before", "overload", column, at_most=2,
+               variants=("taskhub",))
+        for what, column in (("reads", READ_RATIO), ("changes", WRITE_RATIO))
+    ),
     Target("idle server: p50 over the commit, ms", "commit", ADDED, at_most=2),
     Target("over Redis: added p50, ms", "relay", RELAY_ADDED, at_most=2),
     Target("over Redis: CPU to hear an event, µs", "relay", HEARD, at_most=60),
