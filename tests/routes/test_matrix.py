@@ -83,6 +83,7 @@ TABLE: Final[Mapping[str, tuple[frozenset[str], int]]] = {
     "GET /api/v1/export": (LET_IN, 200),
     "GET /api/v1/events": (LET_IN, 200),
     "GET /events/stream": (LET_IN, 200),
+    "POST /events/tokens": (LET_IN, 201),
     **{f"GET /api/v1/{kind}": (LET_IN, 200) for kind in REFERENCES},
     "POST /api/v1/tickets": (WRITE, 201),
     "PATCH /api/v1/tickets/{key}": (WRITE, 200),
@@ -363,7 +364,7 @@ class Castle:
 
 @pytest.fixture
 async def castle(start: Start) -> AsyncIterator[Castle]:
-    castle = Castle(await start(api_key="k-bootstrap", sse_heartbeat_s=60))
+    castle = Castle(await start(api_key="k-bootstrap", sse_heartbeat_s=60, auth_failures_per_min=0, writes_per_s=0))
     async with castle.streams:
         await castle.open()
         yield castle

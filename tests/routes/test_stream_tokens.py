@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+import structlog
 from sqlalchemy import text, update
 
 from routes.keys import DATABASE, LIMITS, STREAM_ACCESS, TICKETS
@@ -162,6 +163,7 @@ async def test_a_token_is_kept_as_a_digest_and_logged_nowhere(start: Start) -> N
     finally:
         root.handlers[:], level = before
         root.setLevel(level)
+        structlog.reset_defaults()
     dumped = str(await rows(hub.app[DATABASE], text("SELECT * FROM stream_tokens")))
 
     assert "stream opened" in output.getvalue()
