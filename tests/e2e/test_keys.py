@@ -190,3 +190,25 @@ async def test_while_the_database_is_away_nobody_gets_in(
             return (await client.request("GET", "/api/v1/me")).status == 200
 
         await until(let_in, "the key is known again")
+
+
+async def test_signing_out_ends_streams_on_every_instance(pair: list[TaskHubProcess], stack: AsyncExitStack) -> None:
+    printed = await run_taskhub("users", "sign-in-link", "Olga", "--role", "viewer", environment=pair[0].environment)
+    link = printed.strip().partition("#link=")[2]
+    page = {"Sec-Fetch-Site": "same-origin"}
+    streams: list[SocketRecorder] = []
+    async with api(pair[0].url) as browser:
+        opened = await browser.request("POST", "/api/v1/session", json={"link": link}, headers=page)
+        assert opened.status == 201, opened
+        secret = opened.headers["Set-Cookie"].partition(";")[0].partition("=")[2]
+        for hub in pair:
+            cookie = {**page, "Cookie": f"taskhub_session_{hub.port}={secret}"}
+            streams.append(await stack.enter_async_context(record(hub.url, headers=cookie)))
+            await streams[-1].wait_ready()
+
+        cookie = {**page, "Cookie": f"taskhub_session_{pair[0].port}={secret}"}
+        assert (await browser.request("DELETE", "/api/v1/session", headers=cookie)).status == 204
+
+    for stream in streams:
+        await stream.wait_end()
+        assert stream.named("goodbye")[0].data["reason"] == "revoked"

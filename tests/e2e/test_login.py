@@ -260,7 +260,7 @@ async def test_a_page_of_another_origin_changes_nothing(pages: Window, server: T
         await page.goto(origin)
         await page.evaluate(FORGE, f"{server.url}/api/v1/tickets")
         await expect(page).to_have_url(f"{server.url}/api/v1/tickets")
-        await expect(page.locator("body")).to_contain_text("forbidden_origin")
+        await expect(page.locator("body")).to_contain_text("not_same_origin")
     assert len(await rest.all_tickets()) == before
 
 

@@ -242,13 +242,14 @@ async def test_it_outlives_the_server(pages: Window, server: TaskHubProcess) -> 
     await expect(page.get_by_role("alert")).to_have_count(0)
 
 
-async def test_it_fits_a_narrow_screen_in_japanese(chrome: Browser, server: TaskHubProcess) -> None:
+async def test_it_fits_a_narrow_screen_in_japanese(chrome: Browser, server: TaskHubProcess, cookies: Any) -> None:
     narrow = {"width": 320, "height": 700}
     async with (
         window(chrome, server.url, viewport=narrow, locale="ja", color_scheme="dark") as pages,
         record(server.url, {"type": "ticket.*"}, headers=KEY) as listening,
     ):
         await listening.wait_ready()
+        await pages.context.add_cookies(cookies)
         page = await signed_in(pages)
         await expect(page.locator(".streams tbody tr")).to_contain_text("切断")
         assert await page.evaluate("document.documentElement.scrollWidth") == 320
