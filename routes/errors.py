@@ -35,6 +35,7 @@ from taskhub.fitting import bytes_of, fitted
 from taskhub.keys.model import KeyNotFound, KeyOver
 from taskhub.limits.limits import TooManyStreams
 from taskhub.sign_in.errors import NoSession, SessionNotFound, SignInRefused, TooManyAttempts
+from taskhub.redaction import without_keys
 from taskhub.tickets.errors import (
     Draining,
     InputProblem,
@@ -196,6 +197,8 @@ class Problem(Exception):
 def problem_response(problem: Problem, request: web.BaseRequest) -> web.Response:
     """The problem as application/problem+json, of at most MAX_PROBLEM_BYTES."""
     document = _encodable(problem.document(request.get(REQUEST_ID)))
+    # What was sent is told again where it is wrong, and answers are kept in more places than keys should be.
+    document = orjson.loads(without_keys(orjson.dumps(document).decode()))
     hint = "; ".join(filter(None, (document.get("hint"), "long values were cut here: GET what they belong to")))
     return web.Response(
         status=problem.status,

@@ -10,12 +10,14 @@ REDACTED: Final = "[redacted]"
 _NAME: Final = r"(?:authorization|cookie|passw(?:or)?d|secret|token|api[_-]?key|credential)s?"
 # The last word of a key, so that `token` and `session_token` are hidden, `tokens_used` and `author` are not.
 _SECRET_KEYS: Final = re.compile(rf"(?:^|[_\-.]){_NAME}$", re.IGNORECASE)
+# What TaskHub hands out has a prefix of its own. Words such as `months_2026` end with one; they are short.
+_HANDED_OUT: Final = re.compile(r"th[a-df-z]_[A-Za-z0-9_-]{20,}|(?<![A-Za-z])th[a-df-z]_[A-Za-z0-9_-]{6,}")
+# Lengths are bounded, so that no text takes longer than its own length, however it is made.
 _IN_TEXTS: Final = (
-    # What TaskHub hands out has a prefix of its own. Words such as `months_2026` have one too, where they are short.
-    (re.compile(r"th[a-df-z]_[A-Za-z0-9_-]{32,}|(?<![A-Za-z])th[a-df-z]_[A-Za-z0-9_-]{6,}"), REDACTED),
+    (_HANDED_OUT, REDACTED),
     # Up to the last @: a password that was not encoded may have one, and a slash.
     (
-        re.compile(r"(?P<keep>\b[a-z][a-z0-9+.-]*://[^\s:/@]*:)[^\s'\"<>]+(?=@)", re.IGNORECASE),
+        re.compile(r"(?P<keep>\b[a-z][a-z0-9+.-]{0,20}://[^\s:/@]{0,200}:)[^\s'\"<>]{1,1000}(?=@)", re.IGNORECASE),
         rf"\g<keep>{REDACTED}",
     ),
     # To the end of the line: a cookie has several parts.
@@ -27,11 +29,12 @@ _IN_TEXTS: Final = (
     (re.compile(r"(?P<keep>[?&;](?:[\w-]*token|key)=)[^&\s'\"#]+", re.IGNORECASE), rf"\g<keep>{REDACTED}"),
     (
         re.compile(
-            rf"(?P<keep>\b(?:\w+[_-])?{_NAME}\\?['\"]?\s*[:=]\s*)(?P<quote>\\?['\"])(?:(?!(?P=quote)).)+", re.IGNORECASE
+            rf"(?P<keep>{_NAME}\\?['\"]?\s*[:=]\s*)(?P<quote>\\?['\"])(?:(?!(?P=quote)).)+",
+            re.IGNORECASE,
         ),
         rf"\g<keep>\g<quote>{REDACTED}",
     ),
-    (re.compile(rf"(?P<keep>\b(?:\w+[_-])?{_NAME}=)[^&\s'\"#,;\[]+", re.IGNORECASE), rf"\g<keep>{REDACTED}"),
+    (re.compile(rf"(?P<keep>{_NAME}=)[^&\s'\"#,;\[]+", re.IGNORECASE), rf"\g<keep>{REDACTED}"),
 )
 # Beside a secret in a text stands one of these: most of what is logged is a word, a path or a number.
 _MAY_HOLD_SECRETS: Final = re.compile(r"[=\s]|://|th[a-z]_|(?i:authorization|api-key|cookie)")
@@ -43,6 +46,11 @@ def redacted(text: str) -> str:
         for pattern, replacement in _IN_TEXTS:
             text = pattern.sub(replacement, text)
     return text
+
+
+def without_keys(text: str) -> str:
+    """The text without what TaskHub hands out; all else in it stays as it is."""
+    return _HANDED_OUT.sub(REDACTED, text) if "th" in text else text
 
 
 def clean(key: str, value: Any) -> Any:

@@ -29,6 +29,7 @@ from pydantic_settings import (
 )
 
 from taskhub.failpoints import Failpoints
+from taskhub.redaction import redacted
 
 PREFIX: Final = "TASKHUB_"
 CONFIG_VARIABLE: Final = "TASKHUB_CONFIG"
@@ -483,13 +484,13 @@ def shown(name: str, settings: Settings) -> str:
 
 
 def mask_url(url: str) -> str:
-    """The URL without the password in it."""
+    """The URL without the password in it, before its host or among its parameters."""
     scheme, separator, rest = url.partition("://")
     credentials, at, address = rest.rpartition("@")
     if not at:
-        return url
+        return redacted(url)
     user, colon, _ = credentials.partition(":")
-    return f"{scheme}{separator}{user}{':********' if colon else ''}@{address}"
+    return f"{scheme}{separator}{user}{':********' if colon else ''}@{redacted(address)}"
 
 
 def _config_file(named: Path | None) -> Path | None:

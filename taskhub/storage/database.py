@@ -203,6 +203,7 @@ class Database:
     def _threads(self, file: SameFile, size: int, begin: str, *, read_only: bool = False) -> Threads:
         engine = create_engine(
             self._url,
+            hide_parameters=True,  # they are what people wrote, and errors are logged
             pool_size=size,
             max_overflow=0,
             # The driver must not begin transactions by itself: it would begin deferred ones, at the first write.
@@ -228,6 +229,7 @@ class Database:
         }
         engine = create_async_engine(
             self._url,
+            hide_parameters=True,
             pool_size=self._pool_size,
             max_overflow=0,
             pool_timeout=patience,

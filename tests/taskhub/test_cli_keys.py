@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from taskhub.auth.api_keys import well_formed
+from taskhub.auth.secret import well_formed
 from taskhub.cli.parser import run
 
 

@@ -12,6 +12,8 @@ from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMessage
 
 from taskhub import logs
+from taskhub.auth.secret import new_secret
+from taskhub.redaction import redacted
 
 
 @pytest.fixture(autouse=True)
@@ -89,6 +91,60 @@ def test_no_secret_is_written(as_json: bool) -> None:
     assert "hunter2" not in written
     assert "ValueError" in written
     assert "status=done" in written
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "copy of SECRET",
+        "GET /SECRET HTTP/1.1",
+        r"b'x-api-key x\nSECRET\r\n'",
+        '{"summary": "SECRET", "',
+        "%22SECRET%22",
+        "monthSECRET",
+        "key=SECRETx",
+    ],
+)
+def test_what_taskhub_hands_out_is_known_by_its_form(text: str) -> None:
+    output = io.StringIO()
+    logs.configure(level="info", json=True, stream=output)
+    for kind in "kst":
+        secret = new_secret(f"th{kind}_")
+        structlog.get_logger("taskhub.x").info(text.replace("SECRET", secret), other=[text.replace("SECRET", secret)])
+        logging.getLogger("elsewhere").error("failed: %r", {secret: text.replace("SECRET", secret).encode()})
+
+        assert secret not in output.getvalue()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'the body is {"password": "hunter2"}',
+        "the body is {'client_secret': 'hunter2'}",
+        r'the body is "{\"api_key\": \"hunter2\"}"',
+        "input_value={'token': 'hunter2', 'more': 1}",
+        "Basic hunter2",
+        "postgresql://me:p@ss/hunter2@db/taskhub",
+        "postgresql://db/taskhub?user=me&password=hunter2&sslmode=require",
+        "[('Proxy-Authorization', 'hunter2')]",
+        "(b'X-Api-Key', b'hunter2')",
+        "sslpassword=hunter2",
+    ],
+)
+def test_a_secret_is_known_by_what_stands_before_it(text: str) -> None:
+    assert "hunter2" not in redacted(text)
+
+
+def test_no_text_takes_for_ever() -> None:
+    for piece in ("a-", "a.", "a://:", "token=", "password: '", "cookie ", "th", "key=", "thk_"):
+        redacted(piece * 10_000)
+
+
+@pytest.mark.parametrize(
+    "text", ["3 months_2026 of the_author", "tokens_used=4", "no secret: is here", "path /events/stream?status=done"]
+)
+def test_other_texts_stay_as_they_are(text: str) -> None:
+    assert redacted(text) == text
 
 
 def test_local_variables_are_not_written() -> None:

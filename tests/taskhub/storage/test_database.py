@@ -3,15 +3,17 @@
 import asyncio
 import os
 import sqlite3
+import traceback
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, select, text, update
+from sqlalchemy import Connection, insert, select, text, update
+from sqlalchemy.exc import IntegrityError
 
 from taskhub.storage.database import Database
 from taskhub.storage.event_log import SqlEventLog
-from taskhub.storage.schema import workspaces
+from taskhub.storage.schema import audit, workspaces
 from taskhub.storage.urls import driver_url
 from taskhub.tickets.errors import StorageBusy
 from tests.servers import PostgresServer
@@ -297,3 +299,12 @@ async def test_a_caller_cancelled_while_the_server_gives_no_answer_is_let_go(
             await task
     own_server.resume()
     assert await one(database) == 1
+
+
+async def test_an_error_of_a_statement_does_not_tell_what_was_to_be_stored(database: Database) -> None:
+    twice = [{"workspace_id": "default", "id": "x", "time": "", "action": "", "outcome": "", "details": "hunter2"}] * 2
+
+    with pytest.raises(IntegrityError) as failed:
+        await database.write(lambda connection: connection.execute(insert(audit), twice))
+
+    assert "hunter2" not in "".join(traceback.format_exception(failed.value))
