@@ -34,8 +34,8 @@ from taskhub.auth.errors import Forbidden, Unauthenticated
 from taskhub.fitting import bytes_of, fitted
 from taskhub.keys.model import KeyNotFound, KeyOver
 from taskhub.limits.limits import TooManyStreams
-from taskhub.sign_in.errors import NoSession, SessionNotFound, SignInRefused, TooManyAttempts
 from taskhub.redaction import without_keys
+from taskhub.sign_in.errors import NoSession, SessionNotFound, SignInRefused, TooManyAttempts
 from taskhub.tickets.errors import (
     Draining,
     InputProblem,

@@ -22,11 +22,12 @@ from routes.keys import AUTH, CALLER, LIMITS, REFUSALS, REQUEST_ID
 from routes.refusals import goodbye, told_in_stream
 from taskhub import logs
 from taskhub.audit.refusals import Refusal, source
-from taskhub.auth.errors import Forbidden, Unauthenticated
+from taskhub.auth.errors import AuthError, Forbidden, Unauthenticated
 from taskhub.auth.principal import AuthProvider, Caller, Origin, Principal
 from taskhub.auth.providers import ApiKeyAuth
 from taskhub.headers import IDEMPOTENCY_HEADER
 from taskhub.settings import Settings, is_loopback
+from taskhub.sign_in.errors import SignInRefused, TooManyAttempts
 
 MAX_QUERY_BYTES: Final = 4096
 MAX_HEADER_BYTES: Final = (("Last-Event-ID", 256), (IDEMPOTENCY_HEADER, 200), ("If-Match", 200))
@@ -223,12 +224,15 @@ def _check_host(request: web.Request, rules: HostRules) -> None:
 
 def _note_refusal(error: Exception, request: web.Request, gate: Gate) -> None:
     """Count for the audit log that somebody was not let in, or not allowed something."""
-    if not isinstance(error, Unauthenticated | Forbidden) or (refusals := request.app.get(REFUSALS)) is None:
+    if not isinstance(error, AuthError) or (refusals := request.app.get(REFUSALS)) is None:
         return
     address = source(access.client_address(request, gate.trusted))
     if isinstance(error, Unauthenticated):
         refusals.note(Refusal("authentication.failed", error.reason, address=address))
-    elif (caller := request.get(CALLER)) is not None:
+    elif isinstance(error, SignInRefused | TooManyAttempts):
+        reason = "sign-in refused" if isinstance(error, SignInRefused) else "too many attempts to sign in"
+        refusals.note(Refusal("authentication.failed", reason, address=address))
+    elif isinstance(error, Forbidden) and (caller := request.get(CALLER)) is not None:
         who = caller.principal
         reason = f"needs {error.scope}"
         refusals.note(Refusal("access.denied", reason, who.workspace, who.actor, who.credential, address))

@@ -20,7 +20,7 @@ ROOT: Final = "root-hunter2-key"
 REDIS: Final = "redis-hunter2"
 PLAIN: Final = "plain-hunter2"
 """What has no form by which it could be told."""
-HANDED_OUT: Final = [new_secret(f"th{kind}_") for kind in "kstg"]
+HANDED_OUT: Final = [new_secret(f"th{kind}_") for kind in "kslt"]
 KEY: Final = HANDED_OUT[0]
 
 
@@ -60,6 +60,10 @@ def requests() -> Iterator[bytes]:
         yield sent(
             "POST /api/v1/tickets HTTP/1.1", auth, json_type, "Content-Encoding: gzip", body=f'{{"token": "{secret}"}}'
         )
+        for attempt in ({"name": "olga", "password": secret * 3}, {"link": secret}, {"password": secret}):
+            yield sent(
+                "POST /api/v1/session HTTP/1.1", json_type, "Sec-Fetch-Site: same-origin", body=json.dumps(attempt)
+            )
         call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call"}
         for params in (
             {"name": "create_ticket", "arguments": {"password": secret}}, {"name": secret, "token": secret}, secret,

@@ -66,6 +66,15 @@ async def test_who_is_not_let_in_is_counted(locked: Hub) -> None:
     assert guess not in repr(entry)
 
 
+async def test_who_cannot_sign_in_is_counted(locked: Hub) -> None:
+    attempt = {"name": "carol", "password": "a password that is wrong"}
+    assert (await locked.post("/api/v1/session", attempt, headers={"Sec-Fetch-Site": "same-origin"})).status == 401
+    entry = await recorded(locked, "authentication.failed")
+
+    assert (entry["address"], entry["details"]["reason"]) == ("127.0.0.1", "sign-in refused")
+    assert attempt["password"] not in repr(entry)
+
+
 async def test_what_somebody_may_not_is_counted_as_theirs(locked: Hub) -> None:
     key, headers = await viewer(locked)
     assert (await locked.post("/events", {"type": "a.b", "data": {}}, headers=headers)).code == "forbidden"
