@@ -9,6 +9,7 @@ from typing import Final
 from aiohttp import hdrs, web
 from multidict import CIMultiDictProxy, istr
 
+from routes.challenges import MCP_METADATA, WELL_KNOWN
 from routes.errors import Fault, Problem
 from routes.keys import CALLER
 from taskhub.auth.principal import Caller, Scope
@@ -19,7 +20,7 @@ PROBES: Final = frozenset({"/healthz", "/readyz"})
 """Asked by machines that know an address and no name: neither Host nor credential counts."""
 OPEN: Final = PROBES | {
     "/", "/favicon.ico", "/health", "/version", "/capabilities", "/openapi.json", "/docs", "/feed",
-    "/login",
+    "/login", WELL_KNOWN, MCP_METADATA,
 }  # fmt: skip
 """What a caller must be able to read before it knows how to authenticate; and all that is `STATIC`."""
 SIGN_IN: Final = "/api/v1/session"

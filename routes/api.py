@@ -12,6 +12,7 @@ from multidict import istr
 from pydantic import BaseModel
 
 from routes.access import MCP_PATHS, PROBES, is_open
+from routes.challenges import SCOPES
 from routes.errors import CODES, Fault, Problem, problem_response
 from taskhub.auth.principal import Scope
 from taskhub.headers import IDEMPOTENCY_HEADER, LEASE_HEADER
@@ -102,8 +103,15 @@ class Route:
         if self.path not in PROBES:
             found |= _OF_HOSTS
         if self.authenticated:
-            # The header is the name that a caller gives itself.
-            found |= {"unauthenticated", "rate_limited", "bad_header", "not_same_origin"}
+            # The header: the name that a caller gives itself, or more than one credential.
+            found |= {
+                "unauthenticated",
+                "unknown_user",
+                "issuer_unavailable",
+                "rate_limited",
+                "bad_header",
+                "not_same_origin",
+            }
         if self.scope is not None:
             found |= {"forbidden", "storage_busy"}
         if self.query is not None or self.named is not None:
@@ -127,6 +135,8 @@ ROUTES: Final[web.AppKey[Sequence[Route]]] = web.AppKey("routes", Sequence[Route
 def register(app: web.Application, routes: Sequence[Route]) -> None:
     """Serve these routes."""
     app[ROUTES] = (*app.get(ROUTES, ()), *routes)
+    scopes: dict[tuple[str, str | None], Scope] = app.setdefault(SCOPES, {})
+    scopes.update({(route.method, route.path): route.scope for route in routes if route.scope is not None})
     for route in routes:
         if route.method == hdrs.METH_GET:
             app.router.add_get(route.path, route.handler, allow_head=route.head, expect_handler=_expect)

@@ -22,7 +22,7 @@ _MCP_EXPOSED: Final = ", ".join((*CORS_EXPOSE_HEADERS, "X-Request-ID"))
 
 def shared(path: str) -> bool:
     """Whether pages of other origins may use this path."""
-    return path == "/events" or path.startswith(("/events/", "/api/v1/", STATIC)) or path in MCP_PATHS
+    return path == "/events" or path.startswith(("/events/", "/api/v1/", "/.well-known/", STATIC)) or path in MCP_PATHS
 
 
 def add_headers(request: web.BaseRequest, response: web.StreamResponse, rules: HostRules) -> None:

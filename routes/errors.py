@@ -29,11 +29,13 @@ from broadcaster.errors import (
 )
 from broadcaster.filters import CHANGE_FIELDS, ORIGINS, nearest
 from broadcaster.stream import StreamRefused
+from routes import challenges
 from routes.keys import REQUEST_ID
-from taskhub.auth.errors import Forbidden, Unauthenticated
+from taskhub.auth.errors import Forbidden, Unauthenticated, UnknownSubject
 from taskhub.fitting import bytes_of, fitted
 from taskhub.keys.model import KeyNotFound, KeyOver
 from taskhub.limits.limits import TooManyStreams
+from taskhub.oauth.keys import KeysUnavailable
 from taskhub.redaction import without_keys
 from taskhub.sign_in.errors import NoSession, SessionNotFound, SignInRefused, TooManyAttempts
 from taskhub.tickets.errors import (
@@ -63,6 +65,7 @@ CODES: Final[Mapping[str, tuple[int, str]]] = {
     "not_same_origin": (403, "With a session, only TaskHub's own pages may do this"),
     "insecure_connection": (403, "Signing in needs HTTPS"),
     "proxied_request": (403, "Without authentication, requests through a proxy are refused"),
+    "unknown_user": (403, "Nobody here is who the access token names"),
     "take_over_refused": (403, "Only a person may take a ticket over"),
     "not_found": (404, "There is no such thing"),
     "no_session": (404, "The caller has no session"),
@@ -100,6 +103,7 @@ CODES: Final[Mapping[str, tuple[int, str]]] = {
     "too_many_streams": (429, "Too many streams are open"),
     "rate_limited": (429, "Too much in too short a time"),
     "internal_error": (500, "Something went wrong in TaskHub"),
+    "issuer_unavailable": (503, "Access tokens cannot be checked now"),
     "draining": (503, "This process is shutting down"),
     "not_all_answered": (503, "Not every instance answered"),
     "import_interrupted": (503, "The file was taken in part"),
@@ -122,7 +126,6 @@ RETRY_AFTER_S: Final = 2
 MAX_PROBLEM_BYTES: Final = 64 * 1024
 MAX_FAULTS: Final = 20
 """Of one body: who sends more of them has another problem than the twenty-first."""
-CHALLENGE: Final = 'Bearer realm="TaskHub"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,9 +229,15 @@ def problem_of(error: Exception, request: web.Request) -> Problem | None:
         case TicketError():
             return _ticket_problem(error, reading, writing=request.method not in ("GET", "HEAD"))
         case Unauthenticated():
-            return Problem("unauthenticated", str(error), headers={"WWW-Authenticate": CHALLENGE})
+            return Problem("unauthenticated", str(error), headers=challenges.of_unauthenticated(request, error))
         case Forbidden():
-            return Problem("forbidden", str(error), members={"scope": error.scope})
+            headers = challenges.of_forbidden(request, error)
+            return Problem("forbidden", str(error), headers=headers, members={"scope": error.scope})
+        case UnknownSubject():
+            return Problem("unknown_user", str(error), members={"claim": error.claim})
+        case KeysUnavailable():
+            retry = {"Retry-After": str(RETRY_AFTER_S)}
+            return Problem("issuer_unavailable", str(error), headers=retry, members={"retryable": True})
         case KeyNotFound():
             return Problem("not_found", str(error))
         case SignInRefused():

@@ -152,6 +152,10 @@ async def authenticate(request: web.Request, gate: Gate, auth: AuthProvider) -> 
     address = access.client_address(request, gate.trusted)
     if auth.name == "none":
         access.check_actor(request.headers)
+    elif len(request.headers.getall(hdrs.AUTHORIZATION, ())) > 1:
+        # A proxy may have judged the other one.
+        raise Problem.of("bad_header", [Fault("is there more than once", header=hdrs.AUTHORIZATION)])
+    if auth.name == "none":
         principal = await auth.authenticate(request.headers, address)
     else:
         principal = await _judged(request, gate, auth, address)

@@ -47,7 +47,7 @@ def mcp_page(request: web.Request) -> web.Response:
     """What to do with the address of the Model Context Protocol: it is no page, but for a client's configuration."""
     kind = "http" if "http" in request.app[MCP].transports else "sse"
     server: dict[str, object] = {"type": kind, "url": f"{request.url.origin()}/mcp"}
-    if request.app[AUTH].name != "none":
+    if request.app[AUTH].name == "api_key":  # with OAuth, a client that is told nothing asks the server
         server["headers"] = {"x-api-key": "${TASKHUB_API_KEY}"}
     snippet = orjson.dumps({"mcpServers": {"taskhub": server}}, option=orjson.OPT_INDENT_2).decode()
     response = _page(

@@ -21,6 +21,7 @@ from routes import (
     mcp,
     me,
     pages,
+    protected_resource,
     publish,
     reference,
     session,
@@ -56,5 +57,5 @@ def _add_common_routes(app: web.Application) -> None:
     app[docs.DESCRIPTION] = docs.Description(app)
     app[assets.ASSETS] = assets.Assets()
     app.on_response_prepare.append(add_headers)
-    for module in (mcp, health, docs, assets):
+    for module in (mcp, protected_resource, health, docs, assets):
         register(app, module.ROUTES)

@@ -42,7 +42,7 @@ from taskhub.audit.refusals import Refusals
 from taskhub.audit.retention import AuditKeeper
 from taskhub.auth.principal import AuthProvider
 from taskhub.auth.providers import ApiKeyAuth, NoAuth
-from taskhub.credentials.ring import CredentialRing
+from taskhub.credentials.ring import CredentialRing, CredentialStore
 from taskhub.credentials.version import credentials_version
 from taskhub.demo import Demo
 from taskhub.failpoints import Failpoints
@@ -51,6 +51,11 @@ from taskhub.keys.store import KeyStore
 from taskhub.limits.limits import Limits
 from taskhub.mcp.door import McpDoor, PassOn
 from taskhub.mcp.wakeups import Watch
+from taskhub.oauth.access_tokens import AccessTokens
+from taskhub.oauth.issuer import REFRESH_S, RemoteKeySet
+from taskhub.oauth.provider import OAuthAuth
+from taskhub.oauth.tokens import TokenStore
+from taskhub.oauth.users import Users
 from taskhub.opening import open_database, open_writer
 from taskhub.process_limits import room_for_streams
 from taskhub.publishing import EventPublisher
@@ -104,7 +109,8 @@ def auth_provider(settings: Settings) -> AuthProvider:
     """Who vouches for the callers of this server."""
     if settings.auth_mode == "none":
         return NoAuth()
-    return ApiKeyAuth(None if settings.api_key is None else settings.api_key.get_secret_value())
+    bootstrap_key = None if settings.api_key is None else settings.api_key.get_secret_value()
+    return OAuthAuth(bootstrap_key) if settings.auth_mode == "oauth" else ApiKeyAuth(bootstrap_key)
 
 
 @contextlib.asynccontextmanager
@@ -193,9 +199,13 @@ async def _services(app: web.Application) -> AsyncIterator[None]:
         app[SIGN_IN] = SignIn(database, sessions)
         stack.callback(app[SIGN_IN].close)
         poll_s = settings.poll_interval_ms / 1000
+        stores: list[CredentialStore] = [app[API_KEYS], sessions]
+        auth = app[AUTH]
+        if isinstance(auth, OAuthAuth):
+            stores.append(await _take_tokens(auth, settings, stack, database, tickets))
         ring = CredentialRing(
             lambda: credentials_version(database),
-            (app[API_KEYS], sessions),
+            stores,
             (broadcaster.opened, app[MCP].opened),
             trust_s=max(TRUST_CREDENTIALS_S, 3 * poll_s),
             on_scopes_changed=app[MCP].scopes_changed,
@@ -205,7 +215,6 @@ async def _services(app: web.Application) -> AsyncIterator[None]:
             await ring.look()
             _end_unread(broadcaster, ring)
 
-        auth = app[AUTH]
         if isinstance(auth, ApiKeyAuth):
             auth.holders = ring
             await _warn_unless_somebody_gets_in(auth, app[API_KEYS], app[SIGN_IN])
@@ -238,8 +247,24 @@ async def _use_stream_tokens(app: web.Application, stack: contextlib.AsyncExitSt
     await stack.enter_async_context(Recurring("sweep of stream tokens", store.sweep, every_s=SWEEP_TOKENS_S))
 
 
+async def _take_tokens(
+    auth: OAuthAuth,
+    settings: Settings,
+    stack: contextlib.AsyncExitStack,
+    database: Database,
+    tickets: TicketService,
+) -> TokenStore:
+    """Let in who has an access token."""
+    issuer, audience = str(settings.issuer), settings.oauth_audience or str(settings.resource)
+    keys = await stack.enter_async_context(RemoteKeySet(issuer, settings.oauth_jwks_url))
+    await stack.enter_async_context(Recurring("read the keys of the issuer", keys.refresh, every_s=REFRESH_S))
+    auth.tokens = AccessTokens(issuer, audience, keys, settings.oauth_algorithms)
+    users = Users(database, tickets, settings.oauth_user_claim, settings.oauth_new_user_role)
+    return TokenStore(database, auth.tokens, users)
+
+
 async def _warn_unless_somebody_gets_in(auth: ApiKeyAuth, keys: KeyStore, sign_in: SignIn) -> None:
-    if auth.bootstrap or await keys.any() or await sign_in.anybody():
+    if auth.name == "oauth" or auth.bootstrap or await keys.any() or await sign_in.anybody():
         return
     logger.warning(
         "nobody can get in: make a key with `taskhub keys create --user NAME --role operator`, or, for a person, "

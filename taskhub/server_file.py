@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+AuthMode = Literal["none", "api_key", "oauth"]
 NAME = "server.json"
 DIRECTORY = "servers"
 
@@ -22,7 +23,7 @@ class RunningServer:
 
     pid: int
     url: str
-    auth: Literal["none", "api_key"] = "none"
+    auth: AuthMode = "none"
 
 
 def write(data_dir: Path, server: RunningServer) -> None:
@@ -77,7 +78,8 @@ def _living(path: Path) -> RunningServer | None:
     """The server of a file, unless its process is gone or the file is damaged."""
     try:
         document = json.loads(path.read_text())
-        auth: Literal["none", "api_key"] = "api_key" if document.get("auth") == "api_key" else "none"
+        told = document.get("auth")
+        auth: AuthMode = told if told in ("api_key", "oauth") else "none"
         server = RunningServer(int(document["pid"]), str(document["url"]), auth)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

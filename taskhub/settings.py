@@ -106,6 +106,38 @@ def _redis(value: SecretStr | None) -> SecretStr | None:
     return value
 
 
+def _web_address(value: str | None) -> str | None:
+    """https, or http on this machine: what is said over anything else can be changed on its way."""
+    if value is None:
+        return None
+    try:
+        parts = urlsplit(value)
+        _ = parts.port
+    except ValueError:
+        raise ValueError("must be an address such as https://login.example.org") from None
+    plain = parts.scheme == "http" and is_loopback(parts.hostname or "")
+    if not parts.hostname or not (parts.scheme == "https" or plain):
+        raise ValueError("must be an https address, or an http address on this machine")
+    if parts.username is not None or parts.fragment or any(c.isspace() or not c.isprintable() for c in value):
+        raise ValueError("must be an address without a user, a fragment or spaces")
+    return value
+
+
+def _issuer(value: str | None) -> str | None:
+    if value is not None and "?" in value:
+        raise ValueError("is the address of an issuer, which has no query (RFC 8414)")
+    return _web_address(value)
+
+
+def _origin(value: str | None) -> str | None:
+    if value is None or _web_address(value) is None:
+        return None
+    parts = urlsplit(value)
+    if parts.path.strip("/") or parts.query:
+        raise ValueError("must be an address without a path, such as https://taskhub.example.org")
+    return f"{parts.scheme}://{parts.netloc.lower()}"
+
+
 def _with_port(value: SecretStr) -> SecretStr:
     try:
         _ = urlsplit(value.get_secret_value()).port
@@ -116,8 +148,13 @@ def _with_port(value: SecretStr) -> SecretStr:
 
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Transport = Literal["http", "sse"]
+AuthMode = Literal["none", "api_key", "oauth"]
+Algorithm = Literal["ES256", "ES384", "ES512", "EdDSA", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512"]
+"""Signatures whose verification takes no secret. `none` and HMAC are no such, and there is no way to allow them."""
+Algorithms = Annotated[tuple[Algorithm, ...], NoDecode, BeforeValidator(_split), Field(min_length=1)]
 Transports = Annotated[tuple[Transport, ...], NoDecode, BeforeValidator(_split)]
 Address = Annotated[str | None, BeforeValidator(_empty_is_none)]
+WebAddress = Annotated[str | None, BeforeValidator(_empty_is_none), AfterValidator(_web_address)]
 Secret = Annotated[SecretStr | None, BeforeValidator(_empty_is_none)]
 
 
@@ -147,12 +184,38 @@ class Settings(BaseSettings):
         None, description="`redis://host:6379/0`: tells other instances of new events; absent for a single instance"
     )
     redis_prefix: str = Field("taskhub", min_length=1, description="What names of Redis channels begin with")
-    auth: Literal["none", "api_key"] | None = Field(
-        None, description="`none` (loopback only) or `api_key`; when absent, `api_key` if `API_KEY` is set, else `none`"
+    auth: AuthMode | None = Field(
+        None,
+        description="`none` (loopback only), `api_key`, or `oauth` (access tokens, and API keys beside them); "
+        "when absent, `api_key` if `API_KEY` is set, else `none`",
     )
     api_key: Secret = Field(None, description="The bootstrap API key (with `stdio`: the key to send to the remote API)")
     remote_api_key: Secret = Field(
         None, description="The key to send to the API at `API_BASE_URL`; when absent, `API_KEY`"
+    )
+    public_url: Annotated[Address, AfterValidator(_origin)] = Field(
+        None, description="The address by which clients reach this server, such as `https://taskhub.example.org`"
+    )
+    oauth_issuer: Annotated[Address, AfterValidator(_issuer)] = Field(
+        None,
+        description="Who issues access tokens (`AUTH=oauth`), exactly as its metadata and tokens say it",
+    )
+    oauth_audience: Annotated[str | None, BeforeValidator(_empty_is_none)] = Field(
+        None, description="What access tokens must name as their one audience; when absent, `PUBLIC_URL` with `/mcp`"
+    )
+    oauth_jwks_url: WebAddress = Field(None, description="Where the issuer's keys are; when absent, its metadata tells")
+    oauth_algorithms: Algorithms = Field(
+        ("ES256", "EdDSA", "RS256", "PS256"), description="Algorithms by which access tokens may be signed"
+    )
+    oauth_user_claim: str = Field(
+        "sub",
+        pattern=r"^[!-~]{1,100}$",
+        description="The claim that names the user: with `email`, a verified address that a user has; "
+        "with another, the id or name of a user",
+    )
+    oauth_new_user_role: Literal["viewer", "requester", "agent", "manager"] | None = Field(
+        None,
+        description="The role of users who are made when the issuer knows who calls and TaskHub does not; absent: none",
     )
     insecure: bool = Field(False, description="Allow `AUTH=none` on an address that is not loopback")
     ephemeral_data: bool = Field(
@@ -263,9 +326,19 @@ class Settings(BaseSettings):
         return self.env == "production"
 
     @property
-    def auth_mode(self) -> Literal["none", "api_key"]:
+    def auth_mode(self) -> AuthMode:
         """`auth`, or what follows from whether a key is set: whoever sets a key means it to be asked for."""
         return self.auth or ("api_key" if self.api_key else "none")
+
+    @property
+    def resource(self) -> str | None:
+        """What access tokens are for (RFC 8707): the address of the Model Context Protocol."""
+        return None if self.public_url is None else f"{self.public_url}/mcp"
+
+    @property
+    def issuer(self) -> str | None:
+        """Who issues access tokens."""
+        return self.oauth_issuer or self.public_url
 
     @property
     def database_address(self) -> str:
@@ -305,6 +378,7 @@ class Settings(BaseSettings):
                 f"AUTH=none would let anybody who reaches {self.host} change everything: set TASKHUB_API_KEY, "
                 "or listen on 127.0.0.1, or say --insecure"
             )
+        problems += self._oauth_problems()
         if not loopback and not self.allowed_hosts:
             problems.append(
                 f"HOST={self.host} is not loopback: set TASKHUB_ALLOWED_HOSTS to the names that requests will use, "
@@ -332,6 +406,23 @@ class Settings(BaseSettings):
                 f"MCP_TRANSPORTS={','.join(self.mcp_transports)} needs WORKERS=1: a message of the older transport "
                 "must reach the process that holds its stream; set TASKHUB_MCP_TRANSPORTS=http, or leave WORKERS at 1"
             )
+        return problems
+
+    def _oauth_problems(self) -> list[str]:
+        if self.auth_mode != "oauth":
+            names = [name for name in self.model_fields_set if name.startswith("oauth_")]
+            given = sorted(name for name in names if getattr(self, name) != type(self).model_fields[name].default)
+            return [f"{name.upper()} has no effect without TASKHUB_AUTH=oauth" for name in given]
+        problems: list[str] = []
+        if self.api_base_url:
+            problems.append("AUTH=oauth knows users by the database, and API_BASE_URL leaves this server none")
+        if self.public_url is None:
+            problems.append(
+                "AUTH=oauth needs TASKHUB_PUBLIC_URL, such as https://taskhub.example.org: clients ask for tokens for "
+                "the address by which they reach this server"
+            )
+        if self.oauth_issuer is None:
+            problems.append("AUTH=oauth needs TASKHUB_OAUTH_ISSUER, who issues the access tokens")
         return problems
 
 

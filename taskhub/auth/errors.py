@@ -3,8 +3,11 @@
 AuthError
 ├── Unauthenticated    no credential, or one that is not valid
 │   └── InvalidToken   an access token that is not good here
+├── UnknownSubject     an access token that is good, of somebody who is no user
 └── Forbidden          a valid credential without the scope that the action needs
 """
+
+from collections.abc import Iterable
 
 
 class AuthError(Exception):
@@ -28,9 +31,20 @@ class InvalidToken(Unauthenticated):
         self.reason = reason
 
 
-class Forbidden(AuthError):
-    """The principal lacks `scope`."""
+class UnknownSubject(AuthError):
+    """The access token is good, but the `claim` of it names no user who is active. Another token would not help."""
 
-    def __init__(self, scope: str) -> None:
+    def __init__(self, claim: str) -> None:
+        super().__init__(
+            f"the access token is valid, but no user here is who its {claim} names; an operator can make one"
+        )
+        self.claim = claim
+
+
+class Forbidden(AuthError):
+    """The principal lacks `scope`; `needed` are all scopes that the action takes."""
+
+    def __init__(self, scope: str, needed: Iterable[str] = ()) -> None:
         super().__init__(f"this needs the scope {scope}")
         self.scope = scope
+        self.needed = tuple(needed) or (scope,)

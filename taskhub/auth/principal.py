@@ -23,7 +23,10 @@ class Principal:
     owner: str | None = None
     """Whose credential it is, where the caller goes by a name that it gave itself."""
     credential: str | None = None
-    """The id of the API key it came with, which ends what it has open when it is revoked; None without a stored one."""
+    """The id of what it came with (an API key, an access token), which ends what it has open when it is over; None
+    where nothing can be over."""
+    grantable: frozenset[Scope] = frozenset()
+    """What the user's role allows and the access token was not granted: a client can ask for it. Empty without one."""
 
     @property
     def is_person(self) -> bool:

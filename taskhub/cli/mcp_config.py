@@ -27,13 +27,14 @@ def run(parsed: argparse.Namespace) -> int:
         server = next(iter(servers), None)
     url = parsed.url or (server.url if server else default_url(settings))
     # The server may have been started with a key that this shell does not have.
-    keyed = (server.auth if server else settings.auth_mode) == "api_key"
+    auth = server.auth if server else settings.auth_mode
+    keyed = auth == "api_key"  # with OAuth, a client that is told nothing asks the server
     forms = {
         "http": ("Streamable HTTP (most clients):", http_form(url, keyed=keyed)),
         "sse": ('The same address in the older form ("type": "sse"):', older_form(url, keyed=keyed)),
         "stdio": (
             "stdio (the client starts the process):",
-            stdio_form(loaded, url if server or parsed.url else None, keyed=keyed),
+            stdio_form(loaded, url if server or parsed.url else None, keyed=auth != "none"),
         ),
     }
     if parsed.form:

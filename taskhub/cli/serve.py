@@ -185,7 +185,7 @@ def _announce(settings: Settings, url: str) -> None:
 
 def banner_text(settings: Settings, url: str) -> str:
     """What a person who just started the server wants to paste somewhere."""
-    key = ' -H "x-api-key: $TASKHUB_API_KEY"' if settings.auth_mode == "api_key" else ""
+    key = ' -H "x-api-key: $TASKHUB_API_KEY"' if settings.auth_mode != "none" else ""
     lines = [f"TaskHub {taskhub.__version__} ({settings.env}) is ready", ""]
     addresses = {"open" if settings.api_base_url else "board": url, "MCP": f"{url}/mcp"}
     if settings.api_base_url:

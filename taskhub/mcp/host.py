@@ -41,6 +41,7 @@ from taskhub.mcp.registry import ToolRegistry
 from taskhub.mcp.resources import Resources
 from taskhub.mcp.server import build_server
 from taskhub.mcp.sessions import MAX_SESSIONS, HttpSessions, asks_nothing, initializing_client, malformed
+from taskhub.mcp.step_up import StepUp
 from taskhub.mcp.streams import CallsInFlight, CountedWriter, ResumingReader
 from taskhub.mcp.subscriptions import Subscriptions
 from taskhub.mcp.tools import tool_registry
@@ -105,7 +106,6 @@ class McpHost:
         self.registry.before_write = self._limits.write
         self._body_read_s = body_read_s
         self.transports = frozenset(transports)
-        self._callers_name_themselves = auth.name in ("none", "api_key")
         self._max_age_s = max_age_s
         self._security = TransportSecuritySettings()
         self._allow(allowed_hosts, allowed_origins)
@@ -117,6 +117,7 @@ class McpHost:
             self.server, secret=secret, security=self._security, on_stream=self._stream_opened, pass_on=pass_on
         )
         self._modern = ModernEndpoint(self.server, self._security)
+        self._step_up = StepUp(self.registry, Prompts(tickets))
         self._sse = SseServerTransport(MESSAGE_PATH, security_settings=self._security)
         self._streams: set[Exchange] = set()
         self._listening: set[ModernCall] = set()
@@ -199,7 +200,7 @@ class McpHost:
                 return
 
     async def handle_mcp(self, request: web.Request, caller: Caller) -> web.StreamResponse:
-        """GET, POST and DELETE /mcp."""
+        """GET, POST and DELETE /mcp. Raises Forbidden when the caller could ask for a token with which it may."""
         if self._opens_older_stream(request):
             return await self.handle_sse(request, caller)
         if "http" not in self.transports:
@@ -208,6 +209,7 @@ class McpHost:
             body = await read_body(request, timeout_s=self._body_read_s)
         except RefusedBody as refused:
             return error_response(refused.status, str(refused))
+        self._step_up.check(caller, body)
         version = request.headers.get(VERSION_HEADER)
         if version is not None and version not in HANDSHAKE_PROTOCOL_VERSIONS:
             return await self._serve_modern(request, body, self._context(request, caller))
@@ -265,13 +267,16 @@ class McpHost:
             self._finished.set()
 
     async def handle_message(self, request: web.Request, caller: Caller) -> web.StreamResponse:
-        """POST /message?session_id=: a message for an older stream; what it leads to comes on that stream."""
+        """POST /message?session_id=: a message for an older stream; what it leads to comes on that stream.
+
+        Raises Forbidden, as `handle_mcp` does."""
         if "sse" not in self.transports:
             return error_response(404, "this server does not offer HTTP+SSE")
         try:
             exchange = Exchange(request, await read_body(request, timeout_s=self._body_read_s))
         except RefusedBody as refused:
             return error_response(refused.status, str(refused))
+        self._step_up.check(caller, exchange.body)
 
         async def application(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
             scope["user"] = _user(caller.principal)
@@ -296,7 +301,7 @@ class McpHost:
         toolsets = frozenset(name.strip() for name in asked.lower().split(",") if name.strip()) if asked else None
         return CallContext(
             caller,
-            unnamed=self._callers_name_themselves and caller.principal.owner is None,
+            unnamed=caller.principal.owner is None,
             client=client,
             read_only=request.headers.get(READ_ONLY_HEADER, "").strip().lower() == "true",
             toolsets=None if not toolsets or "all" in toolsets else toolsets,

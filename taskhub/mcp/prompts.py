@@ -80,6 +80,11 @@ class Prompts:
         }
 
     @property
+    def scopes(self) -> dict[str, tuple[Scope, ...]]:
+        """What each prompt takes."""
+        return {name: prompt.scopes for name, prompt in self._prompts.items()}
+
+    @property
     def sources(self) -> dict[str, dict[str, Source]]:
         """Where the values of each prompt's arguments come from, for completion."""
         return {

@@ -26,7 +26,7 @@ def require(caller: Caller, *scopes: Scope) -> None:
     """Raise Forbidden unless the caller has all of these."""
     for scope in scopes:
         if scope not in caller.principal.scopes:
-            raise Forbidden(scope)
+            raise Forbidden(scope, scopes)
 
 
 def invalid(message: str, **data: Any) -> MCPError:

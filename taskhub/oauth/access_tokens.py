@@ -12,7 +12,8 @@ from typing import Any, Final, TypeGuard, get_args
 import jwt
 
 from taskhub.auth.errors import InvalidToken
-from taskhub.oauth.keys import Algorithm, KeySet
+from taskhub.oauth.keys import KeySet
+from taskhub.settings import Algorithm
 
 LEEWAY_S: Final = 30
 """By how much the clocks of issuer and server may differ."""

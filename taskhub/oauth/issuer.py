@@ -16,8 +16,8 @@ import aiohttp
 import structlog
 from jwt import PyJWK
 
-from taskhub.oauth.keys import Algorithm, KeysUnavailable, PublicKeys
-from taskhub.settings import is_loopback
+from taskhub.oauth.keys import KeysUnavailable, PublicKeys
+from taskhub.settings import Algorithm, is_loopback
 
 REFRESH_S: Final = 300.0
 """A key that its issuer has withdrawn opens nothing after this."""

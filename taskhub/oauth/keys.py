@@ -1,14 +1,12 @@
 """Public keys that signatures of access tokens are checked with, as JSON Web Keys (RFC 7517)."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Protocol
 
 from jwt import PyJWK, PyJWTError
 
 from taskhub.auth.errors import AuthError
-
-Algorithm = Literal["ES256", "ES384", "ES512", "EdDSA", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512"]
-"""Signatures whose verification takes no secret. `none` and HMAC are no such, and there is no way to allow them."""
+from taskhub.settings import Algorithm
 
 MAX_KEYS: Final = 100
 MIN_RSA_BITS: Final = 2048

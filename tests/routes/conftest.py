@@ -217,7 +217,7 @@ async def start(tmp_path: Path, migrated: Path) -> AsyncIterator[Start]:
             )
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
-            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            await web.TCPSite(runner, "127.0.0.1", settings.get("port", 0)).start()
             session = await stack.enter_async_context(aiohttp.ClientSession())
             return Hub(app, runner, runner.addresses[0][1], session)
 

@@ -31,7 +31,8 @@ async def test_the_key_opens_in_either_header(start: Start, headers: dict[str, s
 
 @pytest.mark.parametrize("path", sorted(OPEN))
 async def test_what_tells_how_to_get_in_is_open(start: Start, path: str) -> None:
-    hub = await start(api_key="k-secret")
+    public, issuer = "https://taskhub.example.org", "https://login.example.org"
+    hub = await start(auth="oauth", public_url=public, oauth_issuer=issuer, api_key="k-secret")
 
     assert (await hub.get(path)).status in (200, 204)
 

@@ -19,8 +19,10 @@ from broadcaster.errors import (
 from broadcaster.stream import StreamRefused
 from routes.api import CONDITIONS, ROUTES
 from routes.errors import CODES, Problem, problem_of
-from routes.keys import TICKETS
-from taskhub.auth.errors import Forbidden, Unauthenticated
+from routes.keys import AUTH, TICKETS
+from taskhub.auth.errors import Forbidden, InvalidToken, Unauthenticated, UnknownSubject
+from taskhub.auth.providers import NoAuth
+from taskhub.oauth.keys import KeysUnavailable
 from taskhub.tickets import errors as ticket_errors
 from taskhub.tickets.errors import (
     AlreadyUndone,
@@ -82,6 +84,9 @@ CASES: list[tuple[Exception, int, str]] = [
     (ImportInterrupted(100, 5, 0, 1), 503, "import_interrupted"),
     (StorageBusy(), 503, "storage_busy"),
     (Unauthenticated("no"), 401, "unauthenticated"),
+    (InvalidToken("expired"), 401, "unauthenticated"),
+    (UnknownSubject("sub"), 403, "unknown_user"),
+    (KeysUnavailable("no answer"), 503, "issuer_unavailable"),
     (Forbidden("admin"), 403, "forbidden"),
     (InvalidFilter([FieldProblem("status", "no", "yes")]), 400, "bad_parameter"),
     (InvalidEvent([FieldProblem("type", "no")]), 422, "invalid_input"),
@@ -95,7 +100,9 @@ CASES: list[tuple[Exception, int, str]] = [
 
 
 def problem(error: Exception, method: str = "POST") -> dict[str, Any]:
-    found = problem_of(error, make_mocked_request(method, "/"))
+    app = web.Application()
+    app[AUTH] = NoAuth()
+    found = problem_of(error, make_mocked_request(method, "/", app=app))
     assert found is not None
     return {"headers": dict(found.headers), **found.document("r-1")}
 

@@ -95,7 +95,7 @@ def test_what_follows_from_a_value_that_is_wrong_is_not_held_against_anybody(
     assert run(["serve", "--host", "0.0.0.0"]) == 2
 
     assert capsys.readouterr().err.splitlines() == [
-        "taskhub: AUTH (environment TASKHUB_AUTH): input should be 'none' or 'api_key'"
+        "taskhub: AUTH (environment TASKHUB_AUTH): input should be 'none', 'api_key' or 'oauth'"
     ]
 
 

@@ -115,7 +115,7 @@ def test_data_lives_in_an_absolute_directory_of_the_user_whatever_the_working_di
         ("TASKHUB_PORT", "70000", "PORT (environment TASKHUB_PORT): input should be less than or equal to 65535"),
         ("TASKHUB_PORT", "eighty", "PORT (environment TASKHUB_PORT)"),
         ("TASKHUB_ENV", "prod", "'development' or 'production'"),
-        ("TASKHUB_AUTH", "basic", "'none' or 'api_key'"),
+        ("TASKHUB_AUTH", "basic", "'none', 'api_key' or 'oauth'"),
         ("TASKHUB_MCP_TRANSPORTS", "http,websocket", "'http' or 'sse'"),
         ("TASKHUB_API_BASE_URL", "taskhub.example.org", "API_BASE_URL"),
         ("TASKHUB_TRUSTED_PROXIES", "10.0.0.0/8,proxy", "TRUSTED_PROXIES"),
@@ -192,6 +192,65 @@ def test_what_is_not_safe_is_refused_and_the_setting_named(given: dict[str, obje
 )
 def test_what_is_safe_is_not_refused(given: dict[str, object]) -> None:
     assert load(given).settings.serving_problems() == []
+
+
+OAUTH: dict[str, object] = {
+    "auth": "oauth",
+    "public_url": "https://taskhub.example.org",
+    "oauth_issuer": "https://login.example.org",
+}
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({**OAUTH, "public_url": ""}, "TASKHUB_PUBLIC_URL"),
+        ({**OAUTH, "oauth_issuer": ""}, "TASKHUB_OAUTH_ISSUER"),
+        ({**OAUTH, "api_base_url": "https://h.example"}, "API_BASE_URL"),
+        ({"oauth_issuer": "https://login.example.org"}, "TASKHUB_AUTH=oauth"),
+        ({"api_key": "k", "oauth_user_claim": "email"}, "OAUTH_USER_CLAIM"),
+    ],
+)
+def test_what_oauth_needs_and_what_needs_oauth_is_named(given: dict[str, object], named: str) -> None:
+    problems = load(given).settings.serving_problems()
+
+    assert len(problems) == 1
+    assert named in problems[0]
+
+
+def test_with_oauth_a_server_may_serve_in_production() -> None:
+    settings = load({**OAUTH, "env": "production", "public_url": "https://TaskHub.example.org/"}).settings
+
+    assert settings.serving_problems() == []
+    assert settings.resource == "https://taskhub.example.org/mcp"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("public_url", "taskhub.example.org"),
+        ("public_url", "http://taskhub.example.org"),
+        ("public_url", "https://taskhub.example.org/mcp"),
+        ("public_url", "https://user@taskhub.example.org"),
+        ("oauth_issuer", "http://login.example.org"),
+        ("oauth_issuer", "https://login.example.org?tenant=1"),
+        ("oauth_issuer", "https://login.example.org#x"),
+        ("oauth_issuer", "https://[::1"),
+        ("oauth_jwks_url", "file:///etc/passwd"),
+        ("oauth_algorithms", "HS256"),
+        ("oauth_algorithms", "none"),
+        ("oauth_algorithms", ""),
+        ("oauth_new_user_role", "operator"),
+    ],
+)
+def test_an_address_or_algorithm_that_cannot_be_trusted_is_refused(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=name.upper()):
+        load({**OAUTH, name: value})
+
+
+@pytest.mark.parametrize("value", ["http://127.0.0.1:8000", "http://localhost:9", "http://[::1]:9"])
+def test_on_this_machine_addresses_need_no_encryption(value: str) -> None:
+    assert load({**OAUTH, "oauth_issuer": value, "public_url": value}).settings.issuer == value
 
 
 def test_sqlite_is_refused_on_cloud_run_unless_losing_it_is_fine(monkeypatch: pytest.MonkeyPatch) -> None:

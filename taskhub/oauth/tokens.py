@@ -1,0 +1,143 @@
+"""Access tokens as credentials: who has one, until when, and how what it opened is judged later."""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol, Self
+
+from sqlalchemy import Connection
+
+from taskhub.auth.errors import InvalidToken
+from taskhub.auth.principal import ALL_SCOPES, Scope
+from taskhub.auth.roles import SCOPES_OF_ROLE
+from taskhub.auth.secret import digest
+from taskhub.credentials.holder import Holder, principal_of
+from taskhub.oauth.access_tokens import AccessTokens, Claims
+from taskhub.oauth.users import USERS
+from taskhub.storage.database import Database
+from taskhub.storage.schema import users
+from taskhub.storage.times import to_text
+
+TOKEN_PREFIX: Final = "ey"  # noqa: S105  # no secret
+"""A JSON object in base64url, which a JWT begins with."""
+
+
+class UserLookup(Protocol):
+    """Whom a token stands for."""
+
+    async def of(self, claims: Claims) -> Any:
+        """The row of an active user. Raises UnknownSubject and StorageBusy."""
+
+
+class Grants(Protocol):
+    """What users have granted to clients, where TaskHub issues the tokens itself. Both methods raise StorageBusy."""
+
+    async def holders(self, ids: Collection[str]) -> Mapping[str, Holder]:
+        """Of those of the grants that are not revoked, by id, what they are good for."""
+
+    async def used(self, ids: Collection[str]) -> None:
+        """Note that grants were used about now."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenId:
+    """The id of a token as a credential. It says all that any instance needs to judge what the token has opened:
+    tokens themselves are kept nowhere.
+
+    `tok_<expiry, seconds>.<grant, or a digest>.<scopes, joined by +>.<user>`
+    """
+
+    expires_at: int
+    name: str
+    scopes: frozenset[Scope]
+    user: str
+
+    @classmethod
+    def of(cls, claims: Claims, user: str, *, granted: bool) -> Self:
+        name = claims.grant if granted and claims.grant is not None else digest(f"{claims.issuer}\0{claims.jti}")[:16]
+        return cls(int(claims.expires_at), name, known_scopes(claims.scopes), user)
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        expires_at, name, scopes, user = text.removeprefix(TokenStore.id_prefix).split(".", 3)
+        return cls(int(expires_at), name, known_scopes(scopes.split("+")), user)
+
+    def __str__(self) -> str:
+        return f"{TokenStore.id_prefix}{self.expires_at}.{self.name}.{'+'.join(sorted(self.scopes))}.{self.user}"
+
+
+class TokenStore:
+    """Access tokens that `tokens` finds good, of users whom `users` knows. A CredentialStore.
+
+    With `grants`, a token is good only as long as the grant that it names.
+    """
+
+    secret_prefix = TOKEN_PREFIX
+    id_prefix = "tok_"
+
+    def __init__(
+        self, database: Database, tokens: AccessTokens, users: UserLookup, grants: Grants | None = None
+    ) -> None:
+        self._database = database
+        self._tokens = tokens
+        self._users = users
+        self._grants = grants
+
+    async def holder(self, secret: str) -> Holder | None:
+        """Who has a token. Raises InvalidToken, UnknownSubject, KeysUnavailable and StorageBusy."""
+        claims = await self._tokens.verify(secret)
+        if self._grants is not None and claims.grant is None:
+            raise InvalidToken("no grant")
+        user = await self._users.of(claims)
+        token = TokenId.of(claims, user.user_id, granted=self._grants is not None)
+        found = await self._judged([token], {user.user_id: user})
+        return found.get(str(token))
+
+    async def holders(self, ids: Collection[str]) -> Mapping[str, Holder]:
+        """As CredentialStore.holders. Raises StorageBusy."""
+        tokens = [TokenId.read(text) for text in ids]
+        wanted = sorted({token.user for token in tokens})
+
+        def work(connection: Connection) -> dict[str, Any]:
+            found: dict[str, Any] = {}
+            for start in range(0, len(wanted), 500):
+                statement = USERS.where(users.c.active, users.c.id.in_(wanted[start : start + 500]))
+                found.update({row.user_id: row for row in connection.execute(statement)})
+            return found
+
+        return await self._judged(tokens, await self._database.read(work))
+
+    async def used(self, ids: Collection[str]) -> None:
+        """A token that somebody else issued has no row to note it in. Raises StorageBusy."""
+        if self._grants is not None:
+            await self._grants.used({TokenId.read(text).name for text in ids})
+
+    async def _judged(self, tokens: Collection[TokenId], known: Mapping[str, Any]) -> Mapping[str, Holder]:
+        """The holders of those of the tokens whose user is known and whose grant lasts."""
+        grants: Mapping[str, Holder] = {}
+        if self._grants is not None:
+            grants = await self._grants.holders({token.name for token in tokens})
+        found: dict[str, Holder] = {}
+        for token in tokens:
+            user, grant = known.get(token.user), grants.get(token.name)
+            if user is None:
+                continue
+            scopes, ends = token.scopes, [to_text(datetime.fromtimestamp(token.expires_at, UTC))]
+            if self._grants is not None:
+                if grant is None or grant.principal.user_id != token.user:
+                    continue
+                scopes &= grant.principal.scopes
+                ends += [grant.expires_at] if grant.expires_at is not None else []
+            found[str(token)] = _holder(user, str(token), scopes, min(ends))
+        return found
+
+
+def _holder(user: Any, credential: str, scopes: frozenset[Scope], expires_at: str) -> Holder:
+    principal = principal_of(user, credential, scopes)
+    more = SCOPES_OF_ROLE.get(user.role, frozenset()) - principal.scopes
+    return Holder(replace(principal, grantable=more), expires_at)
+
+
+def known_scopes(names: Iterable[str]) -> frozenset[Scope]:
+    """Those of the names that are scopes here; an issuer may grant others, such as `openid`."""
+    return ALL_SCOPES.intersection(names)
