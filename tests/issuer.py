@@ -21,7 +21,9 @@ class Issuer:
 
     resource: str = "https://taskhub.example.org/mcp"
     subject: str = "alice"
-    grants: frozenset[str] = frozenset({"tickets:read", "tickets:write", "events:read", "events:publish", "admin"})
+    grants: frozenset[str] = frozenset(
+        {"tickets:read", "tickets:write", "reference:write", "events:read", "events:publish", "admin"}
+    )
     signer: Signer = field(default_factory=elliptic)
     keys: list[dict[str, Any]] = field(default_factory=list)
     well_known: tuple[str, ...] = ("/.well-known/openid-configuration",)
