@@ -10,6 +10,7 @@ from broadcaster.event import SYSTEM_TYPES, TICKET_TYPES
 from broadcaster.filters import FILTER_NAMES
 from routes.api import Route
 from routes.bodies import json_response
+from routes.challenges import MCP_METADATA
 from routes.keys import AUTH, BROADCASTER, DATABASE, LIFECYCLE, MCP, SETTINGS
 from taskhub import __version__
 from taskhub.auth.principal import ALL_SCOPES
@@ -49,9 +50,12 @@ class Version:
 
 
 class AuthCapabilities(BaseModel):
+    """`resource_metadata`: where to learn who issues access tokens, where they are taken."""
+
     mode: str
     headers: list[str]
     scopes: list[str]
+    resource_metadata: str | None = None
 
 
 class McpCapabilities(BaseModel):
@@ -149,6 +153,8 @@ async def capabilities(request: web.Request) -> web.Response:
             subscriptions=offer.subscriptions,
         ),
     )
+    if auth == "oauth":
+        answer.auth.resource_metadata = MCP_METADATA
     if BROADCASTER in app:
         answer.events = EventCapabilities(
             stream="/events/stream",

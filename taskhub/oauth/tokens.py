@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol, Self
 
 from sqlalchemy import Connection
@@ -12,11 +12,11 @@ from taskhub.auth.principal import ALL_SCOPES, Scope
 from taskhub.auth.roles import SCOPES_OF_ROLE
 from taskhub.auth.secret import digest
 from taskhub.credentials.holder import Holder, principal_of
-from taskhub.oauth.access_tokens import AccessTokens, Claims
+from taskhub.oauth.access_tokens import LEEWAY_S, AccessTokens, Claims
 from taskhub.oauth.users import USERS
 from taskhub.storage.database import Database
 from taskhub.storage.schema import users
-from taskhub.storage.times import to_text
+from taskhub.storage.times import Clock, to_text, utc_now
 
 TOKEN_PREFIX: Final = "ey"  # noqa: S105  # no secret
 """A JSON object in base64url, which a JWT begins with."""
@@ -76,12 +76,18 @@ class TokenStore:
     id_prefix = "tok_"
 
     def __init__(
-        self, database: Database, tokens: AccessTokens, users: UserLookup, grants: Grants | None = None
+        self,
+        database: Database,
+        tokens: AccessTokens,
+        users: UserLookup,
+        grants: Grants | None = None,
+        clock: Clock = utc_now,
     ) -> None:
         self._database = database
         self._tokens = tokens
         self._users = users
         self._grants = grants
+        self._clock = clock
 
     async def holder(self, secret: str) -> Holder | None:
         """Who has a token. Raises InvalidToken, UnknownSubject, KeysUnavailable and StorageBusy."""
@@ -90,8 +96,10 @@ class TokenStore:
             raise InvalidToken("no grant")
         user = await self._users.of(claims)
         token = TokenId.of(claims, user.user_id, granted=self._grants is not None)
-        found = await self._judged([token], {user.user_id: user})
-        return found.get(str(token))
+        found = (await self._judged([token], {user.user_id: user})).get(str(token))
+        # A grant may be over before the token is; the clocks may differ by as much as for tokens.
+        ended = to_text(self._clock() - timedelta(seconds=LEEWAY_S))
+        return None if found is None or (found.expires_at is not None and found.expires_at <= ended) else found
 
     async def holders(self, ids: Collection[str]) -> Mapping[str, Holder]:
         """As CredentialStore.holders. Raises StorageBusy."""

@@ -3,16 +3,19 @@
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
+import taskhub.app
 from routes.keys import TICKETS
+from taskhub.oauth.issuer import RemoteKeySet
 from taskhub.tickets.reference_inputs import NewUser, UserChange
 from tests.issuer import Issuer
 from tests.routes.conftest import Answer, Hub, Start
-from tests.signing import Signer, elliptic, rivest, segment
+from tests.signing import elliptic, rivest, segment
 from tests.taskhub.world import ALICE
 
 PUBLIC = "https://taskhub.example.org"
@@ -355,12 +358,32 @@ async def test_tokens_of_known_keys_are_good_while_the_issuer_is_away(hub: Hub, 
     assert (await hub.get("/api/v1/me", headers=bearing(issuer.token()))).status == 200
 
 
-async def test_a_new_key_of_the_issuer_is_followed(hub: Hub, issuer: Issuer) -> None:
-    old = issuer.rotate()
-    assert (await hub.get("/api/v1/me", headers=bearing(issuer.token()))).status == 200
+async def test_a_new_key_of_the_issuer_is_followed_and_one_that_it_withdrew_opens_nothing(
+    open_hub: Open, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(taskhub.app, "RemoteKeySet", partial(RemoteKeySet, refetch_s=0))
+    hub = await open_hub()
+    old = bearing(issuer.token())
+    assert (await hub.get("/api/v1/me", headers=old)).status == 200
+    issuer.rotate()
 
-    withdrawn = Signer(old.private, old.algorithm, old.kid).token(issuer.claims())
-    assert (await hub.get("/api/v1/me", headers=bearing(withdrawn))).code == "unauthenticated"
+    assert (await hub.get("/api/v1/me", headers=bearing(issuer.token()))).status == 200
+    assert (await hub.get("/api/v1/me", headers=old)).code == "unauthenticated"
+
+
+async def test_who_has_no_trusted_keys_lets_nobody_in_by_a_token_that_was_good(
+    open_hub: Open, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(taskhub.app, "RemoteKeySet", partial(RemoteKeySet, refetch_s=0, trust_s=0.001))
+    hub = await open_hub()
+    headers = bearing(issuer.token())
+    await hub.get("/api/v1/me", headers=headers)
+    await issuer.stop()
+
+    assert (await hub.get("/api/v1/me", headers=headers)).code == "issuer_unavailable"
+    assert (await hub.post("/mcp", headers={**MODERN, **headers})).code == "issuer_unavailable"
+    assert (await hub.get("/events/stream", headers=headers)).code == "issuer_unavailable"
+    assert (await hub.get("/api/v1/me", headers=ROOT)).status == 200
 
 
 async def test_a_stream_ends_with_the_token_that_opened_it(hub: Hub, issuer: Issuer) -> None:
