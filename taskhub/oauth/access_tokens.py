@@ -5,13 +5,16 @@ Who calls gets one answer whatever is wrong with a token; what it was goes into 
 
 import re
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeGuard, get_args
 
 import jwt
+from jwt import PyJWK
 
 from taskhub.auth.errors import InvalidToken
+from taskhub.auth.secret import digest
 from taskhub.oauth.keys import KeySet
 from taskhub.settings import Algorithm
 
@@ -23,6 +26,8 @@ MAX_HEADER_CHARACTERS: Final = 1_000
 MAX_TEXT_CHARACTERS: Final = 500
 """Of ids in a token: they are compared, stored and logged."""
 MAX_SCOPES: Final = 100
+MAX_KEPT: Final = 2_000
+"""Tokens whose signature is not checked again, by their digest: tokens themselves are kept nowhere."""
 GRANT_CLAIM: Final = "grant_id"
 """What a token of TaskHub's own server says besides: which grant it was issued for."""
 _FORM: Final = re.compile(r"([A-Za-z0-9_-]+)\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+", re.ASCII)
@@ -55,6 +60,16 @@ class Claims:
         return self._all.get(claim) is True
 
 
+@dataclass(frozen=True, slots=True)
+class _Signed:
+    """A token whose signature is good, as long as its key is what `key` is."""
+
+    kid: str | None
+    algorithm: Algorithm
+    key: PyJWK
+    claims: Mapping[str, Any]
+
+
 class AccessTokens:
     """Judges the access tokens of one issuer for one resource.
 
@@ -75,23 +90,33 @@ class AccessTokens:
         self._keys = keys
         self._algorithms = frozenset(algorithms)
         self._clock = clock
+        # Checking a signature costs more than most requests; the rest of a token is judged each time.
+        self._signed: OrderedDict[str, _Signed] = OrderedDict()
 
     async def verify(self, token: str) -> Claims:
         """What a token says. Raises InvalidToken, and KeysUnavailable when that cannot be told at the moment."""
-        kid, algorithm = self._header(token)
+        if len(token) > MAX_TOKEN_CHARACTERS:
+            raise InvalidToken("too long")
+        kept_as = digest(token)
+        signed = self._signed.get(kept_as)
+        kid, algorithm = self._header(token) if signed is None else (signed.kid, signed.algorithm)
         key = await self._keys.key(kid, algorithm)
         if key is None:
             raise InvalidToken("no key of the issuer has this id and algorithm")
-        try:
-            claims = jwt.decode(token, key, algorithms=[algorithm], options=_SIGNATURE_ALONE)
-        except (jwt.PyJWTError, ValueError, TypeError, RecursionError) as error:
-            raise InvalidToken(f"{type(error).__name__}") from None
-        return self._judged(claims)
+        if signed is None or signed.key is not key:
+            signed = _Signed(kid, algorithm, key, _checked(token, key, algorithm))
+        claims = self._judged(signed.claims)
+        self._keep(kept_as, signed)
+        return claims
+
+    def _keep(self, kept_as: str, signed: "_Signed") -> None:
+        self._signed[kept_as] = signed
+        self._signed.move_to_end(kept_as)
+        if len(self._signed) > MAX_KEPT:
+            self._signed.popitem(last=False)
 
     def _header(self, token: str) -> tuple[str | None, Algorithm]:
         """The key's id and the algorithm. What else a header says of keys (`jku`, `x5u`, `jwk`) does not count."""
-        if len(token) > MAX_TOKEN_CHARACTERS:
-            raise InvalidToken("too long")
         found = _FORM.fullmatch(token)
         if found is None or len(found[1]) > MAX_HEADER_CHARACTERS:
             raise InvalidToken("no signed JWT")
@@ -132,6 +157,15 @@ class AccessTokens:
             expires_at=expires_at,
             _all=claims,
         )
+
+
+def _checked(token: str, key: PyJWK, algorithm: Algorithm) -> Mapping[str, Any]:
+    """The claims of a token, whose signature is good. Raises InvalidToken."""
+    try:
+        claims: Mapping[str, Any] = jwt.decode(token, key, algorithms=[algorithm], options=_SIGNATURE_ALONE)
+    except (jwt.PyJWTError, ValueError, TypeError, RecursionError) as error:
+        raise InvalidToken(type(error).__name__) from None
+    return claims
 
 
 def _is_text(value: object) -> TypeGuard[str]:

@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from jwt import PyJWK
 
 from taskhub.auth.errors import InvalidToken
+from taskhub.oauth import access_tokens
 from taskhub.oauth.access_tokens import LEEWAY_S, AccessTokens
 from taskhub.oauth.keys import PublicKeys
+from taskhub.settings import Algorithm
 from tests.signing import ISSUER, RESOURCE, Signer, edwards, elliptic, rivest, segment
 
 EC = elliptic()
@@ -271,3 +274,43 @@ def test_two_keys_under_one_id_are_none() -> None:
     keys = PublicKeys([EC.jwk, elliptic("ec-1").jwk])
 
     assert keys.find("ec-1", "ES256") is None
+
+
+class ChangingKeys:
+    """A KeySet that can be told to have other keys."""
+
+    def __init__(self, *signers: Signer) -> None:
+        self.keys = PublicKeys([signer.jwk for signer in signers])
+
+    async def key(self, kid: str | None, algorithm: Algorithm) -> PyJWK | None:
+        return await self.keys.key(kid, algorithm)
+
+
+async def test_a_token_that_was_good_is_judged_again_each_time() -> None:
+    keys, now = ChangingKeys(EC), [time.time()]
+    tokens = AccessTokens(ISSUER, RESOURCE, keys, clock=lambda: now[0])
+    token = EC.token()
+    await tokens.verify(token)
+    await tokens.verify(token)
+
+    now[0] += 700
+    with pytest.raises(InvalidToken):
+        await tokens.verify(token)
+    now[0] -= 700
+    await tokens.verify(token)
+    keys.keys = PublicKeys([EC.jwk])  # read anew
+    await tokens.verify(token)
+    for others in (PublicKeys([]), PublicKeys([elliptic("ec-1").jwk])):
+        keys.keys = others
+        with pytest.raises(InvalidToken):
+            await tokens.verify(token)
+
+
+async def test_of_tokens_that_were_good_only_so_many_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access_tokens, "MAX_KEPT", 3)
+    tokens = tokens_of(ED)
+
+    for number in range(10):
+        await tokens.verify(ED.token({"jti": str(number)}))
+
+    assert len(tokens._signed) == 3

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from taskhub.auth.errors import InvalidToken, UnknownSubject
-from taskhub.auth.principal import Principal
+from taskhub.auth.principal import Principal, Scope
 from taskhub.auth.roles import SCOPES_OF_ROLE
 from taskhub.credentials.holder import Holder
 from taskhub.oauth.access_tokens import AccessTokens
@@ -22,7 +22,7 @@ from tests.signing import ISSUER, RESOURCE, elliptic
 from tests.taskhub.world import World
 
 EC = elliptic()
-WORKING = frozenset({"tickets:read", "tickets:write"})
+WORKING: frozenset[Scope] = frozenset(("tickets:read", "tickets:write"))
 
 
 class GrantTable:
