@@ -152,10 +152,6 @@ async def authenticate(request: web.Request, gate: Gate, auth: AuthProvider) -> 
     address = access.client_address(request, gate.trusted)
     if auth.name == "none":
         access.check_actor(request.headers)
-    elif len(request.headers.getall(hdrs.AUTHORIZATION, ())) > 1:
-        # A proxy may have judged the other one.
-        raise Problem.of("bad_header", [Fault("is there more than once", header=hdrs.AUTHORIZATION)])
-    if auth.name == "none":
         principal = await auth.authenticate(request.headers, address)
     else:
         principal = await _judged(request, gate, auth, address)
@@ -166,6 +162,9 @@ async def authenticate(request: web.Request, gate: Gate, auth: AuthProvider) -> 
 
 async def _judged(request: web.Request, gate: Gate, auth: AuthProvider, address: str | None) -> Principal:
     """Who presents a credential. Raises RateLimited, without looking at it, where too many wrong ones came from."""
+    if len(request.headers.getall(hdrs.AUTHORIZATION, ())) > 1:
+        # A proxy may have judged the other one.
+        raise Problem.of("bad_header", [Fault("is there more than once", header=hdrs.AUTHORIZATION)])
     session = cookies.session_of(request, gate.trusted) if isinstance(auth, ApiKeyAuth) else None
     presented = session or request.headers.get(_X_API_KEY) or request.headers.get(hdrs.AUTHORIZATION)
     limits = request.app[LIMITS]
