@@ -31,11 +31,10 @@ from broadcaster.filters import CHANGE_FIELDS, ORIGINS, nearest
 from broadcaster.stream import StreamRefused
 from routes import challenges
 from routes.keys import REQUEST_ID
-from taskhub.auth.errors import Forbidden, Unauthenticated, UnknownSubject
+from taskhub.auth.errors import Forbidden, KeysUnavailable, Unauthenticated, UnknownSubject
 from taskhub.fitting import bytes_of, fitted
 from taskhub.keys.model import KeyNotFound, KeyOver
 from taskhub.limits.limits import TooManyStreams
-from taskhub.oauth.keys import KeysUnavailable
 from taskhub.redaction import without_keys
 from taskhub.sign_in.errors import NoSession, SessionNotFound, SignInRefused, TooManyAttempts
 from taskhub.tickets.errors import (

@@ -22,7 +22,7 @@ from routes.keys import AUTH, CALLER, LIMITS, REFUSALS, REQUEST_ID
 from routes.refusals import goodbye, told_in_stream
 from taskhub import logs
 from taskhub.audit.refusals import Refusal, source
-from taskhub.auth.errors import AuthError, Forbidden, Unauthenticated
+from taskhub.auth.errors import AuthError, Forbidden, Unauthenticated, UnknownSubject
 from taskhub.auth.principal import AuthProvider, Caller, Origin, Principal
 from taskhub.auth.providers import ApiKeyAuth
 from taskhub.headers import IDEMPOTENCY_HEADER
@@ -230,7 +230,7 @@ def _note_refusal(error: Exception, request: web.Request, gate: Gate) -> None:
     if not isinstance(error, AuthError) or (refusals := request.app.get(REFUSALS)) is None:
         return
     address = source(access.client_address(request, gate.trusted))
-    if isinstance(error, Unauthenticated):
+    if isinstance(error, Unauthenticated | UnknownSubject):
         refusals.note(Refusal("authentication.failed", error.reason, address=address))
     elif isinstance(error, SignInRefused | TooManyAttempts):
         reason = "sign-in refused" if isinstance(error, SignInRefused) else "too many attempts to sign in"

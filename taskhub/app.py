@@ -51,11 +51,7 @@ from taskhub.keys.store import KeyStore
 from taskhub.limits.limits import Limits
 from taskhub.mcp.door import McpDoor, PassOn
 from taskhub.mcp.wakeups import Watch
-from taskhub.oauth.access_tokens import AccessTokens
-from taskhub.oauth.issuer import REFRESH_S, RemoteKeySet
 from taskhub.oauth.provider import OAuthAuth
-from taskhub.oauth.tokens import TokenStore
-from taskhub.oauth.users import Users
 from taskhub.opening import open_database, open_writer
 from taskhub.process_limits import room_for_streams
 from taskhub.publishing import EventPublisher
@@ -253,8 +249,14 @@ async def _take_tokens(
     stack: contextlib.AsyncExitStack,
     database: Database,
     tickets: TicketService,
-) -> TokenStore:
+) -> CredentialStore:
     """Let in who has an access token."""
+    # Signatures take a library that a server without tokens need not load.
+    from taskhub.oauth.access_tokens import AccessTokens
+    from taskhub.oauth.issuer import REFRESH_S, RemoteKeySet
+    from taskhub.oauth.tokens import TokenStore
+    from taskhub.oauth.users import Users
+
     issuer, audience = str(settings.issuer), settings.oauth_audience or str(settings.resource)
     keys = await stack.enter_async_context(RemoteKeySet(issuer, settings.oauth_jwks_url))
     await stack.enter_async_context(Recurring("read the keys of the issuer", keys.refresh, every_s=REFRESH_S))

@@ -3,6 +3,7 @@
 AuthError
 ├── Unauthenticated    no credential, or one that is not valid
 │   └── InvalidToken   an access token that is not good here
+├── KeysUnavailable    nobody can say at the moment what an access token is worth
 ├── UnknownSubject     an access token that is good, of somebody who is no user
 └── Forbidden          a valid credential without the scope that the action needs
 """
@@ -31,6 +32,15 @@ class InvalidToken(Unauthenticated):
         self.reason = reason
 
 
+class KeysUnavailable(AuthError):
+    """The keys of the issuer cannot be had at the moment, so nobody can say what a token is worth."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("access tokens cannot be checked now: the keys of their issuer cannot be read")
+        self.reason = reason
+        """For the log."""
+
+
 class UnknownSubject(AuthError):
     """The access token is good, but the `claim` of it names no user who is active. Another token would not help."""
 
@@ -39,6 +49,7 @@ class UnknownSubject(AuthError):
             f"the access token is valid, but no user here is who its {claim} names; an operator can make one"
         )
         self.claim = claim
+        self.reason = f"nobody is who its {claim} names"
 
 
 class Forbidden(AuthError):

@@ -16,7 +16,8 @@ import aiohttp
 import structlog
 from jwt import PyJWK
 
-from taskhub.oauth.keys import KeysUnavailable, PublicKeys
+from taskhub.auth.errors import KeysUnavailable
+from taskhub.oauth.keys import PublicKeys
 from taskhub.settings import Algorithm, is_loopback
 
 REFRESH_S: Final = 300.0

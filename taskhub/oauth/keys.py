@@ -5,7 +5,6 @@ from typing import Any, Final, Protocol
 
 from jwt import PyJWK, PyJWTError
 
-from taskhub.auth.errors import AuthError
 from taskhub.settings import Algorithm
 
 MAX_KEYS: Final = 100
@@ -20,15 +19,6 @@ _CURVES: Final[Mapping[str, tuple[Algorithm, ...]]] = {
 }
 _OF_RSA: Final[tuple[Algorithm, ...]] = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 _CURVED: Final = {"EC": "P-", "OKP": "Ed"}
-
-
-class KeysUnavailable(AuthError):
-    """The keys of the issuer cannot be had at the moment, so nobody can say what a token is worth."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__("access tokens cannot be checked now: the keys of their issuer cannot be read")
-        self.reason = reason
-        """For the log."""
 
 
 class KeySet(Protocol):

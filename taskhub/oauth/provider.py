@@ -1,17 +1,21 @@
 """Authentication by access tokens, with API keys beside them."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from taskhub.auth.errors import InvalidToken, Unauthenticated
+from taskhub.auth.errors import InvalidToken, KeysUnavailable, Unauthenticated
 from taskhub.auth.principal import Principal
 from taskhub.auth.providers import ACTOR_HEADER, ApiKeyAuth, actor_of, named
-from taskhub.oauth.access_tokens import AccessTokens
-from taskhub.oauth.keys import KeysUnavailable
-from taskhub.oauth.tokens import TOKEN_PREFIX
 
+if TYPE_CHECKING:
+    from taskhub.oauth.access_tokens import AccessTokens
+
+TOKEN_PREFIX: Final = "ey"  # noqa: S105  # no secret
+"""A JSON object in base64url, which a JWT begins with."""
 _NEEDED: Final = "an access token is needed, as `Authorization: Bearer`, or an API key, so or as `x-api-key`"
 
 log = structlog.get_logger(__name__)

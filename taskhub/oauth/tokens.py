@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Protocol, Self
+from typing import Any, Protocol, Self
 
 from sqlalchemy import Connection
 
@@ -13,13 +13,11 @@ from taskhub.auth.roles import SCOPES_OF_ROLE
 from taskhub.auth.secret import digest
 from taskhub.credentials.holder import Holder, principal_of
 from taskhub.oauth.access_tokens import LEEWAY_S, AccessTokens, Claims
+from taskhub.oauth.provider import TOKEN_PREFIX
 from taskhub.oauth.users import USERS
 from taskhub.storage.database import Database
 from taskhub.storage.schema import users
 from taskhub.storage.times import Clock, to_text, utc_now
-
-TOKEN_PREFIX: Final = "ey"  # noqa: S105  # no secret
-"""A JSON object in base64url, which a JWT begins with."""
 
 
 class UserLookup(Protocol):

@@ -20,9 +20,8 @@ from broadcaster.stream import StreamRefused
 from routes.api import CONDITIONS, ROUTES
 from routes.errors import CODES, Problem, problem_of
 from routes.keys import AUTH, TICKETS
-from taskhub.auth.errors import Forbidden, InvalidToken, Unauthenticated, UnknownSubject
+from taskhub.auth.errors import Forbidden, InvalidToken, KeysUnavailable, Unauthenticated, UnknownSubject
 from taskhub.auth.providers import NoAuth
-from taskhub.oauth.keys import KeysUnavailable
 from taskhub.tickets import errors as ticket_errors
 from taskhub.tickets.errors import (
     AlreadyUndone,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-import taskhub.app
+import taskhub.oauth.issuer
 from routes.keys import TICKETS
 from taskhub.oauth.issuer import RemoteKeySet
 from taskhub.tickets.reference_inputs import NewUser, UserChange
@@ -361,7 +361,7 @@ async def test_tokens_of_known_keys_are_good_while_the_issuer_is_away(hub: Hub, 
 async def test_a_new_key_of_the_issuer_is_followed_and_one_that_it_withdrew_opens_nothing(
     open_hub: Open, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(taskhub.app, "RemoteKeySet", partial(RemoteKeySet, refetch_s=0))
+    monkeypatch.setattr(taskhub.oauth.issuer, "RemoteKeySet", partial(RemoteKeySet, refetch_s=0))
     hub = await open_hub()
     old = bearing(issuer.token())
     assert (await hub.get("/api/v1/me", headers=old)).status == 200
@@ -374,7 +374,7 @@ async def test_a_new_key_of_the_issuer_is_followed_and_one_that_it_withdrew_open
 async def test_who_has_no_trusted_keys_lets_nobody_in_by_a_token_that_was_good(
     open_hub: Open, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(taskhub.app, "RemoteKeySet", partial(RemoteKeySet, refetch_s=0, trust_s=0.001))
+    monkeypatch.setattr(taskhub.oauth.issuer, "RemoteKeySet", partial(RemoteKeySet, refetch_s=0, trust_s=0.001))
     hub = await open_hub()
     headers = bearing(issuer.token())
     await hub.get("/api/v1/me", headers=headers)

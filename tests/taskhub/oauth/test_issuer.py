@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from taskhub.auth.errors import KeysUnavailable
 from taskhub.oauth.issuer import MAX_DOCUMENT_BYTES, RemoteKeySet, metadata_addresses
-from taskhub.oauth.keys import KeysUnavailable
 from tests.issuer import Issuer
 from tests.signing import Signer
 
