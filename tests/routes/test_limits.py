@@ -93,14 +93,14 @@ async def test_a_caller_has_so_many_streams_of_any_kind_and_each_end_makes_room(
     assert other.headers["Retry-After"]
     assert (goodbye.data["reason"], goodbye.data["reconnect"]) == ("limit", True)
     assert goodbye.retry == goodbye.data["retry_ms"] > 0
-    await until_a_stream_opens(hub)
+    await until_two_streams_are_open(hub)
 
 
-async def until_a_stream_opens(hub: Hub) -> None:
-    async with asyncio.timeout(30):
+async def until_two_streams_are_open(hub: Hub) -> None:
+    async with asyncio.timeout(20):
         while True:
-            async with hub.stream("timeout=60", **ROOT) as stream:
-                if (await stream.frame()).event == "hello":
+            async with hub.stream(**ROOT) as one, hub.stream(**ROOT) as other:
+                if [(await stream.frame()).event for stream in (one, other)] == ["hello", "hello"]:
                     return
 
 
