@@ -31,14 +31,12 @@ async def sign_in(request: web.Request) -> web.Response:
     service = request.app[SIGN_IN]
     if asked.name is not None and asked.password is not None:
         opened = await service.by_password(
-            DEFAULT_WORKSPACE, asked.name, asked.password.get_secret_value(),
+            asked.workspace or DEFAULT_WORKSPACE, asked.name, asked.password.get_secret_value(),
             address=address, user_agent=user_agent, replacing=before,
         )  # fmt: skip
     else:
         secret = "" if asked.link is None else asked.link.get_secret_value()
-        opened = await service.by_link(
-            DEFAULT_WORKSPACE, secret, address=address, user_agent=user_agent, replacing=before
-        )
+        opened = await service.by_link(secret, address=address, user_agent=user_agent, replacing=before)
     if before is not None:
         await request.app[INSTANCES].credentials_changed()
     response = json_response(opened.signed_in, status=201, headers={hdrs.LOCATION: "/api/v1/session"})

@@ -79,13 +79,16 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
 
 
 @contextlib.asynccontextmanager
-async def open_sign_in(settings: Settings) -> AsyncIterator[tuple[SignIn, TicketService]]:
-    """As `open_keys`, for how people sign in."""
+async def open_sign_in(settings: Settings, workspace: str) -> AsyncIterator[tuple[SignIn, TicketService]]:
+    """How people of a workspace sign in, for a command; servers notice changes within a poll.
+
+    Raises UnknownWorkspace."""
     failpoints = Failpoints.parse(settings.failpoints)
     async with (
         open_database(settings, failpoints) as database,
         open_writer(database, failpoints=failpoints) as writer,
     ):
+        await WorkspaceStore(database).get(workspace)
         sessions = SessionStore(database, idle_s=settings.session_idle_s, max_s=settings.session_max_s)
         with contextlib.closing(SignIn(database, sessions)) as sign_in:
             yield sign_in, TicketService(database, writer)

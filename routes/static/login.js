@@ -8,6 +8,9 @@ import { passwordForm, signIn, signInForm, wordsOf } from "./sign-in.js";
 
 const main = /** @type {HTMLElement} */ (document.querySelector("main"));
 
+/** Whose users' names are asked for, where the address says so: `/login?workspace=acme`. */
+const workspace = new URLSearchParams(location.search).get("workspace") ?? undefined;
+
 /** The secret of a link that leads here. What stands behind # no server gets to see. */
 function takeLink() {
   const found = /^#link=(.+)$/.exec(location.hash)?.[1];
@@ -35,7 +38,7 @@ function show(title, ...content) {
 function askForPassword(trouble = "") {
   show(
     t("session.title"), trouble && h("p", { class: "notice error", role: "alert" }, h("span", null, trouble)),
-    signInForm({ done: goOn }), h("p", { class: "quiet small" }, t("session.no_password")),
+    signInForm({ workspace, done: goOn }), h("p", { class: "quiet small" }, t("session.no_password")),
   );
 }
 

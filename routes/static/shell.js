@@ -129,7 +129,7 @@ export function tell(error) {
 /** The bar's connection state. @returns {ConnectionState} */
 export const connection = () => /** @type {any} */ (document.querySelector("connection-state"));
 
-/** @type {{actor: string, user: any, scopes: string[]} | null} */
+/** @type {{actor: string, user: any, scopes: string[], workspace: string} | null} */
 let me = null;
 
 /**
@@ -233,7 +233,7 @@ async function signedOut() {
   };
   const dialog = openDialog(t("session.over"), [
     h("p", null, t("session.over_about")),
-    signInForm({ name: me.user?.name ?? "", done: ({ user }) => done(user) }),
+    signInForm({ name: me.user?.name ?? "", workspace: me.workspace, done: ({ user }) => done(user) }),
     h("p", { class: "quiet small" }, t("session.over_link"), " ", h("a", { href: signInAddress() }, t("session.over_leave"))),
   ]);
   dialog.addEventListener("cancel", (event) => event.preventDefault());

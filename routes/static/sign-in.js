@@ -12,7 +12,7 @@ const MAX_PASSWORD = 256;
 
 /**
  * What a session is opened with: name and password, or a link's secret.
- * @param {{name: string, password: string} | {link: string}} ways
+ * @param {{name: string, password: string, workspace?: string} | {link: string}} ways
  * @returns {Promise<{user: string, name: string, has_password: boolean}>} who is signed in. Rejects with ApiError.
  */
 export async function signIn(ways) {
@@ -23,17 +23,17 @@ export async function signIn(ways) {
 
 /**
  * Asks for name and password until they are right.
- * @param {{name?: string, done: (signedIn: {user: string}) => void}} options
+ * @param {{name?: string, workspace?: string, done: (signedIn: {user: string}) => void}} options
  * @returns {HTMLFormElement}
  */
-export function signInForm({ name = "", done }) {
+export function signInForm({ name = "", workspace, done }) {
   const user = input({ name: "username", autocomplete: "username", autocapitalize: "none", spellcheck: "false", value: name, maxlength: 200 });
   const password = input({ name: "password", type: "password", autocomplete: "current-password", maxlength: MAX_PASSWORD });
   return form({
     fields: [labelled(t("session.name"), user), labelled(t("session.password"), password)],
     go: t("session.sign_in"),
     async submit() {
-      const signedIn = await signIn({ name: user.value, password: password.value });
+      const signedIn = await signIn({ name: user.value, password: password.value, workspace });
       password.value = "";
       done(signedIn);
     },

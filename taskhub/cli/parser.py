@@ -194,6 +194,8 @@ def _add_users(commands: Any) -> None:
 
     out = _add(actions, "sign-out", "end all sessions of a user")
     out.add_argument("user", metavar="NAME", help="whose, by id or name")
+    for action in (list_, add, password, link, out):
+        _add_workspace(action)
 
 
 def run(arguments: Sequence[str]) -> int:

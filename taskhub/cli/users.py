@@ -20,12 +20,15 @@ def run(parsed: argparse.Namespace) -> int:
 
     from taskhub.auth.errors import AuthError
     from taskhub.storage.migrate import NewerSchema
+    from taskhub.storage.transaction import UnknownWorkspace
     from taskhub.tickets.errors import StorageBusy, TicketError
 
     try:
         return asyncio.run(_run(parsed, settings))
     except (NewerSchema, StorageBusy) as error:
         print(f"taskhub: {mask_url(settings.database_address)}: {error}", file=sys.stderr)
+    except UnknownWorkspace:
+        print(f"taskhub: there is no workspace {parsed.workspace}", file=sys.stderr)
     except (AuthError, TicketError) as error:
         print(f"taskhub: {error}", file=sys.stderr)
     return 1
@@ -42,7 +45,7 @@ async def _run(parsed: argparse.Namespace, settings: Settings) -> int:
     from taskhub.tickets.reference_inputs import NewUser
     from taskhub.tickets.service import TicketService
 
-    workspace = "default"
+    workspace = parsed.workspace
     # Whoever can write the database needs no permission of it.
     caller = Caller(Principal("user:local", workspace, ALL_SCOPES, authenticated=False), "system")
 
@@ -90,7 +93,7 @@ async def _run(parsed: argparse.Namespace, settings: Settings) -> int:
             print(f"{user.id}  {user.name}  {user.kind}  {user.role}  {state}")
         return 0
 
-    async with open_sign_in(settings) as (sign_in, tickets):
+    async with open_sign_in(settings, workspace) as (sign_in, tickets):
         if parsed.action == "add":
             return await add(tickets)
         if parsed.action == "sign-in-link":

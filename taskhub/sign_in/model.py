@@ -74,7 +74,7 @@ _Input: Final = ConfigDict(extra="forbid", frozen=True)
 
 
 class SignInRequest(BaseModel):
-    """Either `name` and `password`, or `link`."""
+    """Either `name` and `password`, or `link`, which knows its workspace."""
 
     model_config = _Input
 
@@ -82,13 +82,17 @@ class SignInRequest(BaseModel):
         None, description="of the user, or its id"
     )
     password: Password | None = None
+    workspace: Annotated[str, StringConstraints(min_length=1, max_length=40)] | None = Field(
+        None, description="of that name; when absent, `default`"
+    )
     link: Annotated[SecretStr, Field(min_length=1, max_length=200)] | None = Field(
         None, description="what stands behind `#link=` in a sign-in link"
     )
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
-        if (self.link is None) == (self.name is None) or (self.name is None) != (self.password is None):
+        named = (self.name, self.password, self.workspace)
+        if named != (None, None, None) if self.link is not None else None in named[:2]:
             raise ValueError("needs name and password, or link")
         return self
 

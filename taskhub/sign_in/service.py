@@ -63,7 +63,8 @@ class SignIn:
         The session with the secret `replacing`, which the browser had before, ends. Raises SignInRefused and
         TooManyAttempts.
         """
-        self._count(normalise(name)[:200], address)
+        who = f"{workspace} {normalise(name)}"[:200]
+        self._count(who, address)
         user, stored = await self._database.read(lambda connection: _with_password(connection, workspace, name))
         if not await self.passwords.fit(password, stored) or user is None or stored is None:
             raise SignInRefused(WRONG_PASSWORD)
@@ -78,26 +79,24 @@ class SignIn:
             return self._open(connection, user, "password", user_agent, replacing)
 
         opened = await self._database.write(work)
-        self._of_user.give_back(normalise(name)[:200])
+        self._of_user.give_back(who)
         self._of_address.give_back(household(address))
         return opened
 
-    async def by_link(
-        self, workspace: str, secret: str, *, address: str | None, user_agent: str, replacing: str | None
-    ) -> Opened:
-        """Open a session by a link, which is over with that. Raises SignInRefused and TooManyAttempts."""
+    async def by_link(self, secret: str, *, address: str | None, user_agent: str, replacing: str | None) -> Opened:
+        """Open a session by a link, of whatever workspace; it is over with that.
+
+        Raises SignInRefused and TooManyAttempts."""
         self._count(None, address)
         now = to_text(self._clock())
-        usable = (_L.digest == digest(secret), _L.workspace_id == workspace, _L.used_at.is_(None), _L.expires_at > now)
+        usable = (_L.digest == digest(secret), _L.used_at.is_(None), _L.expires_at > now)
 
         def work(connection: Connection) -> Opened:
-            row = connection.execute(select(_L.user_id).where(*usable)).first()
-            user = None if row is None else _person(connection, workspace, row.user_id)
+            row = connection.execute(select(_L.workspace_id, _L.user_id).where(*usable)).first()
+            user = None if row is None else _person(connection, row.workspace_id, row.user_id)
             # The one of two who come at the same time that changes the row is let in.
-            if (
-                user is None
-                or not connection.execute(update(sign_in_links).where(*usable).values(used_at=now)).rowcount
-            ):
+            used = connection.execute(update(sign_in_links).where(*usable).values(used_at=now)).rowcount
+            if user is None or not used:
                 raise SignInRefused(LINK_OVER)
             return self._open(connection, user, "link", user_agent, replacing)
 
@@ -119,10 +118,11 @@ class SignIn:
         if row.hash is not None and not lost:
             if new.current_password is None:
                 raise InvalidInput([InputProblem("/current_password", "is required")])
-            self._count(normalise(row.user_id), address)
+            who = f"{row.workspace_id} {normalise(row.user_id)}"
+            self._count(who, address)
             if not await self.passwords.fit(new.current_password.get_secret_value(), row.hash):
                 raise InvalidInput([InputProblem("/current_password", "is not your password")])
-            self._of_user.give_back(normalise(row.user_id))
+            self._of_user.give_back(who)
             self._of_address.give_back(household(address))
         await self._set(row.workspace_id, row.user_id, new, but=session_id)
 
@@ -189,6 +189,9 @@ class SignIn:
         now, stored = to_text(self._clock()), await self.passwords.hashed(new.password.get_secret_value())
 
         def work(connection: Connection) -> None:
+            # One after the other: both would find no row, and insert one.
+            own = (users.c.workspace_id == workspace, users.c.id == user_id)
+            connection.execute(select(users.c.id).where(*own).with_for_update())
             connection.execute(delete(passwords).where(*_of(workspace, user_id)))
             row = {"workspace_id": workspace, "user_id": user_id, "hash": stored, "changed_at": now}
             connection.execute(insert(passwords), row)

@@ -1,5 +1,6 @@
 """Signing in and out over HTTP, and what a session is good for."""
 
+from dataclasses import replace
 from http.cookies import SimpleCookie
 from typing import Any
 
@@ -11,9 +12,10 @@ from taskhub.sign_in.model import NewPassword
 from taskhub.sign_in.passwords import Cost, Passwords
 from taskhub.sign_in.service import PER_USER
 from taskhub.storage.schema import sessions
+from taskhub.storage.seeds import add_workspace
 from taskhub.tickets.reference_inputs import NewUser, UserChange
 from tests.routes.conftest import Answer, Hub, Start
-from tests.taskhub.world import ALICE, execute
+from tests.taskhub.world import ALICE, execute, until
 
 PASSWORD = "correct horse battery"
 OTHER = "staple correct horse"
@@ -49,6 +51,12 @@ def kept(answer: Answer) -> Any:
 def with_cookie(answer: Answer, **headers: str) -> dict[str, str]:
     """Headers of a page of this server in the browser that got this answer."""
     return {"Cookie": f"{kept(answer).key}={kept(answer).value}", **PAGE, **headers}
+
+
+async def is_answered(hub: Hub, headers: dict[str, str], code: str) -> bool:
+    """Whether a write is answered by this problem."""
+    answer = await hub.post("/api/v1/tickets", {"summary": "x"}, headers=headers)
+    return answer.status >= 400 and answer.code == code
 
 
 async def link(hub: Hub, name: str = "Olga") -> str:
@@ -158,6 +166,7 @@ async def test_a_new_link_takes_the_place_of_the_one_before(office: Hub) -> None
         ({}, ""),
         ({"name": "Olga"}, ""),
         ({"name": "Olga", "password": PASSWORD, "link": "x"}, ""),
+        ({"workspace": "default", "link": "x"}, ""),
         ({"password": PASSWORD}, ""),
         ({"name": "Olga", "password": "x" * 257}, "/password"),
         ({"name": "Olga", "password": ["x"]}, "/password"),
@@ -327,7 +336,7 @@ async def test_a_session_is_no_key_and_a_key_no_session(office: Hub) -> None:
     assert (await office.get("/api/v1/me", headers={**with_cookie(answer), "x-api-key": "wrong"})).status == 401
 
 
-async def test_a_role_that_changes_counts_at_once_and_who_is_out_of_use_is_out(office: Hub) -> None:
+async def test_a_role_that_changes_counts_and_who_is_out_of_use_is_out(office: Hub) -> None:
     await add(office, "Pia", "operator")
     mine = with_cookie(await sign_in(office))
     pias = with_cookie(await sign_in(office, link=await link(office, "Pia")))
@@ -336,12 +345,12 @@ async def test_a_role_that_changes_counts_at_once_and_who_is_out_of_use_is_out(o
 
     async with office.stream(**pias) as stream:
         await stream.caught_up()
-        refused = await office.post("/api/v1/tickets", {"summary": "x"}, headers=pias)
+        # From the next look at the credentials on.
+        await until(lambda: is_answered(office, pias, "forbidden"))
         out = await office.request("PATCH", "/api/v1/users/pia", json={"active": False}, headers=mine)
 
         assert out.status == 200
         assert (await stream.until("goodbye")).data["reason"] == "revoked"
-    assert refused.code == "forbidden"
     assert (await office.get("/api/v1/me", headers=pias)).code == "unauthenticated"
 
 
@@ -355,9 +364,29 @@ async def test_a_user_who_is_removed_leaves_nothing_for_the_next_of_that_name(of
     assert (await office.request("DELETE", "/api/v1/users/pia", headers=mine)).status == 204
     await add(office, "Pia")
 
-    assert (await office.get("/api/v1/me", headers=pias)).code == "unauthenticated"
+    await until(lambda: is_answered(office, pias, "unauthenticated"))
     assert (await sign_in(office, name="Pia", password=OTHER)).code == "sign_in_refused"
     assert (await sign_in(office, link=unused)).code == "sign_in_refused"
+
+
+async def test_a_name_is_one_of_its_workspace_and_a_link_knows_which(office: Hub) -> None:
+    database = office.app[DATABASE]
+    await database.write(lambda connection: add_workspace(connection, "acme", "AC", "Acme"))
+    there = replace(ALICE, principal=replace(ALICE.principal, workspace="acme"))
+    await office.app[TICKETS].create_reference(there, "users", NewUser(name="Olga", role="viewer"))
+    new = NewPassword.model_validate({"password": OTHER})
+    await office.app[SIGN_IN].set_password("acme", "olga", new)
+    secret = (await office.app[SIGN_IN].new_link("acme", "olga", "user:local")).secret
+
+    assert (await sign_in(office, name="Olga", password=OTHER)).code == "sign_in_refused"
+    assert (await sign_in(office, name="Olga", password=PASSWORD, workspace="acme")).code == "sign_in_refused"
+    assert (await sign_in(office, name="Olga", password=OTHER, workspace="nowhere")).code == "sign_in_refused"
+    for answer in (
+        await sign_in(office, name="Olga", password=OTHER, workspace="acme"),
+        await sign_in(office, link=secret),
+    ):
+        me = await office.get("/api/v1/me", headers=with_cookie(answer))
+        assert (me.json["workspace"], me.json["user"]["role"]) == ("acme", "viewer")
 
 
 async def test_who_tries_too_often_has_to_wait_and_others_have_not(

@@ -41,7 +41,7 @@ class Office:
         )
 
     async def enter_by(self, link: str) -> Opened:
-        return await self.sign_in.by_link("default", link, address="192.0.2.1", user_agent="Browser", replacing=None)
+        return await self.sign_in.by_link(link, address="192.0.2.1", user_agent="Browser", replacing=None)
 
     async def holder(self, opened: Opened) -> Principal | None:
         found = await self.sessions.holder(opened.secret)

@@ -65,4 +65,6 @@ def test_what_cannot_be_done_is_told(environment: Mapping[str, str]) -> None:
     assert b"short" not in short.stderr
     assert b"there is no 'Olag'" in unknown.stderr
     assert b"Olga" in twice.stderr
+    nowhere = users(environment, "sign-in-link", "Olga", "--workspace", "acme", status=1)
+    assert nowhere.stderr == b"taskhub: there is no workspace acme\n"
     assert users(environment, "sign-out", "Olga").stderr == b"0 sessions have ended\n"
