@@ -15,7 +15,7 @@ from routes.keys import DATABASE, LIMITS, STREAM_ACCESS, TICKETS
 from taskhub import logs
 from taskhub.auth.errors import Unauthenticated
 from taskhub.storage.schema import stream_tokens
-from taskhub.stream_tokens.model import Lifetimes
+from taskhub.stream_tokens.model import Lifetimes, new_secret
 from taskhub.tickets.reference_inputs import NewUser, UserChange
 from tests.routes.conftest import Hub, Start
 from tests.routes.test_api_keys import KEYS, ROOT, bearing, make
@@ -123,11 +123,9 @@ async def test_what_is_wrong_with_a_token_is_told_when_it_is_made(
     assert reason in answer.named[place]["reason"]
 
 
-@pytest.mark.parametrize(
-    "given", ["", "tht_", "k-bootstrap", "tht_" + 24 * "A", "tht_6DLz-gJ4P8K7-hJkAcv3yqLZ", "tht_é"]
-)
-async def test_what_is_no_token_opens_nothing(locked: Hub, given: str) -> None:
-    answer = await locked.get("/events/stream", params={"token": given})
+@pytest.mark.parametrize("given", ["", "tht_", "k-bootstrap", "tht_" + 24 * "A", "tht_é", None])
+async def test_what_is_no_token_opens_nothing(locked: Hub, given: str | None) -> None:
+    answer = await locked.get("/events/stream", params={"token": new_secret() if given is None else given})
 
     assert (answer.status, answer.code) == (401, "unauthenticated")
 
