@@ -5,8 +5,11 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+import pytest_asyncio
+from playwright.async_api import Browser
 
 from tests.e2e.harness.clients import Api, api
+from tests.e2e.harness.pages import Window, launched, window
 from tests.e2e.harness.process import TaskHubProcess
 from tests.e2e.harness.tools import TOOLS, Missing
 from tests.servers import PostgresServer, RedisServer
@@ -88,6 +91,35 @@ async def rest(hub: TaskHubProcess) -> AsyncIterator[Api]:
     """An HTTP client of the shared server."""
     async with api(hub.url) as client:
         yield client
+
+
+# Pages are tested in one loop: a browser takes seconds to begin, and what it loaded once it need not load again.
+
+
+@pytest_asyncio.fixture(loop_scope="session", scope="session")
+async def chrome() -> AsyncIterator[Browser]:
+    """A browser for all tests of a process."""
+    async with launched() as browser:
+        yield browser
+
+
+@pytest_asyncio.fixture(loop_scope="session", scope="module")
+async def server(module_hub: TaskHubProcess) -> TaskHubProcess:
+    """The server whose pages are looked at: one for the tests of a module."""
+    return await module_hub.start()
+
+
+@pytest_asyncio.fixture(loop_scope="session", scope="module")
+async def module_window(chrome: Browser, server: TaskHubProcess) -> AsyncIterator[Window]:
+    async with window(chrome, server.url, permissions=["clipboard-read", "clipboard-write"]) as opened:
+        yield opened
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def pages(module_window: Window) -> AsyncIterator[Window]:
+    """A window without anything that was kept; what its pages complain about fails the test."""
+    yield module_window
+    await module_window.tidy()
 
 
 @pytest.fixture(autouse=True)

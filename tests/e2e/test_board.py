@@ -1,30 +1,21 @@
 """The board in a browser, while tools, programs and other people change what it shows."""
 
 import asyncio
-import contextlib
 import re
 import shutil
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, BrowserContext, Locator, Page, async_playwright, expect
+from playwright.async_api import Browser, Locator, Page, expect
 
-from tests.e2e.harness.browser import ARGUMENTS
 from tests.e2e.harness.clients import Api, api, mcp_http
+from tests.e2e.harness.pages import Window, becomes, is_live, window
 from tests.e2e.harness.process import TaskHubProcess
-from tests.e2e.harness.tools import chromium
-from tests.e2e.harness.waiting import DEADLINE_S, until
+from tests.e2e.harness.waiting import until
 
-# One server and one browser for all tests, so one loop as well.
-pytestmark = [pytest.mark.needs("chromium"), pytest.mark.asyncio(loop_scope="module")]
-
-expect.set_options(timeout=DEADLINE_S * 1000)
-
-# What a browser says by itself while nobody listens on the port, and of refusals that the page tells the person.
-EXPECTED = re.compile(r"net::ERR_|status of (400|401|409|412)")
+pytestmark = [pytest.mark.needs("chromium"), pytest.mark.asyncio(loop_scope="session")]
 
 # Follows a stream in a page, and keeps what it hears in `window.heard`.
 FOLLOW = """async ([module, options]) => {
@@ -36,58 +27,7 @@ FOLLOW = """async ([module, options]) => {
 }"""
 
 
-@dataclass
-class Board:
-    """A board in a browser of its own: what its pages complain about fails the test."""
-
-    context: BrowserContext
-    url: str
-    complaints: list[str] = field(default_factory=list)
-
-    async def page(self, path: str = "/") -> Page:
-        page = await self.context.new_page()
-        page.set_default_timeout(DEADLINE_S * 1000)
-        page.on("console", lambda message: self._complain(message.type, message.text))
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        await page.goto(self.url + path)
-        return page
-
-    def _complain(self, kind: str, text: str) -> None:
-        if kind in ("error", "warning") and not EXPECTED.search(text):
-            self.complaints.append(text)
-
-
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def server(module_hub: TaskHubProcess) -> TaskHubProcess:
-    return await module_hub.start()
-
-
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def chrome() -> AsyncIterator[Browser]:
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(
-            executable_path=str(chromium()), args=ARGUMENTS, timeout=DEADLINE_S * 1000
-        )
-        yield browser
-        await browser.close()
-
-
-@contextlib.asynccontextmanager
-async def opened(chrome: Browser, url: str, **options: Any) -> AsyncIterator[Board]:
-    context = await chrome.new_context(**{"locale": "en", "viewport": {"width": 1400, "height": 800}, **options})
-    board = Board(context, url)
-    yield board
-    await context.close()
-    assert board.complaints == []
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def board(chrome: Browser, server: TaskHubProcess) -> AsyncIterator[Board]:
-    async with opened(chrome, server.url) as board:
-        yield board
-
-
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="session")
 async def rest(server: TaskHubProcess) -> AsyncIterator[Api]:
     async with api(server.url) as client:
         yield client
@@ -101,40 +41,31 @@ def state(page: Page) -> Locator:
     return page.locator("connection-state")
 
 
-async def is_live(page: Page) -> None:
-    await expect(state(page)).to_have_attribute("data-state", re.compile("live|resynced"))
-
-
-async def becomes(page: Page, expression: str) -> None:
-    """Wait until a page says so. Playwright's own wait evaluates text in the page, which the page's policy forbids."""
-    await until(lambda: page.evaluate(expression), expression)
-
-
 async def streams(rest: Api) -> int:
     count: int = (await rest.get("/events/debug"))["connected_clients"]
     return count
 
 
-async def test_a_change_that_a_tool_makes_is_on_every_page(board: Board, server: TaskHubProcess) -> None:
-    pages = [await board.page(), await board.page()]
-    for page in pages:
+async def test_a_change_that_a_tool_makes_is_on_every_page(pages: Window, server: TaskHubProcess) -> None:
+    both = [await pages.open(), await pages.open()]
+    for page in both:
         await is_live(page)
     async with mcp_http(server.url) as client:
         created = await client.call_tool("create_ticket", {"summary": "Fan is <b>loud</b>"})
         assert created.structured_content is not None
         key = created.structured_content["key"]
-        for page in pages:
+        for page in both:
             await expect(card(page, key, "received")).to_contain_text("Fan is <b>loud</b>")
 
         await client.call_tool("update_task_status", {"task_id": key, "status": "verifying"})
 
-    for page in pages:
+    for page in both:
         await expect(card(page, key, "verifying")).to_be_visible()
         await expect(card(page, key, "received")).to_have_count(0)
 
 
-async def test_counts_are_those_of_the_server(board: Board, rest: Api) -> None:
-    page = await board.page()
+async def test_counts_are_those_of_the_server(pages: Window, rest: Api) -> None:
+    page = await pages.open()
     await is_live(page)
     key = (await rest.create("Counted"))["key"]
     await expect(card(page, key)).to_be_visible()
@@ -149,8 +80,8 @@ async def test_counts_are_those_of_the_server(board: Board, rest: Api) -> None:
         await expect(page.locator(f"#column-{status} .fold .count")).to_have_text(str(count))
 
 
-async def test_a_cut_stream_comes_back_with_what_happened_meanwhile(board: Board, rest: Api) -> None:
-    page = await board.page()
+async def test_a_cut_stream_comes_back_with_what_happened_meanwhile(pages: Window, rest: Api) -> None:
+    page = await pages.open()
     await is_live(page)
     key = (await rest.create("Cut off"))["key"]
     await expect(card(page, key)).to_be_visible()
@@ -164,8 +95,8 @@ async def test_a_cut_stream_comes_back_with_what_happened_meanwhile(board: Board
     await is_live(page)
 
 
-async def test_a_board_outlives_the_server(board: Board, server: TaskHubProcess) -> None:
-    page = await board.page()
+async def test_a_board_outlives_the_server(pages: Window, server: TaskHubProcess) -> None:
+    page = await pages.open()
     await is_live(page)
     await server.kill()
     await expect(state(page)).to_have_attribute("data-state", re.compile("reconnecting|stale"))
@@ -177,10 +108,10 @@ async def test_a_board_outlives_the_server(board: Board, server: TaskHubProcess)
     await is_live(page)
 
 
-async def test_after_a_reset_the_board_is_read_anew_and_says_so(board: Board, server: TaskHubProcess) -> None:
+async def test_after_a_reset_the_board_is_read_anew_and_says_so(pages: Window, server: TaskHubProcess) -> None:
     async with api(server.url) as rest:
         key = (await rest.create("Lost with its log"))["key"]
-    page = await board.page()
+    page = await pages.open()
     await expect(card(page, key)).to_be_visible()
     await is_live(page)
     await page.evaluate(
@@ -200,9 +131,9 @@ async def test_after_a_reset_the_board_is_read_anew_and_says_so(board: Board, se
     await expect(card(page, key)).to_be_visible()
 
 
-async def test_two_people_change_a_ticket_and_both_changes_stay(board: Board, rest: Api) -> None:
+async def test_two_people_change_a_ticket_and_both_changes_stay(pages: Window, rest: Api) -> None:
     key = (await rest.create("Merge me", description="Old", priority="low"))["key"]
-    page = await board.page(f"/?ticket={key}")
+    page = await pages.open(f"/?ticket={key}")
     await page.get_by_role("button", name="Edit", exact=True).click()
     await page.get_by_label("Description").fill("Mine")
     await page.get_by_label("Remarks").fill("Only mine")
@@ -222,9 +153,9 @@ async def test_two_people_change_a_ticket_and_both_changes_stay(board: Board, re
     assert (ticket["priority"], ticket["remarks"]) == ("high", "Only mine")
 
 
-async def test_everything_goes_by_keyboard(board: Board, rest: Api) -> None:
+async def test_everything_goes_by_keyboard(pages: Window, rest: Api) -> None:
     other = (await rest.create("The one before"))["key"]
-    page = await board.page()
+    page = await pages.open()
     await is_live(page)
     keys = page.keyboard
     await keys.press("c")
@@ -265,9 +196,9 @@ async def test_everything_goes_by_keyboard(board: Board, rest: Api) -> None:
     assert "q=Typed" in page.url
 
 
-async def test_a_card_is_dragged_to_another_column(board: Board, rest: Api) -> None:
+async def test_a_card_is_dragged_to_another_column(pages: Window, rest: Api) -> None:
     key = (await rest.create("Drag me"))["key"]
-    page = await board.page()
+    page = await pages.open()
     await card(page, key).drag_to(page.locator("#column-in_progress .column-body"))
 
     await expect(card(page, key, "in_progress")).to_be_visible()
@@ -275,11 +206,11 @@ async def test_a_card_is_dragged_to_another_column(board: Board, rest: Api) -> N
     await expect(card(page, key, "received")).to_be_visible()
 
 
-async def test_a_ticket_that_an_agent_holds_is_taken_over_before_it_moves(board: Board, rest: Api) -> None:
+async def test_a_ticket_that_an_agent_holds_is_taken_over_before_it_moves(pages: Window, rest: Api) -> None:
     key = (await rest.create("Held"))["key"]
     agent = {"X-TaskHub-Actor": "agent:claude"}
     assert (await rest.request("PUT", f"/api/v1/tickets/{key}/lease", headers=agent)).status == 200
-    page = await board.page()
+    page = await pages.open()
     await expect(card(page, key).locator(".lease")).to_contain_text(re.compile(r"claude\d+:\d\d"))
     await card(page, key).drag_to(page.locator("#column-verifying .column-body"))
     refused = page.locator(".toast.error")
@@ -292,10 +223,10 @@ async def test_a_ticket_that_an_agent_holds_is_taken_over_before_it_moves(board:
     await expect(card(page, key, "verifying")).to_be_visible()
 
 
-async def test_filters_are_in_the_address_and_hold_for_what_comes(board: Board, rest: Api) -> None:
+async def test_filters_are_in_the_address_and_hold_for_what_comes(pages: Window, rest: Api) -> None:
     urgent = (await rest.create("Urgent one", priority="urgent"))["key"]
     low = (await rest.create("Low one", priority="low"))["key"]
-    page = await board.page()
+    page = await pages.open()
     await page.get_by_role("button", name="Filter").click()
     await page.get_by_role("checkbox", name="Urgent").check()
     await page.keyboard.press("Escape")
@@ -310,9 +241,9 @@ async def test_filters_are_in_the_address_and_hold_for_what_comes(board: Board, 
     await expect(card(page, urgent)).to_have_count(0)
 
 
-async def test_an_address_that_names_nobody_says_so_and_leads_back(board: Board, rest: Api) -> None:
+async def test_an_address_that_names_nobody_says_so_and_leads_back(pages: Window, rest: Api) -> None:
     key = (await rest.create("Still there"))["key"]
-    page = await board.page("/?assignee=gone")
+    page = await pages.open("/?assignee=gone")
     refused = page.locator(".toast.error")
     await expect(refused).to_contain_text("gone")
 
@@ -322,11 +253,11 @@ async def test_an_address_that_names_nobody_says_so_and_leads_back(board: Board,
     assert "gone" not in page.url
 
 
-async def test_what_waits_for_the_person_comes_first(board: Board, rest: Api) -> None:
+async def test_what_waits_for_the_person_comes_first(pages: Window, rest: Api) -> None:
     answer = await rest.request("POST", "/api/v1/users", json={"name": "Alice"})
     assert answer.status == 201, answer
     key = (await rest.create("Alice, please look", person_in_charge="alice", status="in_progress"))["key"]
-    page = await board.page()
+    page = await pages.open()
     await page.get_by_label("Who are you?").select_option("alice")
     await expect(card(page, key, "in_progress")).to_be_visible()
     await expect(card(page, key, "needs-you")).to_have_count(0)
@@ -337,9 +268,9 @@ async def test_what_waits_for_the_person_comes_first(board: Board, rest: Api) ->
     await expect(page).to_have_title(re.compile(r"^\(1\) Board"))
 
 
-async def test_a_comment_reaches_who_reads_the_ticket(board: Board, rest: Api) -> None:
+async def test_a_comment_reaches_who_reads_the_ticket(pages: Window, rest: Api) -> None:
     key = (await rest.create("Talk"))["key"]
-    writer, reader = await board.page(f"/?ticket={key}"), await board.page(f"/?ticket={key}")
+    writer, reader = await pages.open(f"/?ticket={key}"), await pages.open(f"/?ticket={key}")
     await expect(reader.locator(".comments, .drawer-body .quiet").first).to_be_visible()
     await is_live(reader)
     await writer.get_by_label("Write a comment").fill("Is it <i>plugged in</i>?")
@@ -349,9 +280,9 @@ async def test_a_comment_reaches_who_reads_the_ticket(board: Board, rest: Api) -
     await expect(reader.locator(".comment.question")).to_contain_text("Is it <i>plugged in</i>?")
 
 
-async def test_a_ticket_is_deleted_after_a_question_and_restored(board: Board, rest: Api) -> None:
+async def test_a_ticket_is_deleted_after_a_question_and_restored(pages: Window, rest: Api) -> None:
     key = (await rest.create("Delete me"))["key"]
-    page = await board.page()
+    page = await pages.open()
     await card(page, key).hover()
     await card(page, key).locator(".card-menu").click()
     await page.get_by_role("menuitem", name="Delete").click()
@@ -363,10 +294,10 @@ async def test_a_ticket_is_deleted_after_a_question_and_restored(board: Board, r
     await expect(card(page, key)).to_be_visible()
 
 
-async def test_the_board_shows_any_past_moment(board: Board, rest: Api) -> None:
+async def test_the_board_shows_any_past_moment(pages: Window, rest: Api) -> None:
     first = (await rest.get("/api/v1/tickets?sort_by=created&sort_order=asc&show_completed=true&limit=1"))["tickets"]
     later = (await rest.create("Later than the first"))["key"]
-    page = await board.page()
+    page = await pages.open()
     await expect(card(page, later)).to_be_visible()
     await page.get_by_role("button", name="The board as it was").click()
     await expect(page.get_by_label("Moment")).to_be_focused()
@@ -379,13 +310,13 @@ async def test_the_board_shows_any_past_moment(board: Board, rest: Api) -> None:
     await expect(card(page, later)).to_be_visible()
 
 
-async def test_a_long_column_has_only_the_cards_in_sight_and_all_of_them(board: Board, rest: Api) -> None:
+async def test_a_long_column_has_only_the_cards_in_sight_and_all_of_them(pages: Window, rest: Api) -> None:
     lines = "".join(f'{{"external_ticket_id":"many-{i}","summary":"Row {i}","labels":["many"]}}\n' for i in range(180))
     imported = await rest.request(
         "POST", "/api/v1/import", data=lines.encode(), headers={"Content-Type": "application/x-ndjson"}
     )
     assert imported.json["created"] == 180, imported
-    page = await board.page("/?label=many")
+    page = await pages.open("/?label=many")
     column = page.locator("#column-received")
     await expect(column.locator(".fold .count")).to_have_text("180")
     assert await column.locator("li[data-key]").count() < 40
@@ -400,16 +331,16 @@ async def test_a_long_column_has_only_the_cards_in_sight_and_all_of_them(board: 
     assert len(set(keys)) == len(keys)
 
 
-async def test_twenty_tabs_share_a_stream_that_outlives_the_first(board: Board, rest: Api) -> None:
+async def test_twenty_tabs_share_a_stream_that_outlives_the_first(pages: Window, rest: Api) -> None:
     before = await streams(rest)
-    first, last = await board.page(), await board.page()
+    first, last = await pages.open(), await pages.open()
     for page in (first, last):
         await is_live(page)
     # The others are pages with the stream alone: that is what is shared, and twenty boards take a small machine long.
     module = await first.evaluate(
         "performance.getEntriesByType('resource').find(e => e.name.endsWith('stream.js')).name"
     )
-    others = [await board.page("/version") for _ in range(18)]
+    others = [await pages.open("/version") for _ in range(18)]
     for tab in others:
         await tab.evaluate(FOLLOW, [module, {"url": "/events/stream?batch=100&coalesce=ticket"}])
     assert await streams(rest) == before + 1
@@ -430,8 +361,8 @@ async def _are(counting: Any, wanted: int) -> bool:
     return bool(await counting == wanted)
 
 
-async def test_without_workers_another_tab_goes_on_when_the_one_that_listened_closes(board: Board, rest: Api) -> None:
-    tabs = [await board.page("/version") for _ in range(3)]
+async def test_without_workers_another_tab_goes_on_when_the_one_that_listened_closes(pages: Window, rest: Api) -> None:
+    tabs = [await pages.open("/version") for _ in range(3)]
     for tab in tabs:
         await tab.evaluate(FOLLOW, ["/static/stream.js", {"url": "/events/stream?type=shared.*", "share": "lock"}])
     await rest.publish(*({"type": "shared.counted", "data": {"n": n}} for n in range(10)))
@@ -453,8 +384,8 @@ async def test_a_narrow_screen_scrolls_one_way_and_its_targets_are_big_enough(
 ) -> None:
     key = (await rest.create("A narrow ticket with a rather long summary", labels=["one", "two"]))["key"]
     size = {"width": 320, "height": 640}
-    async with opened(chrome, server.url, viewport=size, color_scheme=scheme) as board:
-        page = await board.page()
+    async with window(chrome, server.url, viewport=size, color_scheme=scheme) as pages:
+        page = await pages.open()
         await expect(card(page, key)).to_be_visible()
         assert await page.evaluate("document.documentElement.scrollWidth") <= 320
         small = """found => found.filter(each => each.checkVisibility({visibilityProperty: true})).map(each => {
@@ -469,8 +400,8 @@ async def test_a_narrow_screen_scrolls_one_way_and_its_targets_are_big_enough(
 
 
 async def test_every_word_there_is_in_english_there_is_in_japanese(chrome: Browser, server: TaskHubProcess) -> None:
-    async with opened(chrome, server.url, locale="ja") as board:
-        page = await board.page()
+    async with window(chrome, server.url, locale="ja") as pages:
+        page = await pages.open()
         await expect(page.locator("nav a").first).to_have_text("ボード")
         await expect(page.locator("html")).to_have_attribute("lang", "ja")
         found = await page.evaluate(

@@ -3,25 +3,25 @@
 from collections.abc import AsyncIterator
 
 import pytest
-from playwright.async_api import Page
+import pytest_asyncio
+from playwright.async_api import Page, expect
 
-from tests.e2e.harness.browser import browser_page
-from tests.e2e.harness.clients import Api
+from tests.e2e.harness.clients import Api, api
+from tests.e2e.harness.pages import Window
 from tests.e2e.harness.process import TaskHubProcess
 
-pytestmark = pytest.mark.needs("chromium")
+pytestmark = [pytest.mark.needs("chromium"), pytest.mark.asyncio(loop_scope="session")]
 
 
-@pytest.fixture
-async def docs(hub: TaskHubProcess) -> AsyncIterator[Page]:
-    """The page, which must not complain while it is used."""
-    complaints: list[str] = []
-    async with browser_page() as page:
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        await page.goto(f"{hub.url}/docs")
-        yield page
-    assert complaints == []
+@pytest_asyncio.fixture(loop_scope="session")
+async def docs(pages: Window) -> Page:
+    return await pages.open("/docs")
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def rest(server: TaskHubProcess) -> AsyncIterator[Api]:
+    async with api(server.url) as client:
+        yield client
 
 
 async def test_the_filter_leaves_what_has_all_its_words(docs: Page) -> None:
@@ -43,7 +43,7 @@ async def test_an_operation_can_be_tried_where_it_is_described(docs: Page, rest:
     await docs.click("#get_ticket > summary")
     await docs.fill("#get_ticket .try input", f"/api/v1/tickets/{key}")
     await docs.click("#get_ticket .try button")
-    await docs.wait_for_function("document.querySelector('#get_ticket .result').textContent.includes('200 OK')")
+    await expect(docs.locator("#get_ticket .result")).to_contain_text("200 OK")
 
     assert "Printer <b>is</b> on fire" in await docs.locator("#get_ticket .result").inner_text()
 

@@ -12,34 +12,13 @@ from playwright.async_api import Browser, Locator, Page, expect
 
 from broadcaster.filters import FILTER_NAMES
 from tests.e2e.harness.clients import Api, api
-from tests.e2e.harness.pages import Window, launched, window
+from tests.e2e.harness.pages import Window, window
 from tests.e2e.harness.process import TaskHubProcess
-from tests.e2e.harness.waiting import DEADLINE_S
 
-# One server and one browser for all tests, so one loop as well.
-pytestmark = [pytest.mark.needs("chromium"), pytest.mark.asyncio(loop_scope="module")]
-
-expect.set_options(timeout=DEADLINE_S * 1000)
+pytestmark = [pytest.mark.needs("chromium"), pytest.mark.asyncio(loop_scope="session")]
 
 
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def server(module_hub: TaskHubProcess) -> TaskHubProcess:
-    return await module_hub.start()
-
-
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def chrome() -> AsyncIterator[Browser]:
-    async with launched() as browser:
-        yield browser
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def pages(chrome: Browser, server: TaskHubProcess) -> AsyncIterator[Window]:
-    async with window(chrome, server.url, permissions=["clipboard-read", "clipboard-write"]) as pages:
-        yield pages
-
-
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="session")
 async def rest(server: TaskHubProcess) -> AsyncIterator[Api]:
     async with api(server.url) as client:
         yield client

@@ -9,16 +9,12 @@ import pytest_asyncio
 from playwright.async_api import Browser, Locator, Page, Route, expect
 
 from tests.e2e.harness.clients import Api, api
-from tests.e2e.harness.pages import Window, launched, window
+from tests.e2e.harness.pages import Window, window
 from tests.e2e.harness.process import TaskHubProcess
 from tests.e2e.harness.signing_in import sign_in
 from tests.e2e.harness.streams import SocketRecorder, record
-from tests.e2e.harness.waiting import DEADLINE_S
 
-# One server and one browser for all tests, so one loop as well.
-pytestmark = [pytest.mark.needs("chromium"), pytest.mark.asyncio(loop_scope="module")]
-
-expect.set_options(timeout=DEADLINE_S * 1000)
+pytestmark = [pytest.mark.needs("chromium"), pytest.mark.asyncio(loop_scope="session")]
 
 SECRET = "operator-" + "k" * 24
 KEY = {"X-API-Key": SECRET}
@@ -36,18 +32,12 @@ def locked(tmp_path_factory: pytest.TempPathFactory, hubs: list[TaskHubProcess])
     hubs.remove(hub)
 
 
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
+@pytest_asyncio.fixture(loop_scope="session", scope="module")
 async def server(locked: TaskHubProcess) -> TaskHubProcess:
     return await locked.start()
 
 
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def chrome() -> AsyncIterator[Browser]:
-    async with launched() as browser:
-        yield browser
-
-
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
+@pytest_asyncio.fixture(loop_scope="session", scope="module")
 async def cookies(chrome: Browser, server: TaskHubProcess) -> Any:
     """What the browser of an operator keeps."""
     context = await chrome.new_context()
@@ -57,14 +47,14 @@ async def cookies(chrome: Browser, server: TaskHubProcess) -> Any:
     return found
 
 
-@pytest_asyncio.fixture(loop_scope="module")
-async def pages(chrome: Browser, server: TaskHubProcess, cookies: Any) -> AsyncIterator[Window]:
-    async with window(chrome, server.url) as pages:
-        await pages.context.add_cookies(cookies)
-        yield pages
+@pytest_asyncio.fixture(loop_scope="session")
+async def pages(module_window: Window, cookies: Any) -> AsyncIterator[Window]:
+    await module_window.context.add_cookies(cookies)
+    yield module_window
+    await module_window.tidy()
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="session")
 async def root(server: TaskHubProcess) -> AsyncIterator[Api]:
     async with api(server.url, KEY) as client:
         yield client
