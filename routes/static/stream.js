@@ -231,6 +231,11 @@ export class StreamReader {
   }
 
   async #refused(response) {
+    if (response.status === 204) {
+      // As for EventSource: there is nothing more to come.
+      this.#enter({ name: "ended" });
+      return "stop";
+    }
     const problem = await response.json().catch(() => ({}));
     if (response.status === 429 || response.status >= 500 || response.ok) {
       const after = Number(response.headers.get("retry-after"));
