@@ -24,6 +24,7 @@ from tests.benchmarks.fanout import FANOUT
 from tests.benchmarks.latency import BUSY, COMMIT
 from tests.benchmarks.load import RunFailed
 from tests.benchmarks.overload import OVERLOAD
+from tests.benchmarks.page import PAGE
 from tests.benchmarks.peers import EVERYBODY, present
 from tests.benchmarks.processes import CLIENT_CORE, SERVER_CORE, DidNotStart, NotHere, go_first, raise_file_limit
 from tests.benchmarks.programs import SOURCES as PROGRAMS
@@ -36,7 +37,7 @@ from tests.benchmarks.tools import CALLS, LISTENING
 
 SCENARIOS: Final[Sequence[Scenario]] = (
     *FANOUT, FILTERS, SLOW, HALF, BUSY, COMMIT, RELAY, BURST, STORM, OVERLOAD, SOAK, TOOLS, CALLS, LISTENING,
-    HUNDRED_THOUSAND,
+    PAGE, HUNDRED_THOUSAND,
 )  # fmt: skip
 
 EXACT: Final = "In every run, every subscriber got every event once and in order."
