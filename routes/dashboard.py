@@ -34,11 +34,13 @@ NAVIGATION: Final = (
 )
 """Where each page leads: address, name (the languages' files have its words as `nav.NAME`), and English words."""
 
+LANGUAGES: Final = ("en", "ja")
+
 
 async def board(request: web.Request) -> web.Response:
     """GET /: the board for browsers; for programs, the endpoints by name."""
     response = await page(request, BOARD) if wants_page(request) else overview(request)
-    response.headers[hdrs.VARY] = hdrs.ACCEPT
+    response.headers.add(hdrs.VARY, hdrs.ACCEPT)
     return response
 
 
@@ -58,15 +60,26 @@ async def page(request: web.Request, view: View) -> web.Response:
     """A page's frame, which the page's script fills."""
     assets = request.app[ASSETS]
     await asyncio.to_thread(lambda: assets.digest)
-    text = _html(view, assets, with_key=request.app[AUTH].name != "none")
+    text = _html(view, assets, _language(request), with_key=request.app[AUTH].name != "none")
+    varied = f"{hdrs.ACCEPT_ENCODING}, {hdrs.ACCEPT_LANGUAGE}"
     # It names the version of what it loads.
-    return web.Response(text=text, content_type=PAGE[0], headers={hdrs.CACHE_CONTROL: "no-cache"})
+    headers = {hdrs.CACHE_CONTROL: "no-cache", hdrs.VARY: varied}
+    response = web.Response(text=text, content_type=PAGE[0], headers=headers)
+    response.enable_compression()
+    return response
 
 
-def _html(view: View, assets: Assets, *, with_key: bool) -> str:
+def _language(request: web.Request) -> str:
+    """The language whose words the page's script will most likely ask for: the reader's own choice it alone knows."""
+    asked = request.headers.get(hdrs.ACCEPT_LANGUAGE, "").lower().split(",")
+    return next((language for tag in asked if (language := tag.strip()[:2]) in LANGUAGES), LANGUAGES[0])
+
+
+def _html(view: View, assets: Assets, language: str, *, with_key: bool) -> str:
     script = f"{view.name}.js"
     preloads = "".join(
-        f'<link rel="modulepreload" href="{assets.address(name)}">' for name in [script, *assets.modules(script)]
+        f'<link rel="modulepreload" href="{assets.address(name)}">'
+        for name in [script, *assets.modules(script), f"words-{language}.js"]
     )
     # Who is not signed in yet has nowhere else to go.
     links = (
@@ -91,7 +104,9 @@ def _html(view: View, assets: Assets, *, with_key: bool) -> str:
         f'<img src="{assets.address("icon.svg")}" alt="" width="20" height="20">TaskHub</a>'
         f'<nav data-t-label="nav.pages" aria-label="Pages">{links}</nav><div class="shell-tools"></div></header>'
         '<main id="main" tabindex="-1"><noscript><p class="notice">This page needs JavaScript. Without it, '
-        'everything can be done through <a href="/docs">the API</a>.</p></noscript></main></body></html>'
+        'everything can be done through <a href="/docs">the API</a>.</p></noscript></main>'
+        # For scripts, which copy from it.
+        f'<template id="icons">{assets.files["icons.svg"].body.decode()}</template></body></html>'
     )
 
 

@@ -27,7 +27,7 @@ export const leaseOf = (key) => leases()[key]?.token;
 
 /** What a person does to tickets. */
 export class Actions {
-  /** @type {string[]} batches that can be taken back */ #done = [];
+  /** @type {{batch?: string, deleted?: string}[]} what can be taken back: changes, and tickets that were deleted */ #done = [];
   /** The change that is on its way. @type {Promise<void>} */ #changing = Promise.resolve();
   #tickets;
   #me;
@@ -63,7 +63,7 @@ export class Actions {
     try {
       const { batch_id: batch } = await send("POST", "/api/v1/tickets/bulk", { items: [item] });
       if (batch === null) return;
-      this.#done.push(batch);
+      this.#done.push({ batch });
       toast(words, { action: t("undo"), onaction: () => this.undo(batch) });
     } catch (error) {
       takeBack();
@@ -74,9 +74,11 @@ export class Actions {
   /** Take back a change, or the last one. @param {string} [given] */
   async undo(given) {
     await this.#changing;
-    const batch = given ?? this.#done.at(-1);
-    if (batch === undefined) return toast(t("undo.nothing"));
-    this.#done = this.#done.filter((each) => each !== batch);
+    const last = given === undefined ? this.#done.at(-1) : { batch: given };
+    if (last === undefined) return toast(t("undo.nothing"));
+    if (last.deleted) return this.restore(last.deleted);
+    const { batch } = last;
+    this.#done = this.#done.filter((each) => each.batch !== batch);
     const tokens = Object.fromEntries(Object.entries(leases()).map(([key, { token }]) => [key, Number(token)]));
     try {
       await send("POST", `/api/v1/batches/${batch}/undo`, { lease_tokens: tokens });
@@ -148,6 +150,7 @@ export class Actions {
     if (!(await confirmed(t("delete.title", { key }), t("delete.about"), t("delete.go")))) return false;
     try {
       await send("DELETE", `/api/v1/tickets/${key}`, undefined, { lease: this.holds(ticket) ? leaseOf(key) : undefined });
+      this.#done.push({ deleted: key });
       toast(t("delete.done", { key }), { action: t("delete.restore"), onaction: () => this.restore(key) });
       return true;
     } catch (error) {
@@ -158,6 +161,7 @@ export class Actions {
 
   /** @param {string} key */
   async restore(key) {
+    this.#done = this.#done.filter((each) => each.deleted !== key);
     try {
       await send("POST", `/api/v1/tickets/${key}/restore`);
       toast(t("restore.done", { key }));

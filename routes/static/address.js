@@ -28,6 +28,12 @@ export function write(changes, { kept = false } = {}) {
 /** @param {string} name */
 export const value = (name) => read().get(name);
 
+/** What comes first in a column: what the address says, where that is an order there is. @param {Record<string, any>} known */
+export const order = (known) => {
+  const named = value("sort") ?? "";
+  return Object.hasOwn(known, named) ? named : "updated";
+};
+
 /** @param {string} key */
 export function hrefOf(key) {
   const parameters = read();

@@ -6,7 +6,7 @@ import { t } from "./i18n.js";
 import { choices } from "./refs.js";
 import { actor, asksWho, goBy } from "./session.js";
 import { tell } from "./shell.js";
-import { PRIORITIES } from "./tickets.js";
+import { ORDERS, PRIORITIES } from "./tickets.js";
 
 const TYPING_MS = 200;
 
@@ -98,12 +98,20 @@ async function openFilters(anchor, labels, me) {
       h("input", { type: "radio", name: "group", checked: each === by, onchange: () => address.write({ group: each === "phase" ? each : null }) }), t(`board.by_${each}`),
     )),
   );
+  const order = address.order(ORDERS);
+  const orders = h(
+    "fieldset", null, h("legend", { class: "label" }, t("board.order")),
+    Object.keys(ORDERS).map((each) => h(
+      "label", null,
+      h("input", { type: "radio", name: "sort", checked: each === order, onchange: () => address.write({ sort: each === "updated" ? null : each }) }), t(`board.order_${each}`),
+    )),
+  );
   const nobody = { id: "none", name: t("board.nobody_assigned") };
   const mine = me.user ? [{ id: "me", name: t("filter.me") }] : [];
   const panel = h(
     "div", { class: "menu filters", role: "dialog", "aria-label": t("board.filter"), tabindex: -1 },
     group("assignee", [...mine, nobody, ...users]), group("priority", PRIORITIES.map((id) => ({ id, name: t(`priority.${id}`) }))),
-    group("label", labels.map((id) => ({ id, name: id }))), group("account", accounts), group("category", categories), columns,
+    group("label", labels.map((id) => ({ id, name: id }))), group("account", accounts), group("category", categories), columns, orders,
     h("div", { class: "actions" },
       h("button", { type: "button", class: "button plain", onclick: () => (address.write(Object.fromEntries(address.FIELDS.map((name) => [name, null]))), close()) }, t("board.clear"))),
   );

@@ -19,16 +19,23 @@ import { headers } from "./session.js";
 import { announce, connection, start, tell, toast } from "./shell.js";
 import { openStream } from "./stream.js";
 import { PastBar } from "./then.js";
-import { Tickets } from "./tickets.js";
+import { ORDERS, Tickets } from "./tickets.js";
 
 const FIRST_CARDS = 25;
 const PAGE = 100;
+const PAST_CARDS = 100;
 const RECOUNT_MS = 2500;
 const SEARCH_AGAIN_MS = 1000;
+// So many changes in so long.
+const HURRIED = 15;
+const PACE_MS = 1000;
 const SPOKEN_EVERY_MS = 10_000;
 const NEEDS_YOU = "needs-you";
 const FOLDED = "taskhub.folded";
 
+// On its way while it is found out who asks; who has to sign in first asks again.
+/** @type {Promise<any> | null} */
+let early = readBoard(null).catch(() => null);
 const me = await start();
 const tickets = new Tickets();
 const actions = new Actions(tickets, me);
@@ -75,17 +82,18 @@ async function load() {
   reading = new AbortController();
   const { signal } = reading;
   missed = [];
-  const query = address.query();
   const words = address.value("q");
   const group = address.value("group") ?? "status";
-  if (past.time) query.set("as_of", past.time);
-  query.set("limit", String(words ? 1 : FIRST_CARDS));
-  const read = await get(`/api/v1/board?${query}`, { signal });
+  const asked = past.time ? null : early;
+  early = null;
+  const read = (await asked) ?? (await readBoard(past.time, signal));
   let board = read;
   statuses = board.columns.map((/** @type {any} */ { status, phase }) => ({ ...status, phase }));
   if (words && !past.time) board = await search(words, signal);
   if (signal.aborted) return;
   cursors = new Map();
+  tickets.order = address.order(ORDERS);
+  if (isPartial(past.time)) for (const column of board.columns) if (column.count > column.tickets.length) column.tickets = [];
   tickets.filter = address.filterOf(tickets.me);
   tickets.load(board, { group, words: (phase) => t(`phase.${phase}`) });
   position = read.position;
@@ -93,6 +101,19 @@ async function load() {
   if (!past.time) hear(missed);
   missed = null;
   if (tickets.me !== null && !past.time) await loadMine(signal);
+}
+
+/** Whether the board's address, which has the last changed, does not have the first of each column. */
+function isPartial(/** @type {string | null} */ moment) {
+  return address.order(ORDERS) !== "updated" && !moment && !address.value("q");
+}
+
+/** @param {string | null} moment that it is to be shown as of @param {AbortSignal} [signal] */
+function readBoard(moment, signal) {
+  const query = address.query();
+  if (moment) query.set("as_of", moment);
+  query.set("limit", String(moment ? PAST_CARDS : address.value("q") || isPartial(moment) ? 1 : FIRST_CARDS));
+  return get(`/api/v1/board?${query}`, { signal });
 }
 
 /** What a search finds, by status. @param {string} words @param {AbortSignal} signal */
@@ -125,7 +146,11 @@ async function more(id) {
   const { signal } = reading;
   try {
     const query = address.query();
-    const wanted = { status: column.statuses.join(","), show_completed: "true", sort_by: "updated", limit: String(PAGE), cursor: cursors.get(id) };
+    const { order } = tickets;
+    const wanted = {
+      status: column.statuses.join(","), show_completed: "true", sort_by: order, sort_order: ORDERS[order].sort_order,
+      limit: String(PAGE), cursor: cursors.get(id),
+    };
     for (const [name, value] of Object.entries(wanted)) if (value) query.set(name, value);
     const page = await get(`/api/v1/tickets?${query}`, { signal });
     cursors.set(id, page.next_cursor);
@@ -242,9 +267,18 @@ function choose(id) {
   for (const button of picker.children) button.setAttribute("aria-pressed", String(button.dataset.column === id));
 }
 
+/** What each column shows. @type {WeakMap<BoardColumn, {column: any, changed: number}>} */
+const drawn = new WeakMap();
+
 function render() {
   arrange();
-  for (const column of tickets.columns) elements.get(column.id)?.show(column.keys, column.count);
+  for (const column of tickets.columns) {
+    const element = elements.get(column.id);
+    const before = element && drawn.get(element);
+    if (!element || (before?.column === column && before.changed === column.changed)) continue;
+    drawn.set(element, { column, changed: column.changed });
+    element.show(column.keys, column.count);
+  }
   const mine = tickets.needsMe();
   elements.get(NEEDS_YOU)?.show(mine, mine.length);
   const title = `${mine.length ? `(${mine.length}) ` : ""}${t("nav.board")} · TaskHub`;
@@ -444,6 +478,13 @@ tickets.addEventListener("change", () => {
   });
 });
 
+let recent = 0;
+/** What changes faster than anybody can follow is not shown in motion. @param {number} changes */
+function pace(changes) {
+  recent += changes;
+  columns.classList.toggle("hurried", recent > HURRIED);
+}
+
 let spoken = 0;
 let unspoken = 0;
 let begun = false;
@@ -463,6 +504,8 @@ stream.addEventListener("events", (/** @type {any} */ { detail: { events } }) =>
   drawer.hear(events);
   missed?.push(...events);
   if (past.time || !tickets.columns.length) return;
+  pace(events.length);
+  setTimeout(pace, PACE_MS, -events.length);
   hear(events);
   unspoken += events.filter((/** @type {any} */ event) => event.data?.ticket && event.actor !== me.actor).length;
   if (unspoken && Date.now() - spoken > SPOKEN_EVERY_MS) {

@@ -13,7 +13,7 @@ const FRESH_MS = 1800;
 export class BoardColumn extends HTMLElement {
   /** @type {string[]} */ #keys = [];
   #count = 0;
-  /** @type {Map<string, {item: HTMLElement, ticket: any}>} */ #cards = new Map();
+  /** @type {Map<string, {item: HTMLElement, ticket: any, controls: HTMLElement[], at: number, of: number}>} */ #cards = new Map();
   /** @type {HTMLElement[]} */ #blanks = [];
   /** Of all columns: a card is as high in one as in the other. */
   static #rowHeight = 0;
@@ -39,7 +39,7 @@ export class BoardColumn extends HTMLElement {
     this.#cardOf = cardOf;
     this.counter = h("span", { class: "count number" }, "0");
     this.fold = h("button", { type: "button", class: "button plain fold", "aria-expanded": "true" },
-      phase ? icon(phase) : icon("person"), h("span", { class: "column-name" }, name), this.counter);
+      phase ? icon(phase) : icon("person"), h("span", { class: "column-name" }, name), " ", this.counter);
     this.heading = h("h2", { id: `${this.id}-name` }, this.fold);
     this.list = h("ul", { role: "list", class: "cards", "aria-labelledby": `${this.id}-name` });
     this.empty = h("div", { class: "column-empty", hidden: true }, h("p", { class: "quiet" }, t("board.empty_column")));
@@ -81,10 +81,7 @@ export class BoardColumn extends HTMLElement {
     this.#keys = keys;
     this.#count = Math.max(count, keys.length);
     const words = String(count);
-    if (this.counter.textContent !== words) {
-      this.counter.textContent = words;
-      this.fold.setAttribute("aria-label", t("board.column", { name: this.dataset.name, n: count }));
-    }
+    if (this.counter.textContent !== words) this.counter.textContent = words;
     this.empty.hidden = count > 0;
     this.toggleAttribute("data-empty", count === 0);
     this.#render();
@@ -151,21 +148,31 @@ export class BoardColumn extends HTMLElement {
   #place(key, at, focused) {
     const ticket = this.#ticketOf(key);
     const known = this.#cards.get(key);
-    let item = known?.item;
-    if (!known || known.ticket !== ticket) {
-      item = this.#cardOf(ticket);
+    let card = known;
+    if (!card || card.ticket !== ticket) {
+      const item = this.#cardOf(ticket);
+      const controls = /** @type {HTMLElement[]} */ ([...item.querySelectorAll("a, .card-menu")]);
+      card = { item, ticket, controls, at: -1, of: -1 };
       if (this.#shown && (!known || known.ticket.version !== ticket.version)) this.#freshen(item, ticket);
       if (known) known.item.replaceWith(item);
-      this.#cards.set(key, { item, ticket });
-      if (focused) /** @type {HTMLElement} */ (item.querySelector("a")).focus({ preventScroll: true });
+      this.#cards.set(key, card);
+      if (focused) controls[0].focus({ preventScroll: true });
     }
-    const place = `translateY(${at * BoardColumn.#rowHeight}px)`;
-    if (item.style.transform !== place) item.style.transform = place;
-    item.setAttribute("aria-posinset", String(at + 1));
-    item.setAttribute("aria-setsize", String(this.#count));
+    this.#set(card, at);
     const tabbable = key === this.current ? 0 : -1;
-    for (const control of /** @type {NodeListOf<HTMLElement>} */ (item.querySelectorAll("a, .card-menu"))) {
-      if (control.tabIndex !== tabbable) control.tabIndex = tabbable;
+    for (const control of card.controls) if (control.tabIndex !== tabbable) control.tabIndex = tabbable;
+  }
+
+  /** Only what is another than before is written: the browser looks at all that is. @param {any} card @param {number} at */
+  #set(card, at) {
+    if (card.at !== at) {
+      card.at = at;
+      card.item.style.transform = `translateY(${at * BoardColumn.#rowHeight}px)`;
+      card.item.setAttribute("aria-posinset", String(at + 1));
+    }
+    if (card.of !== this.#count) {
+      card.of = this.#count;
+      card.item.setAttribute("aria-setsize", String(this.#count));
     }
   }
 
@@ -201,7 +208,7 @@ export class BoardColumn extends HTMLElement {
 
   /** A card that is new here, or has just changed, shows it for a moment. @param {HTMLElement} item @param {any} ticket */
   #freshen(item, ticket) {
-    if (Date.now() - new Date(ticket.updated_at).getTime() > 15_000) return;
+    if (this.closest(".hurried") || Date.now() - new Date(ticket.updated_at).getTime() > 15_000) return;
     item.classList.add("fresh");
     setTimeout(() => item.classList.remove("fresh"), FRESH_MS);
   }

@@ -1,7 +1,8 @@
 // Making elements. Text is only ever text: nothing here parses HTML, and what people write cannot become markup.
 
 const SVG = "http://www.w3.org/2000/svg";
-const SPRITE = new URL("./icons.svg", import.meta.url).href;
+/** @type {Map<string, SVGElement>} a drawing is copied: looked up anew, each would cost a request */
+const drawings = new Map();
 
 /**
  * An element: `h("button", { type: "button", class: "button", onclick: save, "aria-label": words }, "Save")`.
@@ -41,17 +42,28 @@ export function shown(children) {
  * @returns {SVGElement}
  */
 export function icon(name, label) {
-  const svg = document.createElementNS(SVG, "svg");
-  svg.setAttribute("class", `icon icon-${name}`);
+  const svg = /** @type {SVGElement} */ (drawing(name).cloneNode(true));
   if (label) {
     svg.setAttribute("role", "img");
     svg.setAttribute("aria-label", label);
   } else {
     svg.setAttribute("aria-hidden", "true");
   }
-  const use = document.createElementNS(SVG, "use");
-  use.setAttribute("href", `${SPRITE}#${name}`);
-  svg.append(use);
+  return svg;
+}
+
+/** @param {string} name of a symbol of the sprite, which comes with the page */
+function drawing(name) {
+  let svg = drawings.get(name);
+  if (!svg) {
+    svg = document.createElementNS(SVG, "svg");
+    svg.setAttribute("class", `icon icon-${name}`);
+    const sprite = /** @type {HTMLTemplateElement} */ (document.querySelector("#icons"));
+    const symbol = sprite.content.getElementById(name);
+    svg.setAttribute("viewBox", symbol?.getAttribute("viewBox") ?? "");
+    svg.append(...symbol?.cloneNode(true).childNodes ?? []);
+    drawings.set(name, svg);
+  }
   return svg;
 }
 

@@ -134,11 +134,11 @@ export class Drawer {
     const focused = /** @type {HTMLElement | null} */ (document.activeElement)?.dataset?.keep;
     const [scroll, drafts] = [this.body.scrollTop, this.#drafts()];
     const tool = (/** @type {string} */ keep, /** @type {Node} */ picture, /** @type {string} */ words, /** @type {string} */ label, /** @type {() => any} */ items) => h(
-      "button", { type: "button", class: "button plain", "data-keep": keep, "aria-haspopup": "menu", "aria-label": `${label}: ${words}`,
+      "button", { type: "button", class: "button plain", "data-keep": keep, "aria-haspopup": "menu",
         onclick: async (/** @type {any} */ event) => {
           const anchor = event.currentTarget;
           openMenu(anchor, await items(), { label });
-        } }, picture, words,
+        } }, h("span", { class: "hidden-text" }, `${label}: `), h("span", { "aria-hidden": "true" }, picture), words,
     );
     const card = this.#card(ticket);
     this.head.replaceChildren(

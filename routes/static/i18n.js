@@ -55,14 +55,22 @@ export const clockTime = (time) => formats.time.format(new Date(time));
 /** @param {number | string | Date} time */
 export const fullTime = (time) => formats.full.format(new Date(time));
 
+/** @type {Map<string, string>} */
+const days = new Map();
+
 /**
  * A date `YYYY-MM-DD`, which is the same day wherever it is read.
  * @param {string} date
  */
 export function dayOf(date) {
-  const [year, month, day] = date.split("-").map(Number);
-  const there = new Date(year, month - 1, day);
-  return (year === new Date().getFullYear() ? formats.day : formats.year).format(there);
+  let words = days.get(date);
+  if (words === undefined) {
+    const [year, month, day] = date.split("-").map(Number);
+    const there = new Date(year, month - 1, day);
+    words = (year === new Date().getFullYear() ? formats.day : formats.year).format(there);
+    days.set(date, words);
+  }
+  return words;
 }
 
 /**

@@ -44,15 +44,19 @@ export function openMenu(anchor, items, { label, back = anchor }) {
   menu.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
     event.stopPropagation();
     const at = choices.indexOf(/** @type {HTMLElement} */ (document.activeElement));
+    // Whoever is typing a name means its letters, and its spaces.
+    const typing = Date.now() - typedAt < 700;
+    const isLetter = event.key.length === 1 && (typing || /\S/.test(event.key));
     const steps = { ArrowDown: at + 1, j: at + 1, ArrowUp: at - 1, k: at - 1, Home: 0, End: -1 };
     if (event.key === "Escape" || event.key === "Tab") {
       event.preventDefault();
       close();
-    } else if (event.key in steps) {
+    } else if (event.key in steps && !(typing && isLetter)) {
       event.preventDefault();
       choices.at(steps[event.key] % choices.length)?.focus();
-    } else if (event.key.length === 1 && /\S/.test(event.key)) {
-      typed = Date.now() - typedAt < 700 ? typed + event.key : event.key;
+    } else if (isLetter) {
+      event.preventDefault();
+      typed = typing ? typed + event.key : event.key;
       typedAt = Date.now();
       choices.find((choice) => choice.textContent?.toLowerCase().startsWith(typed.toLowerCase()))?.focus();
     }

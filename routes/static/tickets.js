@@ -11,7 +11,7 @@
  *   ids, `none` for nobody. Values of one field are alternatives; fields narrow each other.
  * @typedef {{id: string, name: string, phase: string, statuses: string[], count: number, keys: string[],
  *   changed: number}} Column
- *   `keys`: of the tickets that were read, the last changed first; `changed` grows with each change.
+ *   `keys`: of the tickets that were read, in the order that was chosen; `changed` grows with each change.
  */
 
 export const PHASES = ["todo", "active", "waiting", "review", "done", "cancelled"];
@@ -23,6 +23,24 @@ const numberOf = (key) => Number(key.slice(key.lastIndexOf("-") + 1));
 /** @param {Ticket} a @param {Ticket} b */
 const newestFirst = (a, b) =>
   a.updated_at < b.updated_at ? 1 : a.updated_at > b.updated_at ? -1 : numberOf(b.key) - numberOf(a.key);
+
+/**
+ * The orders of a column, as the server has them: what comes first, and how the API is asked for it. Tickets without a
+ * date come last.
+ * @type {Record<string, {compare: (a: Ticket, b: Ticket) => number, sort_order: "asc" | "desc"}>}
+ */
+export const ORDERS = {
+  updated: { compare: newestFirst, sort_order: "desc" },
+  priority: {
+    compare: (a, b) => PRIORITIES.indexOf(a.priority) - PRIORITIES.indexOf(b.priority) || numberOf(b.key) - numberOf(a.key),
+    sort_order: "desc",
+  },
+  due: {
+    compare: (a, b) => ((a.due ?? "~") < (b.due ?? "~") ? -1 : (a.due ?? "~") > (b.due ?? "~") ? 1 : numberOf(a.key) - numberOf(b.key)),
+    sort_order: "asc",
+  },
+  created: { compare: (a, b) => numberOf(b.key) - numberOf(a.key), sort_order: "desc" },
+};
 
 /**
  * The fields that filters ask for, as events write them.
@@ -57,6 +75,7 @@ export class Tickets extends EventTarget {
   /** @type {Map<string, number>} key → the version with which it was deleted */ #deleted = new Map();
   /** @type {Column[]} */ columns = [];
   /** @type {Filter} */ filter = {};
+  /** @type {keyof typeof ORDERS} */ order = "updated";
   /** Whose tickets `needsMe` looks for: a user's id. @type {string | null} */ me = null;
   /** Whether the counts are to be read again: something changed of which the former state is not known. */
   uncertain = false;
@@ -219,7 +238,8 @@ export class Tickets extends EventTarget {
       if (at < 0 && !belongs) continue;
       if (at >= 0) column.keys.splice(at, 1);
       if (belongs) {
-        const found = column.keys.findIndex((key) => newestFirst(ticket, /** @type {Ticket} */ (this.#tickets.get(key))) < 0);
+        const { compare } = ORDERS[this.order];
+        const found = column.keys.findIndex((key) => compare(ticket, /** @type {Ticket} */ (this.#tickets.get(key))) < 0);
         column.keys.splice(found < 0 ? column.keys.length : found, 0, ticket.key);
       }
       column.changed += 1;
@@ -240,7 +260,7 @@ export class Tickets extends EventTarget {
   /** @param {Column} column */
   #sort(column) {
     const ticket = (/** @type {string} */ key) => /** @type {Ticket} */ (this.#tickets.get(key));
-    column.keys.sort((a, b) => newestFirst(ticket(a), ticket(b)));
+    column.keys.sort((a, b) => ORDERS[this.order].compare(ticket(a), ticket(b)));
   }
 
   #changed() {
