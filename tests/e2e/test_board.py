@@ -241,6 +241,42 @@ async def test_filters_are_in_the_address_and_hold_for_what_comes(pages: Window,
     await expect(card(page, urgent)).to_have_count(0)
 
 
+async def test_a_column_is_in_the_order_that_the_address_names(pages: Window, rest: Api) -> None:
+    made = {
+        name: (await rest.create(name, labels=["ordered"], **fields))["key"]
+        for name, fields in (
+            ("low", {"priority": "low", "scheduled_completion_date": "2031-01-02"}),
+            ("urgent", {"priority": "urgent"}),
+            ("high", {"priority": "high", "scheduled_completion_date": "2031-01-01"}),
+        )
+    }
+
+    async def order(page: Page) -> list[str]:
+        shown = await page.locator("#column-received li[data-key]").evaluate_all("all => all.map(e => e.dataset.key)")
+        return [name for key in shown for name, its in made.items() if its == key]
+
+    page = await pages.open("/?label=ordered")
+    await is_live(page)
+    await expect(card(page, made["high"])).to_be_visible()
+    assert await order(page) == ["high", "urgent", "low"]
+    await page.get_by_role("button", name="Filter").click()
+    await page.get_by_role("radio", name="Due next").check()
+    await until(lambda: _is(order(page), ["high", "low", "urgent"]), "order by date")
+    await page.get_by_role("radio", name="Most urgent").check()
+    await until(lambda: _is(order(page), ["urgent", "high", "low"]), "order by priority")
+    assert "sort=priority" in page.url
+
+    await rest.change(made["low"], priority="urgent")
+    await until(lambda: _is(order(page), ["urgent", "low", "high"]), "changed order")
+
+    await page.reload()
+    await until(lambda: _is(order(page), ["urgent", "low", "high"]), "order of the address")
+
+
+async def _is(reading: Any, wanted: list[str]) -> bool:
+    return bool(await reading == wanted)
+
+
 async def test_an_address_that_names_nobody_says_so_and_leads_back(pages: Window, rest: Api) -> None:
     key = (await rest.create("Still there"))["key"]
     page = await pages.open("/?assignee=gone")
