@@ -261,6 +261,17 @@ function appear(key) {
   render();
 }
 
+let scheduled = 0;
+function schedule() {
+  scheduled ||= requestAnimationFrame(() => {
+    scheduled = 0;
+    render();
+  });
+}
+
+let recent = 0;
+const isHurried = () => recent > HURRIED;
+
 /** On a narrow screen one column is there at a time. @param {string | undefined} id */
 function choose(id) {
   for (const [each, element] of elements) element.toggleAttribute("data-current", each === id);
@@ -269,16 +280,27 @@ function choose(id) {
 
 /** What each column shows. @type {WeakMap<BoardColumn, {column: any, changed: number}>} */
 const drawn = new WeakMap();
+/** When each column was drawn last. @type {WeakMap<any, number>} */
+const turns = new WeakMap();
+let turn = 0;
 
 function render() {
   arrange();
-  for (const column of tickets.columns) {
+  const changed = tickets.columns.filter((column) => {
     const element = elements.get(column.id);
     const before = element && drawn.get(element);
-    if (!element || (before?.column === column && before.changed === column.changed)) continue;
+    return element && (before?.column !== column || before.changed !== column.changed);
+  });
+  // With much to draw, a column at a time: what people do has its turn between them.
+  changed.sort((a, b) => (turns.get(a) ?? 0) - (turns.get(b) ?? 0));
+  const now = isHurried() ? changed.slice(0, 1) : changed;
+  for (const column of now) {
+    const element = /** @type {BoardColumn} */ (elements.get(column.id));
     drawn.set(element, { column, changed: column.changed });
+    turns.set(column, ++turn);
     element.show(column.keys, column.count);
   }
+  if (now.length < changed.length) schedule();
   const mine = tickets.needsMe();
   elements.get(NEEDS_YOU)?.show(mine, mine.length);
   const title = `${mine.length ? `(${mine.length}) ` : ""}${t("nav.board")} · TaskHub`;
@@ -469,20 +491,15 @@ function follow() {
 addEventListener("address", follow);
 addEventListener("popstate", follow);
 
-let scheduled = 0;
 tickets.addEventListener("change", () => {
   if (tickets.uncertain) recount();
-  scheduled ||= requestAnimationFrame(() => {
-    scheduled = 0;
-    render();
-  });
+  schedule();
 });
 
-let recent = 0;
 /** What changes faster than anybody can follow is not shown in motion. @param {number} changes */
 function pace(changes) {
   recent += changes;
-  columns.classList.toggle("hurried", recent > HURRIED);
+  columns.classList.toggle("hurried", isHurried());
 }
 
 let spoken = 0;
