@@ -259,7 +259,7 @@ async def test_a_column_is_in_the_order_that_the_address_names(pages: Window, re
     await is_live(page)
     await expect(card(page, made["high"])).to_be_visible()
     assert await order(page) == ["high", "urgent", "low"]
-    await page.get_by_role("button", name="Filter").click()
+    await page.get_by_role("button", name="Filter", exact=True).click()
     await page.get_by_role("radio", name="Due next").check()
     await until(lambda: _is(order(page), ["high", "low", "urgent"]), "order by date")
     await page.get_by_role("radio", name="Most urgent").check()
