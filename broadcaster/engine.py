@@ -224,7 +224,7 @@ class Broadcaster:
             raise StreamRefused("overloaded", "the event log cannot be read now", self._retry_ms()) from error
         self.check_room()
         now = self._clock()
-        jitter = 1 + self.options.max_age_jitter * _spread(-1, 1)
+        jitter = 1 - self.options.max_age_jitter * _spread(0, 1)
         subscriber = Subscriber(
             self,
             f"st_{secrets.token_hex(8)}",

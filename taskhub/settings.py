@@ -238,7 +238,9 @@ class Settings(BaseSettings):
         2_592_000, ge=300, description="Seconds after which a sign-in has ended however much it is used (30 days)"
     )
     sse_heartbeat_s: float = Field(15, gt=0, le=60, description="Seconds between heartbeats on a stream")
-    sse_max_age_s: float = Field(840, gt=0, description="Seconds after which a stream ends by itself (± 10 %)")
+    sse_max_age_s: float = Field(
+        840, gt=0, description="Seconds after which a stream ends by itself, or up to a tenth sooner"
+    )
     sse_buffer_bytes: int = Field(65_536, ge=1024, description="Bytes buffered per stream before it counts as slow")
     sse_write_timeout_s: float = Field(30, gt=0, description="Seconds a stream may take nothing before it is closed")
     sse_max_streams: int = Field(

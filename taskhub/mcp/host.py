@@ -74,7 +74,7 @@ class Offer:
 class McpHost:
     """Serves the tools to MCP clients. `start()` before the first request, `stop()` after the last.
 
-    `secret` signs session ids and seals the state of calls. A GET stream lasts `max_age_s` (± 10 %). `allowed_hosts`
+    `secret` signs session ids and seals the state of calls. A GET stream lasts `max_age_s` at most. `allowed_hosts`
     may be given with or without a port, and both lists anew at `start()`, when the port is known. `registry` replaces
     the tools of `tickets`. `draining`: it is stopping, and opens no further streams. `tickets` is what its tools call.
     `watch` tells of changes; without it there are no subscriptions. `pass_on` shows messages to the other processes.
@@ -404,7 +404,7 @@ class McpHost:
 
     def _age(self) -> float:
         # Spread, so that streams that began together (after a restart) do not all come back together.
-        return self._max_age_s * random.uniform(0.9, 1.1)  # noqa: S311  # nothing secret depends on it
+        return self._max_age_s * random.uniform(0.9, 1)  # noqa: S311  # nothing secret depends on it
 
 
 async def _finished(serving: Coroutine[Any, Any, web.StreamResponse]) -> web.StreamResponse:

@@ -354,6 +354,16 @@ async def test_a_stream_rotates_at_its_maximum_age() -> None:
     await world.broadcaster.stop()
 
 
+async def test_streams_rotate_at_times_of_their_own_and_none_after_the_maximum_age() -> None:
+    # Hosts that cut long requests off do so at a fixed time, and a stream that is cut off hears no goodbye.
+    world = await World.open(max_age_s=100.0, max_age_jitter=0.1)
+
+    ages = [(await world.listen()).frames[0].data["max_age_s"] for _ in range(50)]
+
+    assert 90 <= min(ages) < max(ages) <= 100
+    await world.broadcaster.stop()
+
+
 async def test_a_timeout_ends_the_stream_as_done(world: World) -> None:
     outlet = await world.listen(timeout_s=0.05)
 
