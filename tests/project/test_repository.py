@@ -50,8 +50,8 @@ def test_only_the_rooms_of_the_house_are_at_the_top() -> None:
     rooms = {path.relative_to(ROOT).parts[0] for path in tracked()}
 
     assert rooms <= {
-        ".ci", ".dockerignore", ".gitignore", "broadcaster", "CHANGELOG.md", "config", "Dockerfile", "LICENSE",
-        "Makefile", "pyproject.toml", "README.md", "routes", "taskhub", "tests", *LOCKS,
+        ".ci", ".dockerignore", ".github", ".gitignore", "broadcaster", "CHANGELOG.md", "config", "Dockerfile",
+        "LICENSE", "Makefile", "pyproject.toml", "README.md", "routes", "taskhub", "tests", *LOCKS,
     }  # fmt: skip
 
 
