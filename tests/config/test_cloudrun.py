@@ -1,5 +1,6 @@
 """Cloud Run: what the service is given, and what the scripts do, before a gcloud that only remembers what was made."""
 
+import json
 import os
 import re
 import subprocess
@@ -191,6 +192,32 @@ def test_monitoring_makes_every_policy_and_the_dashboard(cloud: Cloud) -> None:
     calls = cloud.calls()
     assert sum("policies create --policy-from-file=" in call for call in calls) == len(ALERTS) > 8
     assert sum("dashboards create --config-from-file=" in call for call in calls) == 1
+
+
+@pytest.mark.parametrize("path", ALERTS, ids=lambda path: path.stem)
+def test_an_alert_is_named_as_its_file_and_asks_what_prometheus_asks(path: Path) -> None:
+    policy = json.loads(path.read_text())
+    (condition,) = policy["conditions"]
+    rules = {rule["alert"]: rule
+             for group in yaml.safe_load((ROOT / "config/prometheus/rules.yml").read_text())["groups"]
+             for rule in group["rules"]}  # fmt: skip
+    asked = condition["conditionPrometheusQueryLanguage"]
+
+    assert policy["displayName"] == path.stem
+    assert f"## {path.stem}\n" in (ROOT / "config/runbook.md").read_text()
+    if path.stem != "TaskHubDown":  # there is no `up` of an instance that is not there
+        assert asked["query"] == " ".join(rules[path.stem]["expr"].split())
+    assert asked["duration"] == f"{60 * int(rules[path.stem].get('for', '0m')[:-1])}s"
+
+
+def test_the_dashboard_shows_metrics_that_there_are() -> None:
+    from taskhub.metrics.catalogue import CATALOGUE, PREFIX
+
+    text = (CLOUDRUN / "dashboard.json").read_text()
+    shown = {re.sub(r"_(bucket|sum|count)$", "", name) for name in re.findall(rf"\b{PREFIX}\w+", text)}
+
+    assert len(shown) > 10
+    assert shown <= {PREFIX + name for name in CATALOGUE}
 
 
 def test_the_default_maximum_age_is_made_for_hosts_that_cut_at_fifteen_minutes() -> None:

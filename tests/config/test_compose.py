@@ -80,3 +80,11 @@ def test_taskhub_writes_to_data_alone_and_has_time_to_drain(name: str) -> None:
     assert len(places) == 1
     assert "/data" in places[0]
     assert seconds(service["stop_grace_period"]) > Settings.model_fields["drain_s"].default
+
+
+def test_the_files_that_are_mounted_are_there() -> None:
+    mounted = [volume.split(":")[0] for service in SERVICES.values() for volume in service.get("volumes", ())]
+    places = [place for place in mounted if place.startswith("./")]
+
+    assert len(places) >= 3
+    assert not [place for place in places if not (ROOT / "config" / place).exists()]
