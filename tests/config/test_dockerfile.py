@@ -17,6 +17,10 @@ def test_what_is_copied_is_there_and_let_into_the_build() -> None:
     assert not [place for place in places if not (ROOT / place).exists() or not in_context(place)]
 
 
+def test_no_secret_gets_into_the_build() -> None:
+    assert not in_context("config/.env")
+
+
 def test_dependencies_come_before_code_so_that_a_change_of_code_installs_none_again() -> None:
     steps = [f"{step.name} {step.text}" for step in BUILD.instructions]
     installed = next(n for n, step in enumerate(steps) if "-r requirements.lock" in step)
