@@ -34,6 +34,7 @@ class Services:
     keys: KeyStore
     audit: AuditLog
     workspaces: WorkspaceStore
+    sign_in: SignIn
 
 
 @contextlib.asynccontextmanager
@@ -73,25 +74,15 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         open_database(settings, failpoints) as database,
         open_writer(database, failpoints=failpoints) as writer,
     ):
-        yield Services(
-            TicketService(database, writer), KeyStore(database), AuditLog(database), WorkspaceStore(database)
-        )
-
-
-@contextlib.asynccontextmanager
-async def open_sign_in(settings: Settings, workspace: str) -> AsyncIterator[tuple[SignIn, TicketService]]:
-    """How people of a workspace sign in, for a command; servers notice changes within a poll.
-
-    Raises UnknownWorkspace."""
-    failpoints = Failpoints.parse(settings.failpoints)
-    async with (
-        open_database(settings, failpoints) as database,
-        open_writer(database, failpoints=failpoints) as writer,
-    ):
-        await WorkspaceStore(database).get(workspace)
         sessions = SessionStore(database, idle_s=settings.session_idle_s, max_s=settings.session_max_s)
         with contextlib.closing(SignIn(database, sessions)) as sign_in:
-            yield sign_in, TicketService(database, writer)
+            yield Services(
+                TicketService(database, writer),
+                KeyStore(database),
+                AuditLog(database),
+                WorkspaceStore(database),
+                sign_in,
+            )
 
 
 @contextlib.asynccontextmanager

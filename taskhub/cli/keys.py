@@ -5,20 +5,17 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 import orjson
-from pydantic import BaseModel, ValidationError
 
 from taskhub.cli.parser import load_settings
-from taskhub.cli.services import CannotRun, caller_in, printable, run_with_services
+from taskhub.cli.services import CannotRun, caller_in, checked, named_user, printable, run_with_services
 
 if TYPE_CHECKING:
     from taskhub.auth.principal import Caller
     from taskhub.keys.model import ApiKey, IssuedKey
     from taskhub.opening import Services
-
-M = TypeVar("M", bound=BaseModel)
 
 
 def run(parsed: argparse.Namespace) -> int:
@@ -31,38 +28,26 @@ async def _create(parsed: argparse.Namespace, services: "Services") -> int:
 
     caller = await caller_in(services, parsed.workspace)
     expires_at = None if parsed.expires is None else datetime.now(UTC) + timedelta(seconds=parsed.expires)
-    new = _checked(
-        NewKey, {"user": parsed.user, "name": parsed.name, "scopes": parsed.scopes, "expires_at": expires_at}
-    )
+    given = {"user": parsed.user, "name": parsed.name, "scopes": parsed.scopes, "expires_at": expires_at}
+    new = checked(NewKey, given, {"expires_at": "--expires"})
     await _have_user(parsed, services, caller)
     _tell(await services.keys.create(caller, new))
     return 0
 
 
 async def _have_user(parsed: argparse.Namespace, services: "Services", caller: "Caller") -> None:
-    """Add the user of the new key if there is none and a role was given. Raises CannotRun, TicketError and AuthError.
-
-    A role or kind that was given and is not the user's is not passed over: the key would not be what was asked for.
-    """
+    """Add the user of the new key if there is none and a role was given. Raises CannotRun and TicketError."""
     from taskhub.auth.roles import SCOPES_OF_ROLE
-    from taskhub.storage.names import normalise
     from taskhub.tickets.reference_inputs import NewUser
 
-    spelled = normalise(parsed.user)
-    users = await services.tickets.users(caller)
-    known = [user for user in users if spelled in (normalise(user.id), normalise(user.name))]
-    for user in known:
-        for name, given, has in (("role", parsed.role, user.role), ("kind", parsed.kind, user.kind)):
-            if given not in (None, has):
-                raise CannotRun(f"the {name} of {user.name} ({user.id}) is {has}: --{name} is for users that are added")
-    if known:
+    if await named_user(services, caller, parsed.user, role=parsed.role, kind=parsed.kind) is not None:
         return
     if parsed.role is None:
         reason = f"there is no user {parsed.user[:80]!r} in the workspace {caller.principal.workspace}"
         raise CannotRun(f"{reason}; --role adds one, such as --role agent")
     if beyond := sorted(set(parsed.scopes or ()) - SCOPES_OF_ROLE[parsed.role]):
         raise CannotRun(f"--scopes: the role {parsed.role} may not {', '.join(beyond)}")
-    new = _checked(NewUser, {"name": parsed.user, "kind": parsed.kind or "human", "role": parsed.role})
+    new = checked(NewUser, {"name": parsed.user, "kind": parsed.kind or "human", "role": parsed.role})
     await services.tickets.create_reference(caller, "users", new)
 
 
@@ -71,7 +56,11 @@ async def _rotate(parsed: argparse.Namespace, services: "Services") -> int:
 
     caller = await caller_in(services, parsed.workspace)
     overlap_s = DEFAULT_OVERLAP_S if parsed.overlap is None else parsed.overlap
-    _tell(await services.keys.rotate(caller, parsed.id, _checked(Rotation, {"overlap_s": overlap_s})))
+    _tell(
+        await services.keys.rotate(
+            caller, parsed.id, checked(Rotation, {"overlap_s": overlap_s}, {"overlap_s": "--overlap"})
+        )
+    )
     return 0
 
 
@@ -93,20 +82,6 @@ _ACTIONS: Final[Mapping[str, "Callable[[argparse.Namespace, Services], Awaitable
     "rotate": _rotate,
     "revoke": _revoke,
 }
-
-
-def _checked(model: type[M], values: Mapping[str, object]) -> M:
-    """The arguments as a model. Raises CannotRun, naming the argument."""
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        found = error.errors(include_url=False)
-        named = (f"--{_ARGUMENTS.get(str(each['loc'][0]), each['loc'][0])}: {each['msg']}" for each in found)
-        raise CannotRun("; ".join(named)) from None
-
-
-_ARGUMENTS: Final = {"expires_at": "expires", "overlap_s": "overlap"}
-"""Arguments whose values have another name in what they are for."""
 
 
 def _tell(issued: "IssuedKey") -> None:

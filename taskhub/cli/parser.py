@@ -182,6 +182,14 @@ def _add_users(commands: Any) -> None:
     add.add_argument("--role", choices=ROLES, default="agent", help="what it may do (default: agent)")
     add.add_argument("--kind", choices=("human", "agent", "service"), default="human", help="what it is")
 
+    change = _add(actions, "change", "change what a user may do, or take it out of use")
+    change.add_argument("user", metavar="NAME", help="whom, by id or name")
+    change.add_argument("--role", choices=ROLES, help="what it may do from now on")
+    change.add_argument(
+        "--out-of-use", dest="active", action="store_false", default=None, help="nobody gets in as this user any more"
+    )
+    change.add_argument("--in-use", dest="active", action="store_true", default=None, help="again")
+
     password = _add(actions, "set-password", "set a password, read from a prompt or standard input")
     password.add_argument("user", metavar="NAME", help="whose, by id or name; who is signed in as that is signed out")
 
@@ -194,7 +202,7 @@ def _add_users(commands: Any) -> None:
 
     out = _add(actions, "sign-out", "end all sessions of a user")
     out.add_argument("user", metavar="NAME", help="whose, by id or name")
-    for action in (list_, add, password, link, out):
+    for action in (list_, add, change, password, link, out):
         _add_workspace(action)
 
 

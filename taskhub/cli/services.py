@@ -2,14 +2,19 @@
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from taskhub.settings import Settings, mask_url
 
 if TYPE_CHECKING:
     from taskhub.auth.principal import Caller, Origin
     from taskhub.opening import Services
+    from taskhub.tickets.model import User
+
+M = TypeVar("M", bound=BaseModel)
 
 
 class CannotRun(Exception):
@@ -49,6 +54,38 @@ async def caller_in(services: "Services", workspace: str, origin: "Origin" = "sy
     if workspace not in known:
         raise CannotRun(f"there is no workspace {workspace[:80]!r}, but {', '.join(known)}")
     return local_caller(workspace, origin)
+
+
+async def named_user(
+    services: "Services", caller: "Caller", name: str, *, role: str | None = None, kind: str | None = None
+) -> "User | None":
+    """The user with this id or name. Raises CannotRun when it has not the role or kind that was asked for: whoever is
+    made a key or a link for would not be who was meant."""
+    from taskhub.storage.names import normalise
+
+    spelled = normalise(name)
+    users = await services.tickets.users(caller)
+    user = next((user for user in users if spelled in (normalise(user.id), normalise(user.name))), None)
+    if user is not None:
+        for argument, given, has in (("role", role, user.role), ("kind", kind, user.kind)):
+            if given not in (None, has):
+                raise CannotRun(
+                    f"the {argument} of {user.name} ({user.id}) is {has}: --{argument} is for users that are added"
+                    + ("; `taskhub users change` changes it" if argument == "role" else "")
+                )
+    return user
+
+
+def checked(model: type[M], values: Mapping[str, object], names: Mapping[str, str] = {}) -> M:
+    """Arguments as a model. Raises CannotRun, naming the argument, by another name than the field's where `names` has
+    one."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False)
+        fields = (str(each["loc"][0]) for each in found)
+        told = (f"{names.get(field, f'--{field}')}: {each['msg']}" for field, each in zip(fields, found, strict=True))
+        raise CannotRun("; ".join(told)) from None
 
 
 def printable(text: str) -> str:

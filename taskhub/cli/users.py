@@ -1,109 +1,111 @@
-"""`taskhub users list`, `add`, `set-password`, `sign-in-link` and `sign-out`."""
+"""`taskhub users list`, `add`, `change`, `set-password`, `sign-in-link` and `sign-out`."""
 
 import argparse
-import asyncio
 import getpass
 import sys
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 import orjson
 
 from taskhub import server_file
 from taskhub.cli.mcp_config import default_url
 from taskhub.cli.parser import load_settings
-from taskhub.settings import Settings, mask_url
+from taskhub.cli.services import CannotRun, caller_in, checked, named_user, printable, run_with_services
+
+if TYPE_CHECKING:
+    from taskhub.opening import Services
+    from taskhub.settings import Settings
 
 
 def run(parsed: argparse.Namespace) -> int:
     """Manage who can sign in, beside running servers. A new link alone goes to standard output."""
     settings = load_settings(parsed).settings
-
-    from taskhub.auth.errors import AuthError
-    from taskhub.storage.migrate import NewerSchema
-    from taskhub.storage.transaction import UnknownWorkspace
-    from taskhub.tickets.errors import StorageBusy, TicketError
-
-    try:
-        return asyncio.run(_run(parsed, settings))
-    except (NewerSchema, StorageBusy) as error:
-        print(f"taskhub: {mask_url(settings.database_address)}: {error}", file=sys.stderr)
-    except UnknownWorkspace:
-        print(f"taskhub: there is no workspace {parsed.workspace}", file=sys.stderr)
-    except (AuthError, TicketError) as error:
-        print(f"taskhub: {error}", file=sys.stderr)
-    return 1
+    return run_with_services(settings, partial(_ACTIONS[parsed.action], parsed, settings))
 
 
-async def _run(parsed: argparse.Namespace, settings: Settings) -> int:
-    from pydantic import ValidationError
+async def _list(parsed: argparse.Namespace, settings: "Settings", services: "Services") -> int:
+    with_password = await services.sign_in.with_password(parsed.workspace)
+    for user in await services.tickets.users(await caller_in(services, parsed.workspace)):
+        if parsed.json:
+            print(orjson.dumps({**asdict(user), "has_password": user.id in with_password}).decode())
+            continue
+        state = "password" if user.id in with_password else "no password"
+        if not user.active:
+            state = f"out of use  {state}"
+        print(printable(f"{user.id}  {user.name}  {user.kind}  {user.role}  {state}"))
+    return 0
 
-    from taskhub.auth.principal import ALL_SCOPES, Caller, Principal
-    from taskhub.opening import open_sign_in
-    from taskhub.sign_in.model import NewPassword
-    from taskhub.sign_in.service import LINK_S, SignIn
-    from taskhub.storage.names import normalise
+
+async def _add(parsed: argparse.Namespace, settings: "Settings", services: "Services") -> int:
     from taskhub.tickets.reference_inputs import NewUser
-    from taskhub.tickets.service import TicketService
 
-    workspace = parsed.workspace
-    # Whoever can write the database needs no permission of it.
-    caller = Caller(Principal("user:local", workspace, ALL_SCOPES, authenticated=False), "system")
+    caller = await caller_in(services, parsed.workspace)
+    new = checked(NewUser, {"name": parsed.user, "kind": parsed.kind, "role": parsed.role})
+    added = await services.tickets.create_reference(caller, "users", new)
+    print(f"{added.id} is added", file=sys.stderr)
+    return 0
 
-    async def known(tickets: TicketService) -> bool:
-        spelled = normalise(parsed.user)
-        return any(spelled in (normalise(user.id), normalise(user.name)) for user in await tickets.users(caller))
 
-    async def add(tickets: TicketService) -> int:
-        user = NewUser(name=parsed.user, kind=getattr(parsed, "kind", "human"), role=parsed.role)
-        added = await tickets.create_reference(caller, "users", user)
-        print(f"{added.id} is added", file=sys.stderr)
-        return 0
+async def _change(parsed: argparse.Namespace, settings: "Settings", services: "Services") -> int:
+    from taskhub.tickets.reference_inputs import UserChange
 
-    async def sign_in_link(sign_in: SignIn, tickets: TicketService) -> int:
-        if parsed.role is not None and not await known(tickets):
-            await add(tickets)
-        link = await sign_in.new_link(workspace, parsed.user, caller.principal.actor)
-        server = server_file.read(settings.data_dir)
-        url = parsed.url or (server.url if server else default_url(settings))
-        print(f"Signs {link.user} in, once, within {LINK_S // 60} minutes:", file=sys.stderr)
-        # Behind #: browsers keep that to themselves, so no log of a server or a proxy gets to see it.
-        print(f"{url}/login#link={link.secret}")
-        return 0
+    given = {"role": parsed.role, "active": parsed.active}
+    change = checked(UserChange, {name: value for name, value in given.items() if value is not None})
+    if not change.model_fields_set:
+        raise CannotRun("nothing is to be changed: --role, --out-of-use or --in-use says what")
+    caller = await caller_in(services, parsed.workspace)
+    user = await named_user(services, caller, parsed.user)
+    if user is None:
+        raise CannotRun(f"there is no user {parsed.user[:80]!r}: `taskhub users list` tells who there is")
+    await services.tickets.change_reference(caller, "users", user.id, change)
+    print(f"{user.id} is changed", file=sys.stderr)
+    return 0
 
-    async def set_password(sign_in: SignIn) -> int:
-        try:
-            new = NewPassword.model_validate({"password": _asked_password()})
-        except ValidationError as error:
-            for found in error.errors(include_url=False, include_input=False):
-                print(f"taskhub: the password: {found['msg']}", file=sys.stderr)
-            return 1
-        user_id = await sign_in.set_password(workspace, parsed.user, new)
-        print(f"{user_id} has a new password, and is signed out everywhere", file=sys.stderr)
-        return 0
 
-    async def list_(sign_in: SignIn, tickets: TicketService) -> int:
-        with_password = await sign_in.with_password(workspace)
-        for user in await tickets.users(caller):
-            if parsed.json:
-                print(orjson.dumps({**asdict(user), "has_password": user.id in with_password}).decode())
-                continue
-            state = "password" if user.id in with_password else "no password"
-            if not user.active:
-                state = f"out of use  {state}"
-            print(f"{user.id}  {user.name}  {user.kind}  {user.role}  {state}")
-        return 0
+async def _sign_in_link(parsed: argparse.Namespace, settings: "Settings", services: "Services") -> int:
+    from taskhub.sign_in.service import LINK_S
 
-    async with open_sign_in(settings, workspace) as (sign_in, tickets):
-        if parsed.action == "add":
-            return await add(tickets)
-        if parsed.action == "sign-in-link":
-            return await sign_in_link(sign_in, tickets)
-        if parsed.action == "set-password":
-            return await set_password(sign_in)
-        if parsed.action == "sign-out":
-            print(f"{await sign_in.sign_out(workspace, parsed.user)} sessions have ended", file=sys.stderr)
-            return 0
-        return await list_(sign_in, tickets)
+    caller = await caller_in(services, parsed.workspace)
+    user = await named_user(services, caller, parsed.user, role=parsed.role)
+    if user is None and parsed.role is not None:
+        parsed.kind = "human"
+        await _add(parsed, settings, services)
+    link = await services.sign_in.new_link(parsed.workspace, parsed.user, caller.principal.actor)
+    server = server_file.read(settings.data_dir)
+    url = parsed.url or (server.url if server else default_url(settings))
+    print(f"Signs {link.user} in, once, within {LINK_S // 60} minutes:", file=sys.stderr)
+    # Behind #: browsers keep that to themselves, so no log of a server or a proxy gets to see it.
+    print(f"{url}/login#link={link.secret}")
+    return 0
+
+
+async def _set_password(parsed: argparse.Namespace, settings: "Settings", services: "Services") -> int:
+    from taskhub.sign_in.model import NewPassword
+
+    await caller_in(services, parsed.workspace)
+    new = checked(NewPassword, {"password": _asked_password()}, {"password": "the password"})
+    user_id = await services.sign_in.set_password(parsed.workspace, parsed.user, new)
+    print(f"{user_id} has a new password, and is signed out everywhere", file=sys.stderr)
+    return 0
+
+
+async def _sign_out(parsed: argparse.Namespace, settings: "Settings", services: "Services") -> int:
+    await caller_in(services, parsed.workspace)
+    print(f"{await services.sign_in.sign_out(parsed.workspace, parsed.user)} sessions have ended", file=sys.stderr)
+    return 0
+
+
+_ACTIONS: Final[Mapping[str, "Callable[[argparse.Namespace, Settings, Services], Awaitable[int]]"]] = {
+    "list": _list,
+    "add": _add,
+    "change": _change,
+    "sign-in-link": _sign_in_link,
+    "set-password": _set_password,
+    "sign-out": _sign_out,
+}
 
 
 def _asked_password() -> str:

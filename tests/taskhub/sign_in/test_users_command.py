@@ -66,5 +66,26 @@ def test_what_cannot_be_done_is_told(environment: Mapping[str, str]) -> None:
     assert b"there is no 'Olag'" in unknown.stderr
     assert b"Olga" in twice.stderr
     nowhere = users(environment, "sign-in-link", "Olga", "--workspace", "acme", status=1)
-    assert nowhere.stderr == b"taskhub: there is no workspace acme\n"
+    assert nowhere.stderr == b"taskhub: there is no workspace 'acme', but default\n"
     assert users(environment, "sign-out", "Olga").stderr == b"0 sessions have ended\n"
+
+
+def test_who_signs_in_has_the_role_that_was_asked_for(environment: Mapping[str, str]) -> None:
+    users(environment, "add", "Olga", "--role", "viewer")
+    refused = users(environment, "sign-in-link", "olga", "--role", "operator", status=1)
+    nothing = users(environment, "change", "Olga", status=1)
+    nobody = users(environment, "change", "Olag", "--role", "operator", status=1)
+    users(environment, "change", "Olga", "--role", "operator")
+    link = users(environment, "sign-in-link", "olga", "--role", "operator")
+    users(environment, "change", "Olga", "--out-of-use")
+    gone = users(environment, "sign-in-link", "olga", status=1)
+    users(environment, "change", "Olga", "--in-use")
+
+    assert b"the role of Olga (olga) is viewer" in refused.stderr
+    assert b"`taskhub users change`" in refused.stderr
+    assert refused.stdout == b""
+    assert b"--role, --out-of-use or --in-use" in nothing.stderr
+    assert b"there is no user 'Olag'" in nobody.stderr
+    assert b"#link=thl_" in link.stdout
+    assert gone.stdout == b""
+    assert "olga  Olga  human  operator  no password" in users(environment, "list").stdout.decode()
