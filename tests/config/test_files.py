@@ -15,7 +15,10 @@ from taskhub.settings import CONFIG_VARIABLE, PREFIX, Settings
 from tests.config.dockerfile import ROOT
 
 CONFIG = ROOT / "config"
-FILES = sorted(path for path in CONFIG.rglob("*") if path.is_file() and path.name != ".env")
+PICTURES = (".png", ".webp")
+FILES = sorted(
+    path for path in CONFIG.rglob("*") if path.is_file() and path.name != ".env" and path.suffix not in PICTURES
+)
 DATA = [path for path in FILES if path.suffix in (".json", ".toml", ".yaml", ".yml")]
 SCRIPTS = [path for path in FILES if path.suffix == ".sh"]
 SETTINGS = {CONFIG_VARIABLE, *(PREFIX + name.upper() for name in Settings.model_fields)}
