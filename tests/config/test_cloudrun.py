@@ -25,12 +25,16 @@ set -eu
 echo "$*" >>"$GCLOUD/log"
 thing=$(echo "$*" | sed 's/ --.*//')
 made=$GCLOUD/$(echo "$thing" | sed -E 's/@.*//; s/ (create|describe|get-auth-string|set-password) / /; s/[^a-z]+/_/g')
+policy=$(echo "$*" | sed -nE 's/.*(alerts\\/|displayName=")([A-Za-z]+).*/\\2/p')
 case $thing in
     *" create"*)
-        case "$*" in *--data-file=-*) cat >"$made" ;; *) touch "$made" ;; esac ;;
+        case "$*" in *--data-file=-*) cat >"$made" ;; *) touch "$made$policy" ;; esac ;;
     *" get-auth-string "*) echo redis-password ;;
     *"redis instances describe"*) test -e "$made" && echo 10.0.0.3 ;;
     "projects describe"*) echo 123456 ;;
+    *" list") ! test -e "${made%list}create$policy" || echo "$3/1" ;;
+    "monitoring dashboards describe"*) echo 7 ;;
+    "monitoring dashboards update"*) cp "${5#--config-from-file=}" "$GCLOUD/dashboard.json" ;;
     *" describe "*) test -e "$made" ;;
     "run services replace"*) cp "$4" "$GCLOUD/service.yaml" ;;
 esac
@@ -192,6 +196,22 @@ def test_monitoring_makes_every_policy_and_the_dashboard(cloud: Cloud) -> None:
     calls = cloud.calls()
     assert sum("policies create --policy-from-file=" in call for call in calls) == len(ALERTS) > 8
     assert sum("dashboards create --config-from-file=" in call for call in calls) == 1
+
+
+def test_monitoring_brings_up_to_date_what_is_there(cloud: Cloud) -> None:
+    cloud.run("monitoring.sh", EMAIL="operators@example.org")
+    cloud.calls()
+    cloud.run("monitoring.sh", EMAIL="operators@example.org")
+
+    calls = cloud.calls()
+    assert [call for call in calls if " create" in call] == []
+    updates = [call for call in calls if "policies update" in call]
+    assert len(updates) == len(ALERTS)
+    assert all("--set-notification-channels=channels/1" in call for call in updates)
+    # An update of a dashboard that names no version is refused.
+    assert json.loads((cloud.directory / "dashboard.json").read_text()) == {
+        "etag": "7", **json.loads((CLOUDRUN / "dashboard.json").read_text()),
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("path", ALERTS, ids=lambda path: path.stem)
