@@ -22,9 +22,10 @@ _CHECKSUM_BYTES: Final = 4
 _FORM: Final = re.compile(r"th[a-z]_([A-Za-z0-9_-]{48})")
 
 
-def new_secret(prefix: str) -> str:
-    """A new secret. Whoever has it is who it was made for; store its `digest`, never the secret."""
-    random = secrets.token_bytes(_RANDOM_BYTES)
+def new_secret(prefix: str, random: bytes | None = None) -> str:
+    """A new secret, of these 32 bytes where they are given. Whoever has it is who it was made for; store its `digest`,
+    never the secret."""
+    random = secrets.token_bytes(_RANDOM_BYTES) if random is None else random
     return prefix + base64.urlsafe_b64encode(random + _checksum(random)).decode()
 
 

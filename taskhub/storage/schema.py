@@ -457,3 +457,89 @@ stream_tokens: Final = Table(
     UniqueConstraint("digest"),
     Index(None, "good_until"),
 )
+
+oauth_clients: Final = Table(
+    "oauth_clients",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("redirect_uris", Text, nullable=False, comment="separated by spaces"),
+    Column("created_at", Text, nullable=False),
+    Column("created_by", Text, comment="the operator; null for a client that registered itself"),
+    Column("used_at", Text, comment="when somebody last let it in; null for never"),
+    Index(None, "created_at"),
+)
+"""Applications that are known by an id which was given to them here."""
+
+oauth_client_documents: Final = Table(
+    "oauth_client_documents",
+    METADATA,
+    Column("client_id", Text, primary_key=True, comment="where the document is"),
+    Column("document", Text, nullable=False, comment="as it came"),
+    Column("fetched_at", Text, nullable=False),
+    Column("expires_at", Text, nullable=False),
+    Index(None, "fetched_at"),
+)
+"""What applications say of themselves that are known by the address where they say it."""
+
+# No foreign key to users, as with api_keys; none to clients, for some are documents, and a grant outlives its client.
+oauth_codes: Final = Table(
+    "oauth_codes",
+    METADATA,
+    Column("digest", Text, primary_key=True, comment="SHA-256 of the code, hexadecimal"),
+    Column("workspace_id", Text, ForeignKey("workspaces.id"), nullable=False),
+    Column("user_id", Text, nullable=False),
+    Column("client_id", Text, nullable=False),
+    Column("client_name", Text, nullable=False),
+    Column("redirect_uri", Text, nullable=False),
+    Column("challenge", Text, nullable=False, comment="of PKCE, S256"),
+    Column("resource", Text, nullable=False),
+    Column("scopes", Text, nullable=False, comment="separated by spaces"),
+    Column("expires_at", Text, nullable=False),
+    Column("grant_id", Text, comment="what it was redeemed for; null before"),
+    Index(None, "expires_at"),
+)
+
+oauth_grants: Final = Table(
+    "oauth_grants",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("workspace_id", Text, ForeignKey("workspaces.id"), nullable=False),
+    Column("user_id", Text, nullable=False),
+    Column("client_id", Text, nullable=False),
+    Column("client_name", Text, nullable=False, comment="as the user saw it"),
+    Column("redirect_uri", Text, nullable=False, comment="where the user was sent back to"),
+    Column("resource", Text, nullable=False),
+    Column("scopes", Text, nullable=False, comment="separated by spaces"),
+    Column("created_at", Text, nullable=False),
+    Column("expires_at", Text, nullable=False, comment="put off with each refresh"),
+    Column("revoked_at", Text),
+    Column("used_at", Text, comment="to the minute, about"),
+    Column("current", Text, nullable=False, comment="digest of the refresh token that was issued last"),
+    Column("previous", Text, comment="digest of the one that it was issued for"),
+    Column("nonce", Text, nullable=False, comment="random, with which the current one follows from the previous one"),
+    Column("rotated_at", Text, nullable=False, comment="when the previous one was first used"),
+    Index(None, "workspace_id", "user_id"),
+    Index(None, "expires_at"),
+)
+"""What users let applications do in their name: one for each time that an application was connected."""
+
+oauth_refresh_tokens: Final = Table(
+    "oauth_refresh_tokens",
+    METADATA,
+    Column("digest", Text, primary_key=True, comment="SHA-256 of the token, hexadecimal"),
+    Column("grant_id", Text, ForeignKey("oauth_grants.id", ondelete="CASCADE"), nullable=False),
+    Column("created_at", Text, nullable=False),
+    Index(None, "grant_id"),
+    Index(None, "created_at"),
+)
+"""Also those that are used up: who shows one of them has what was stolen, or was stolen from."""
+
+oauth_signing_keys: Final = Table(
+    "oauth_signing_keys",
+    METADATA,
+    Column("id", Text, primary_key=True, comment="the thumbprint of the public key (RFC 7638)"),
+    Column("private_key", Text, nullable=False, comment="PKCS #8, PEM; never logged"),
+    Column("signs_from", Text, nullable=False, comment="until the next one does"),
+    Column("created_at", Text, nullable=False),
+)
