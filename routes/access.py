@@ -21,6 +21,8 @@ PROBES: Final = frozenset({"/healthz", "/readyz"})
 OPEN: Final = PROBES | {
     "/", "/favicon.ico", "/health", "/version", "/capabilities", "/openapi.json", "/docs", "/feed",
     "/login", WELL_KNOWN, MCP_METADATA,
+    "/.well-known/oauth-authorization-server", "/oauth/jwks.json", "/oauth/authorize", "/oauth/token", "/oauth/revoke",
+    "/oauth/introspect", "/oauth/register",
 }  # fmt: skip
 """What a caller must be able to read before it knows how to authenticate; and all that is `STATIC`."""
 SIGN_IN: Final = "/api/v1/session"

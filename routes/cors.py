@@ -22,6 +22,8 @@ _MCP_EXPOSED: Final = ", ".join((*CORS_EXPOSE_HEADERS, "X-Request-ID"))
 
 def shared(path: str) -> bool:
     """Whether pages of other origins may use this path."""
+    if path.startswith("/oauth/"):
+        return path != "/oauth/authorize"  # it is gone to, not asked
     return path == "/events" or path.startswith(("/events/", "/api/v1/", "/.well-known/", STATIC)) or path in MCP_PATHS
 
 

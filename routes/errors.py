@@ -35,6 +35,7 @@ from taskhub.auth.errors import Forbidden, KeysUnavailable, Unauthenticated, Unk
 from taskhub.fitting import bytes_of, fitted
 from taskhub.keys.model import KeyNotFound, KeyOver
 from taskhub.limits.limits import TooManyStreams
+from taskhub.oauth.model import GrantNotFound
 from taskhub.redaction import without_keys
 from taskhub.sign_in.errors import NoSession, SessionNotFound, SignInRefused, TooManyAttempts
 from taskhub.tickets.errors import (
@@ -237,7 +238,7 @@ def problem_of(error: Exception, request: web.Request) -> Problem | None:
         case KeysUnavailable():
             retry = {"Retry-After": str(RETRY_AFTER_S)}
             return Problem("issuer_unavailable", str(error), headers=retry, members={"retryable": True})
-        case KeyNotFound():
+        case KeyNotFound() | GrantNotFound():
             return Problem("not_found", str(error))
         case SignInRefused():
             return Problem("sign_in_refused", str(error))

@@ -46,10 +46,10 @@ _SEC_FETCH_SITE: Final = istr("Sec-Fetch-Site")
 _X_API_KEY: Final = istr("X-API-Key")
 _READING: Final = frozenset({hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS})
 _CSP: Final = istr("Content-Security-Policy")
+_REFERRER_POLICY: Final = istr("Referrer-Policy")
 _EVERYWHERE: Final = (
     (hdrs.SERVER, "TaskHub"),
     (istr("X-Content-Type-Options"), "nosniff"),
-    (istr("Referrer-Policy"), "no-referrer"),
 )
 
 log = structlog.get_logger("taskhub.http")
@@ -191,6 +191,7 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
     headers = response.headers
     for name, value in _EVERYWHERE:
         headers[name] = value
+    headers.setdefault(_REFERRER_POLICY, "no-referrer")
     headers.setdefault(_CSP, CONTENT_SECURITY_POLICY)
     if (request_id := request.get(REQUEST_ID)) is not None:
         headers[_X_REQUEST_ID] = request_id

@@ -15,11 +15,13 @@ from routes import (
     docs,
     events,
     export,
+    grants,
     health,
     leases,
     links,
     mcp,
     me,
+    oauth,
     pages,
     protected_resource,
     publish,
@@ -41,6 +43,8 @@ def add_routes(app: web.Application) -> None:
     tables = (tickets, links, leases, batches, board, export, reference, api_keys, audit, me, session)
     for module in (*tables, stream, stream_tokens, events, publish, debug):
         register(app, module.ROUTES)
+    register(app, oauth.ROUTES)
+    register(app, grants.ROUTES)
     register(app, dashboard.ROUTES)
     _add_common_routes(app)
 

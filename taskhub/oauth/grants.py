@@ -29,8 +29,11 @@ from taskhub.storage.schema import oauth_client_documents, oauth_codes, oauth_gr
 from taskhub.storage.times import Clock, later, to_text, utc_now
 from taskhub.tickets.requests import require
 
+GRANT_PREFIX: Final = "grt_"
 CODE_PREFIX: Final = "thc_"
 REFRESH_PREFIX: Final = "thr_"
+TOKEN_IDS: Final = "tok_"  # noqa: S105  # no secret
+"""What the ids of access tokens as credentials begin with."""
 REPEAT: Final = timedelta(seconds=60)
 CODES_KEPT: Final = timedelta(days=1)
 """A code that is shown a second time within this time ends what it was redeemed for."""
@@ -69,15 +72,10 @@ class Refresh:
 
 
 class GrantStore:
-    """Issues codes and redeems them, refreshes, lists and ends grants. A CredentialStore.
+    """Issues codes and redeems them, refreshes, lists and ends grants.
 
-    `secret` must be known to all instances and to nobody else. Grants have no secret of their own that a request could
-    bring: what vouches for them are access tokens, which others check.
+    `secret` must be known to all instances and to nobody else.
     """
-
-    secret_prefix = "grant\n"  # noqa: S105  # no secret
-    """Asked for by what no header can hold: see `verified`."""
-    id_prefix = "grt_"
 
     def __init__(self, database: Database, secret: bytes, clock: Clock = utc_now) -> None:
         self._database = database
@@ -126,7 +124,7 @@ class GrantStore:
             _check_resource(given.resource, row.resource)
             scopes = _allowed(connection, row)
             issued = Issued(
-                grant=f"{self.id_prefix}{secrets.token_hex(8)}",
+                grant=f"{GRANT_PREFIX}{secrets.token_hex(8)}",
                 user=row.user_id,
                 client_id=row.client_id,
                 resource=row.resource,
@@ -268,18 +266,7 @@ class GrantStore:
 
         await self._database.write(work)
 
-    # What the ring asks
-
-    @classmethod
-    def verified(cls, grant_id: str) -> str:
-        """What to ask the ring for, once an access token has been checked that names the grant."""
-        return cls.secret_prefix + grant_id
-
-    async def holder(self, secret: str) -> Holder | None:
-        """Who gave a grant, if it is good now; `secret` is what `verified` answers. Raises StorageBusy."""
-        grant_id = secret.removeprefix(self.secret_prefix)
-        holder = (await self.holders((grant_id,))).get(grant_id)
-        return None if holder is None or str(holder.expires_at) <= to_text(self._clock()) else holder
+    # What is asked of the grants that tokens name
 
     async def holders(self, ids: Collection[str]) -> Mapping[str, Holder]:
         """Who gave those of the grants that are not revoked, by id; they may have expired. Raises StorageBusy."""
@@ -353,7 +340,7 @@ def _grant(row: Any) -> Grant:
 
 def _check(caller: Caller, *, own: bool) -> None:
     """Applications do not look after each other: only people do, and operators."""
-    if not own or (caller.principal.credential or "").startswith(GrantStore.id_prefix):
+    if not own or (caller.principal.credential or "").startswith(TOKEN_IDS):
         require(caller, "admin")
 
 

@@ -25,7 +25,7 @@ from taskhub.storage.schema import deployment, oauth_signing_keys
 from taskhub.storage.times import Clock, to_text, utc_now
 from taskhub.tickets.errors import StorageBusy
 
-ALGORITHM: Final = "ES256"
+ALGORITHM: Final[Algorithm] = "ES256"
 LEAD: Final = timedelta(minutes=15)
 """How long a key is published before it signs."""
 OVERLAP: Final = timedelta(hours=1)

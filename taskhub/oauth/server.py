@@ -1,0 +1,390 @@
+"""The authorization server: what it answers to applications (OAuth 2.1, for public clients with PKCE).
+
+Nothing here knows of HTTP: parameters come in as texts, answers go out as values and errors.
+"""
+
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from taskhub.auth.errors import InvalidToken
+from taskhub.auth.principal import ALL_SCOPES, Principal, Scope
+from taskhub.oauth.access_tokens import GRANT_CLAIM, AccessTokens
+from taskhub.oauth.clients import Client, RegisteredClients
+from taskhub.oauth.consent import Consent, Seal
+from taskhub.oauth.documents import ClientDocuments
+from taskhub.oauth.errors import OAuthError, UnsafeRequest
+from taskhub.oauth.grants import GrantStore, Redemption, Refresh, Reused
+from taskhub.oauth.model import ACCESS_TOKEN_S, Authorization, Issued
+from taskhub.oauth.pkce import is_challenge, is_verifier
+from taskhub.oauth.redirects import is_loopback, matches, unusable, with_answer
+from taskhub.oauth.signing import ALGORITHM, SigningKeys
+
+MAX_STATE: Final = 2000
+SCOPES: Final[tuple[Scope, ...]] = (
+    "tickets:read", "tickets:write", "reference:write", "events:read", "events:publish", "admin",
+)  # fmt: skip
+"""In the order in which people are asked for them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """Where everything is. `registration` is None when clients cannot register themselves."""
+
+    issuer: str
+    authorization: str
+    token: str
+    revocation: str
+    introspection: str
+    keys: str
+    registration: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a client asks a user for, as far as it can be granted at all. `redirect_uri` is one of the client's."""
+
+    client: Client
+    redirect_uri: str
+    state: str | None
+    challenge: str
+    scopes: tuple[Scope, ...]
+    again: bool
+    """Whether the client wants the user to be asked whatever was agreed to before."""
+
+
+class Refused(Exception):
+    """An authorization request that the client is told to be wrong, by a redirect to `location`."""
+
+    def __init__(self, client: Client, redirect_uri: str, location: str, error: OAuthError) -> None:
+        super().__init__(str(error))
+        self.client = client
+        self.redirect_uri = redirect_uri
+        self.location = location
+        self.error = error
+
+    @property
+    def safe(self) -> bool:
+        """Whether a browser may be sent there unasked: anybody can be a client, with an address of their choice, but
+        for what leads to the person's own machine or was made known by an operator (RFC 9700, 4.11.2)."""
+        return is_loopback(self.redirect_uri) or self.client.kind == "operator"
+
+
+class AuthorizationServer:
+    """Lets users grant applications access to `resource`.
+
+    `ended` is called when a grant has ended, so that what was opened with it ends on all instances.
+    """
+
+    def __init__(
+        self,
+        endpoints: Endpoints,
+        resource: str,
+        *,
+        registered: RegisteredClients,
+        documents: ClientDocuments,
+        grants: GrantStore,
+        keys: SigningKeys,
+        secret: bytes,
+        ended: Callable[[], Awaitable[None]],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.endpoints = endpoints
+        self.resource = resource
+        self.registered = registered
+        self.grants = grants
+        self.keys = keys
+        self.tokens = AccessTokens(endpoints.issuer, resource, keys, (ALGORITHM,), clock=clock)
+        self._documents = documents
+        self._seal = Seal(secret, clock)
+        self._ended = ended
+        self._clock = clock
+
+    def metadata(self) -> dict[str, Any]:
+        """RFC 8414."""
+        ends = self.endpoints
+        said = {
+            "issuer": ends.issuer,
+            "authorization_endpoint": ends.authorization,
+            "token_endpoint": ends.token,
+            "revocation_endpoint": ends.revocation,
+            "introspection_endpoint": ends.introspection,
+            "jwks_uri": ends.keys,
+            "scopes_supported": list(SCOPES),
+            "response_types_supported": ["code"],
+            "response_modes_supported": ["query"],
+            "grant_types_supported": ["authorization_code", "refresh_token"],
+            "token_endpoint_auth_methods_supported": ["none"],
+            "revocation_endpoint_auth_methods_supported": ["none"],
+            "introspection_endpoint_auth_methods_supported": ["none"],
+            "code_challenge_methods_supported": ["S256"],
+            "authorization_response_iss_parameter_supported": True,
+            "client_id_metadata_document_supported": True,
+        }
+        return said if ends.registration is None else {**said, "registration_endpoint": ends.registration}
+
+    # The authorization endpoint
+
+    async def asked(self, user: Principal, parameters: Iterable[tuple[str, str]]) -> Asked:
+        """What a client asks of this user. Raises UnsafeRequest, Refused and StorageBusy."""
+        given, repeated = _once(parameters)
+        client_id, redirect_uri = given.get("client_id", ""), given.get("redirect_uri", "")
+        if not client_id or "client_id" in repeated:
+            raise UnsafeRequest("client_id", "client_id must be there once")
+        if not redirect_uri or "redirect_uri" in repeated:
+            raise UnsafeRequest("redirect_uri", "redirect_uri must be there once")
+        client = await self.client(client_id)
+        if unusable(redirect_uri) is not None or not any(matches(own, redirect_uri) for own in client.redirect_uris):
+            raise UnsafeRequest("redirect_uri", "the address to go back to is not one of the client's")
+        state = None if "state" in repeated else given.get("state")
+        try:
+            if repeated:
+                raise OAuthError("invalid_request", "a parameter is there more than once")
+            return self._asked(user, client, redirect_uri, given)
+        except OAuthError as error:
+            raise Refused(client, redirect_uri, self._refusal(redirect_uri, state, error), error) from None
+
+    async def client(self, client_id: str) -> Client:
+        """Raises UnsafeRequest and StorageBusy."""
+        # What a scheme is spelled like that is none of ours is not known either.
+        source = self._documents if client_id[:8].lower().startswith(("https:", "http:")) else self.registered
+        return await source.client(client_id)
+
+    def _asked(self, user: Principal, client: Client, redirect_uri: str, given: Mapping[str, str]) -> Asked:
+        state = given.get("state")
+        if state is not None and (len(state) > MAX_STATE or not state.isprintable()):
+            raise OAuthError("invalid_request", f"state must be at most {MAX_STATE} visible characters")
+        if "response_type" not in given:
+            raise OAuthError("invalid_request", "response_type is missing: it must be code")
+        if given["response_type"] != "code":
+            raise OAuthError("unsupported_response_type", "response_type must be code")
+        if given.get("response_mode", "query") != "query":
+            raise OAuthError("invalid_request", "response_mode must be query")
+        # A server that takes a challenge without a method takes it for plain.
+        if given.get("code_challenge_method") != "S256":
+            raise OAuthError("invalid_request", "code_challenge_method must be S256")
+        if not is_challenge(given.get("code_challenge", "")):
+            raise OAuthError("invalid_request", "code_challenge must be the S256 challenge of PKCE: 43 characters")
+        if "request" in given or "request_uri" in given:
+            raise OAuthError("invalid_request", "request objects are not offered")
+        self._check_resource(given.get("resource"))
+        scopes = _wanted(given.get("scope"), user)
+        again = "consent" in given.get("prompt", "").split()
+        return Asked(client, redirect_uri, state, given["code_challenge"], scopes, again)
+
+    def _check_resource(self, given: str | None) -> None:
+        if given not in (None, self.resource):
+            raise OAuthError("invalid_target", f"tokens are issued for {self.resource} alone")
+
+    async def agreed(self, user: Principal, asked: Asked) -> bool:
+        """Whether the user need not be asked: who let the client do all that before. On one's own machine any program
+        could ask in its name, so there it is always asked (OAuth 2.1, 7.3.1). Raises StorageBusy."""
+        if asked.again or is_loopback(asked.redirect_uri):
+            return False
+        return set(asked.scopes) <= await self.grants.agreed(user, asked.client.id, self.resource)
+
+    async def allow(self, user: Principal, asked: Asked, scopes: Iterable[str]) -> str:
+        """Where to send the user, with a code for those of the scopes that were asked for. Raises UnsafeRequest and
+        StorageBusy."""
+        granted = frozenset(asked.scopes).intersection(scopes)
+        if not granted:
+            return self.deny(asked)
+        authorization = Authorization(
+            client_id=asked.client.id,
+            client_name=asked.client.name,
+            redirect_uri=asked.redirect_uri,
+            challenge=asked.challenge,
+            resource=self.resource,
+            scopes=granted,
+        )
+        return self._answer(asked.redirect_uri, asked.state, code=await self.grants.issue_code(user, authorization))
+
+    def deny(self, asked: Asked) -> str:
+        """Where to send the user who said no."""
+        refusal = OAuthError("access_denied", "the user did not agree")
+        return self._refusal(asked.redirect_uri, asked.state, refusal)
+
+    def seal(self, user: Principal, parameters: Iterable[tuple[str, str]]) -> str:
+        """A request for this user's answer: what the form brings back, from nobody but this user in this session."""
+        return self._seal.close(Consent.of(user, parameters))
+
+    def unseal(self, user: Principal, sealed: str) -> tuple[tuple[str, str], ...]:
+        """The parameters of the request. Raises UnsafeRequest."""
+        return self._seal.open(sealed).parameters_for(user)
+
+    def _answer(self, redirect_uri: str, state: str | None, **said: str) -> str:
+        stated = {} if state is None else {"state": state}
+        return with_answer(redirect_uri, {**said, **stated, "iss": self.endpoints.issuer})
+
+    def _refusal(self, redirect_uri: str, state: str | None, error: OAuthError) -> str:
+        kept = state if state is None or (len(state) <= MAX_STATE and state.isprintable()) else None
+        return self._answer(redirect_uri, kept, error=error.code, error_description=error.description)
+
+    # The token endpoint
+
+    async def token(self, parameters: Iterable[tuple[str, str]]) -> dict[str, Any]:
+        """RFC 6749, 5.1. Raises OAuthError and StorageBusy."""
+        given = _single(parameters)
+        kind = _needed(given, "grant_type")
+        if kind not in ("authorization_code", "refresh_token"):
+            raise OAuthError("unsupported_grant_type", "grant_type must be authorization_code or refresh_token")
+        _check_public(given)
+        self._check_resource(given.get("resource"))
+        try:
+            issued = await (self._redeemed(given) if kind == "authorization_code" else self._refreshed(given))
+        except Reused:
+            await self._ended()
+            raise
+        return await self._answered(issued)
+
+    async def _redeemed(self, given: Mapping[str, str]) -> Issued:
+        verifier = _needed(given, "code_verifier")
+        if not is_verifier(verifier):
+            raise OAuthError("invalid_request", "code_verifier must be 43 to 128 letters, digits, - . _ and ~")
+        redemption = Redemption(
+            code=_needed(given, "code"),
+            client_id=_needed(given, "client_id"),
+            verifier=verifier,
+            redirect_uri=given.get("redirect_uri"),
+            resource=given.get("resource"),
+        )
+        return await self.grants.redeem(redemption)
+
+    async def _refreshed(self, given: Mapping[str, str]) -> Issued:
+        scope = given.get("scope")
+        refresh = Refresh(
+            token=_needed(given, "refresh_token"),
+            client_id=_needed(given, "client_id"),
+            scopes=None if scope is None else frozenset(scope.split()) - _OF_OTHERS,
+            resource=given.get("resource"),
+        )
+        return await self.grants.refresh(refresh)
+
+    async def _answered(self, issued: Issued) -> dict[str, Any]:
+        scope = " ".join(name for name in SCOPES if name in issued.scopes)
+        now = int(self._clock())
+        claims = {
+            "iss": self.endpoints.issuer,
+            "sub": issued.user,
+            "aud": issued.resource,
+            "client_id": issued.client_id,
+            "scope": scope,
+            "jti": secrets.token_hex(16),
+            "iat": now,
+            "exp": now + ACCESS_TOKEN_S,
+            GRANT_CLAIM: issued.grant,
+        }
+        return {
+            "access_token": await self.keys.sign(claims, "at+jwt"),
+            "token_type": "Bearer",
+            "expires_in": ACCESS_TOKEN_S,
+            "refresh_token": issued.refresh_token,
+            "scope": scope,
+        }
+
+    # What applications ask of their own tokens
+
+    async def revoke(self, parameters: Iterable[tuple[str, str]]) -> None:
+        """RFC 7009: end what a token was issued for, with all its tokens. Raises OAuthError and StorageBusy."""
+        given = _single(parameters)
+        token, client_id = _needed(given, "token"), _needed(given, "client_id")
+        _check_public(given)
+        try:
+            claims = await self.tokens.verify(token)
+        except InvalidToken:
+            ended = await self.grants.revoke_token(token, client_id)
+        else:
+            ended = claims.grant is not None and await self.grants.end(claims.grant, client_id)
+        if ended:
+            await self._ended()
+
+    async def introspect(self, parameters: Iterable[tuple[str, str]]) -> dict[str, Any]:
+        """RFC 7662: what a token of this client is good for. Raises OAuthError and StorageBusy."""
+        given = _single(parameters)
+        token, client_id = _needed(given, "token"), _needed(given, "client_id")
+        _check_public(given)
+        try:
+            claims = await self.tokens.verify(token)
+        except InvalidToken:
+            return await self._introspected_refresh_token(token, client_id)
+        grant = claims.grant or ""
+        holder = (await self.grants.holders((grant,))).get(grant)
+        if holder is None or claims.client_id != client_id:
+            return {"active": False}
+        scopes = holder.principal.scopes & claims.scopes
+        return {
+            "active": True,
+            "scope": " ".join(name for name in SCOPES if name in scopes),
+            "client_id": client_id,
+            "sub": claims.subject,
+            "aud": self.resource,
+            "iss": self.endpoints.issuer,
+            "exp": int(claims.expires_at),
+            "jti": claims.jti,
+            "token_type": "Bearer",
+        }
+
+    async def _introspected_refresh_token(self, token: str, client_id: str) -> dict[str, Any]:
+        grant = await self.grants.of_refresh_token(token)
+        if grant is None or grant.client_id != client_id:
+            return {"active": False}
+        holder = (await self.grants.holders((grant.id,))).get(grant.id)
+        if holder is None:
+            return {"active": False}
+        scope = " ".join(name for name in SCOPES if name in holder.principal.scopes)
+        return {"active": True, "scope": scope, "client_id": client_id, "sub": grant.user, "iss": self.endpoints.issuer}
+
+    async def register(self, said: Any) -> dict[str, Any]:
+        """RFC 7591. Raises OAuthError and StorageBusy."""
+        if self.endpoints.registration is None:
+            detail = "clients cannot register themselves here: use a client ID metadata document, or ask an operator"
+            raise OAuthError("access_denied", detail)
+        return await self.registered.register(said)
+
+
+_OF_OTHERS: Final = frozenset({"openid", "profile", "email", "address", "phone", "offline_access"})
+"""Scopes of OpenID Connect, which clients ask for everywhere: they are granted nothing by them here."""
+
+
+def _once(parameters: Iterable[tuple[str, str]]) -> tuple[dict[str, str], set[str]]:
+    """The parameters, and the names of those that are there more than once. One without a value is not there
+    (RFC 6749, 3.1)."""
+    found: dict[str, str] = {}
+    repeated: set[str] = set()
+    for name, value in parameters:
+        if name in found:
+            repeated.add(name)
+        elif value:
+            found[name] = value
+    return found, repeated
+
+
+def _single(parameters: Iterable[tuple[str, str]]) -> dict[str, str]:
+    given, repeated = _once(parameters)
+    if repeated:
+        raise OAuthError("invalid_request", "a parameter is there more than once")
+    return given
+
+
+def _needed(given: Mapping[str, str], name: str) -> str:
+    if name not in given:
+        raise OAuthError("invalid_request", f"{name} is missing")
+    return given[name]
+
+
+def _check_public(given: Mapping[str, str]) -> None:
+    if "client_secret" in given or "client_assertion" in given:
+        raise OAuthError("invalid_client", "clients have no secrets here: send client_id alone")
+
+
+def _wanted(scope: str | None, user: Principal) -> tuple[Scope, ...]:
+    """What is asked for of what the user may do; without a word all but what operators may. Raises OAuthError."""
+    names = set(ALL_SCOPES - {"admin"}) if scope is None else set(scope.split())
+    if not names & (ALL_SCOPES | _OF_OTHERS):
+        raise OAuthError("invalid_scope", f"there are the scopes {' '.join(SCOPES)}")
+    found = tuple(name for name in SCOPES if name in names & user.scopes)
+    if not found:
+        raise OAuthError("access_denied", "the user may not do any of what is asked for")
+    return found
