@@ -13,9 +13,9 @@ from sqlalchemy import Connection, delete, insert, select
 
 from taskhub.oauth.clients import Client, ClientMetadata, checked_metadata
 from taskhub.oauth.errors import OAuthError, UnsafeRequest
-from taskhub.oauth.guard import Guard, RefusedAddress
+from taskhub.oauth.guard import Guard, was_refused
 from taskhub.storage.database import Database
-from taskhub.storage.schema import oauth_client_documents
+from taskhub.storage.schema import deployment, oauth_client_documents
 from taskhub.storage.times import Clock, to_text, utc_now
 
 MAX_BYTES: Final = 5 * 1024
@@ -82,11 +82,8 @@ class ClientDocuments:
         except TimeoutError:
             raise _unusable(f"it did not come within {TIMEOUT_S:g} seconds") from None
         except (ClientError, OSError, ValueError) as error:
-            refused: BaseException | None = error
-            while refused is not None and not isinstance(refused, RefusedAddress):
-                refused = refused.__cause__ or refused.__context__ or getattr(refused, "os_error", None)
-            said = "its address is not a public one" if refused is not None else "it could not be read"
-            raise _unusable(said) from error
+            refused = was_refused(error)
+            raise _unusable("its address is not a public one" if refused else "it could not be read") from error
 
     async def _read(self, client_id: str) -> tuple[bytes, timedelta]:
         headers = {hdrs.ACCEPT: "application/json", hdrs.ACCEPT_ENCODING: "identity", hdrs.USER_AGENT: "TaskHub"}
@@ -147,6 +144,7 @@ def _kept(connection: Connection, client_id: str, now: str) -> ClientMetadata | 
 
 
 def _keep(connection: Connection, client_id: str, document: bytes, now: datetime, good_for: timedelta) -> None:
+    connection.execute(select(deployment.c.id).with_for_update())  # others may have read it at the same time
     connection.execute(delete(oauth_client_documents).where(_D.client_id == client_id))
     oldest = select(_D.client_id).order_by(_D.fetched_at.desc(), _D.client_id).offset(MAX_KEPT - 1)
     connection.execute(delete(oauth_client_documents).where(_D.client_id.in_(oldest)))

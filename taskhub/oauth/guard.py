@@ -6,6 +6,7 @@ and names that resolve to something else a moment later all end there, where not
 
 import ipaddress
 import socket
+import ssl
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -33,11 +34,20 @@ class RefusedAddress(OSError):
         super().__init__("the address is not a public one")
 
 
-class Guard:
-    """Which addresses may be reached: public ones, and those in `also`."""
+def was_refused(error: BaseException) -> bool:
+    """Whether a request failed because its address is not public."""
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, RefusedAddress):
+        found = found.__cause__ or found.__context__
+    return found is not None
 
-    def __init__(self, also: Iterable[Network] = ()) -> None:
+
+class Guard:
+    """Which addresses may be reached: public ones, and those in `also`. `tls`: whom to trust, if not who is as usual."""
+
+    def __init__(self, also: Iterable[Network] = (), *, tls: ssl.SSLContext | None = None) -> None:
         self._also = tuple(also)
+        self._tls = tls
 
     def allows(self, text: str) -> bool:
         """Whether an address, as sockets spell it, may be reached."""
@@ -52,7 +62,9 @@ class Guard:
 
     def connector(self) -> TCPConnector:
         """For one session, which must not trust the environment: a proxy there would be the address that is judged."""
-        return TCPConnector(socket_factory=self._socket, use_dns_cache=False, force_close=True, limit=1)
+        return TCPConnector(
+            socket_factory=self._socket, ssl=self._tls or True, use_dns_cache=False, force_close=True, limit=1
+        )
 
     def _socket(self, info: tuple[Any, ...]) -> socket.socket:
         family, kind, protocol, _, address = info
