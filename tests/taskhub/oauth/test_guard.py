@@ -8,7 +8,9 @@ import pytest
 from taskhub.oauth.guard import Guard, was_refused
 
 
-@pytest.mark.parametrize("address", ["8.8.8.8", "93.184.216.34", "2606:4700::1111", "2a00:1450:4001:800::200e", "64:ff9b::808:808"])  # fmt: skip
+@pytest.mark.parametrize(
+    "address", ["8.8.8.8", "93.184.216.34", "2606:4700::1111", "2a00:1450:4001:800::200e", "64:ff9b::808:808"]
+)
 def test_public_addresses_may_be_reached(address: str) -> None:
     assert Guard().allows(address)
 
@@ -43,7 +45,10 @@ def test_an_operator_may_name_networks_besides() -> None:
 
 @pytest.mark.parametrize(
     "host",
-    ["127.0.0.1", "localhost", "LOCALHOST", "127.1", "0x7f.1", "2130706433", "0177.0.0.1", "0", "[::1]", "[::ffff:127.0.0.1]"],
+    [
+        "127.0.0.1", "localhost", "LOCALHOST", "127.1", "0x7f.1", "2130706433", "0177.0.0.1", "0", "[::1]",
+        "[::ffff:127.0.0.1]",
+    ],
 )  # fmt: skip
 async def test_no_spelling_of_this_machine_is_connected_to(host: str) -> None:
     async with aiohttp.ClientSession(connector=Guard().connector()) as session:
