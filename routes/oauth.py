@@ -18,10 +18,19 @@ from taskhub.auth.principal import Principal
 from taskhub.oauth.errors import OAuthError, Reason, UnsafeRequest
 from taskhub.oauth.keys import KeysUnavailable
 from taskhub.oauth.redirects import form_targets, shown
-from taskhub.oauth.server import Asked, AuthorizationServer, Refused
+from taskhub.oauth.server import (
+    AUTHORIZE,
+    INTROSPECT,
+    KEYS,
+    REGISTER,
+    REVOKE,
+    TOKEN,
+    Asked,
+    AuthorizationServer,
+    Refused,
+)
 from taskhub.tickets.errors import StorageBusy
 
-AUTHORIZE: Final = "/oauth/authorize"
 METADATA: Final = "/.well-known/oauth-authorization-server"
 FORM: Final = "application/x-www-form-urlencoded"
 MAX_FORM_BYTES: Final = 16 * 1024
@@ -222,7 +231,7 @@ ROUTES: Final = (
         answer=dict[str, Any], problems=("no_such_resource",),
     ),
     Route(
-        "GET", "/oauth/jwks.json", keys, "get_signing_keys", "Read the keys that access tokens are signed with",
+        "GET", KEYS, keys, "get_signing_keys", "Read the keys that access tokens are signed with",
         answer=dict[str, Any], problems=("no_such_resource", "storage_busy"),
     ),
     Route(
@@ -236,21 +245,21 @@ ROUTES: Final = (
         file=_OF_FORMS, media=PAGE, status=303, problems=("no_such_resource", "storage_busy"),
     ),
     Route(
-        "POST", "/oauth/token", token, "issue_tokens", "Get tokens for a code or a refresh token",
+        "POST", TOKEN, token, "issue_tokens", "Get tokens for a code or a refresh token",
         detail="For public clients. An access token is good for 10 minutes; a refresh token is replaced with each use. "
         'Errors are those of OAuth: `{"error": "invalid_grant", "error_description": …}`.',
         file=_OF_FORMS, answer=dict[str, Any], problems=("no_such_resource", "storage_busy"),
     ),
     Route(
-        "POST", "/oauth/revoke", revoke, "revoke_token", "End what a token was issued for (RFC 7009)",
+        "POST", REVOKE, revoke, "revoke_token", "End what a token was issued for (RFC 7009)",
         file=_OF_FORMS, answer=dict[str, Any], problems=("no_such_resource", "storage_busy"),
     ),
     Route(
-        "POST", "/oauth/introspect", introspect, "introspect_token", "Ask what one's own token is good for (RFC 7662)",
+        "POST", INTROSPECT, introspect, "introspect_token", "Ask what one's own token is good for (RFC 7662)",
         file=_OF_FORMS, answer=dict[str, Any], problems=("no_such_resource", "storage_busy"),
     ),
     Route(
-        "POST", "/oauth/register", register, "register_client", "Register an OAuth client (RFC 7591)",
+        "POST", REGISTER, register, "register_client", "Register an OAuth client (RFC 7591)",
         detail="Where `OAUTH_REGISTRATION` is on.",
         file=("application/json",), answer=dict[str, Any], status=201, problems=("no_such_resource", "storage_busy"),
     ),

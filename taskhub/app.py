@@ -35,6 +35,7 @@ from routes.keys import (
     TICKETS,
     Lifecycle,
 )
+from routes.oauth import AUTHORIZATION_SERVER
 from routes.setup import MIDDLEWARES, add_mcp_routes, add_routes
 from taskhub import __version__
 from taskhub.audit.log import AuditLog
@@ -76,6 +77,7 @@ MAX_BODY_BYTES: Final = 1024 * 1024
 TRUST_CREDENTIALS_S: Final = 3.0
 """For how long at least, when the database does not answer, credentials are taken for what they were."""
 SWEEP_TOKENS_S: Final = 600.0
+LOOK_AFTER_GRANTS_S: Final = 3600.0
 LOOPBACK_NAMES: Final = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -198,7 +200,10 @@ async def _services(app: web.Application) -> AsyncIterator[None]:
         stores: list[CredentialStore] = [app[API_KEYS], sessions]
         auth = app[AUTH]
         if isinstance(auth, OAuthAuth):
-            stores.append(await _take_tokens(auth, settings, stack, database, tickets))
+            if settings.issues_tokens:
+                stores.append(await _issue_tokens(app, auth, stack, deployment.secret))
+            else:
+                stores.append(await _take_tokens(auth, settings, stack, database, tickets))
         ring = CredentialRing(
             lambda: credentials_version(database),
             stores,
@@ -241,6 +246,22 @@ async def _use_stream_tokens(app: web.Application, stack: contextlib.AsyncExitSt
     seen_every_s = store.lifetimes.seen_every_s
     await stack.enter_async_context(Recurring("look at the stream tokens", access.look, every_s=seen_every_s))
     await stack.enter_async_context(Recurring("sweep of stream tokens", store.sweep, every_s=SWEEP_TOKENS_S))
+
+
+async def _issue_tokens(
+    app: web.Application, auth: OAuthAuth, stack: contextlib.AsyncExitStack, secret: bytes
+) -> CredentialStore:
+    """Let users let applications in, and let in whom they did."""
+    from taskhub.oauth.embedded import authorization_server, token_store
+
+    database = app[DATABASE]
+    server = authorization_server(app[SETTINGS], database, secret, app[INSTANCES].credentials_changed)
+    app[AUTHORIZATION_SERVER] = server
+    auth.tokens = server.tokens
+    await stack.enter_async_context(
+        Recurring("look after what was granted to applications", server.look_after, every_s=LOOK_AFTER_GRANTS_S)
+    )
+    return token_store(server, database)
 
 
 async def _take_tokens(

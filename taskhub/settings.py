@@ -198,7 +198,8 @@ class Settings(BaseSettings):
     )
     oauth_issuer: Annotated[Address, AfterValidator(_issuer)] = Field(
         None,
-        description="Who issues access tokens (`AUTH=oauth`), exactly as its metadata and tokens say it",
+        description="Who issues access tokens (`AUTH=oauth`), exactly as its metadata and tokens say it; "
+        "when absent, TaskHub itself",
     )
     oauth_audience: Annotated[str | None, BeforeValidator(_empty_is_none)] = Field(
         None, description="What access tokens must name as their one audience; when absent, `PUBLIC_URL` with `/mcp`"
@@ -216,6 +217,12 @@ class Settings(BaseSettings):
     oauth_new_user_role: Literal["viewer", "requester", "agent", "manager"] | None = Field(
         None,
         description="The role of users who are made when the issuer knows who calls and TaskHub does not; absent: none",
+    )
+    oauth_registration: bool = Field(
+        False, description="Let OAuth clients register themselves, where TaskHub issues access tokens itself"
+    )
+    oauth_document_networks: Annotated[Words, AfterValidator(_networks)] = Field(
+        (), description="Networks that are not public, from which documents about OAuth clients may be read"
     )
     insecure: bool = Field(False, description="Allow `AUTH=none` on an address that is not loopback")
     ephemeral_data: bool = Field(
@@ -343,6 +350,11 @@ class Settings(BaseSettings):
         return self.oauth_issuer or self.public_url
 
     @property
+    def issues_tokens(self) -> bool:
+        """Whether that is TaskHub itself."""
+        return self.auth_mode == "oauth" and self.oauth_issuer is None
+
+    @property
     def database_address(self) -> str:
         """The database's URL, password included."""
         if self.database_url is not None:
@@ -423,9 +435,16 @@ class Settings(BaseSettings):
                 "AUTH=oauth needs TASKHUB_PUBLIC_URL, such as https://taskhub.example.org: clients ask for tokens for "
                 "the address by which they reach this server"
             )
-        if self.oauth_issuer is None:
-            problems.append("AUTH=oauth needs TASKHUB_OAUTH_ISSUER, who issues the access tokens")
-        return problems
+        idle = _OF_OTHER_ISSUERS if self.oauth_issuer is None else _OF_OWN_TOKENS
+        where = "without TASKHUB_OAUTH_ISSUER" if self.oauth_issuer is None else "with TASKHUB_OAUTH_ISSUER"
+        changed = (name for name in idle if getattr(self, name) != type(self).model_fields[name].default)
+        return problems + [f"{name.upper()} has no effect {where}" for name in changed]
+
+
+_OF_OTHER_ISSUERS: Final = (
+    "oauth_audience", "oauth_jwks_url", "oauth_algorithms", "oauth_user_claim", "oauth_new_user_role",
+)  # fmt: skip
+_OF_OWN_TOKENS: Final = ("oauth_registration", "oauth_document_networks")
 
 
 # Names of earlier tool servers, and of hosts that know only PORT. Setting → names, of which the first one set counts.

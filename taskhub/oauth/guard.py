@@ -43,7 +43,8 @@ def was_refused(error: BaseException) -> bool:
 
 
 class Guard:
-    """Which addresses may be reached: public ones, and those in `also`. `tls`: whom to trust, if not who is as usual."""
+    """Which addresses may be reached: public ones, and those in `also`. `tls`: whom to trust, if not those
+    whom every client does."""
 
     def __init__(self, also: Iterable[Network] = (), *, tls: ssl.SSLContext | None = None) -> None:
         self._also = tuple(also)

@@ -29,17 +29,12 @@ SCOPES: Final[tuple[Scope, ...]] = (
 """In the order in which people are asked for them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoints:
-    """Where everything is. `registration` is None when clients cannot register themselves."""
-
-    issuer: str
-    authorization: str
-    token: str
-    revocation: str
-    introspection: str
-    keys: str
-    registration: str | None
+AUTHORIZE: Final = "/oauth/authorize"
+TOKEN: Final = "/oauth/token"  # noqa: S105  # no secret
+REVOKE: Final = "/oauth/revoke"
+INTROSPECT: Final = "/oauth/introspect"
+KEYS: Final = "/oauth/jwks.json"
+REGISTER: Final = "/oauth/register"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +68,15 @@ class Refused(Exception):
 
 
 class AuthorizationServer:
-    """Lets users grant applications access to `resource`.
+    """Lets users grant applications access to `resource`. `issuer` is the address of this server, without a path.
 
-    `ended` is called when a grant has ended, so that what was opened with it ends on all instances.
+    `registration`: whether clients may register themselves. `ended` is called when a grant has ended, so that what was
+    opened with it ends on all instances.
     """
 
     def __init__(
         self,
-        endpoints: Endpoints,
+        issuer: str,
         resource: str,
         *,
         registered: RegisteredClients,
@@ -89,14 +85,16 @@ class AuthorizationServer:
         keys: SigningKeys,
         secret: bytes,
         ended: Callable[[], Awaitable[None]],
+        registration: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.endpoints = endpoints
+        self.issuer = issuer
+        self.registration = registration
         self.resource = resource
         self.registered = registered
         self.grants = grants
         self.keys = keys
-        self.tokens = AccessTokens(endpoints.issuer, resource, keys, (ALGORITHM,), clock=clock)
+        self.tokens = AccessTokens(issuer, resource, keys, (ALGORITHM,), clock=clock)
         self._documents = documents
         self._seal = Seal(secret, clock)
         self._ended = ended
@@ -104,14 +102,14 @@ class AuthorizationServer:
 
     def metadata(self) -> dict[str, Any]:
         """RFC 8414."""
-        ends = self.endpoints
+        at = self.issuer
         said = {
-            "issuer": ends.issuer,
-            "authorization_endpoint": ends.authorization,
-            "token_endpoint": ends.token,
-            "revocation_endpoint": ends.revocation,
-            "introspection_endpoint": ends.introspection,
-            "jwks_uri": ends.keys,
+            "issuer": at,
+            "authorization_endpoint": at + AUTHORIZE,
+            "token_endpoint": at + TOKEN,
+            "revocation_endpoint": at + REVOKE,
+            "introspection_endpoint": at + INTROSPECT,
+            "jwks_uri": at + KEYS,
             "scopes_supported": list(SCOPES),
             "response_types_supported": ["code"],
             "response_modes_supported": ["query"],
@@ -123,7 +121,12 @@ class AuthorizationServer:
             "authorization_response_iss_parameter_supported": True,
             "client_id_metadata_document_supported": True,
         }
-        return said if ends.registration is None else {**said, "registration_endpoint": ends.registration}
+        return {**said, "registration_endpoint": at + REGISTER} if self.registration else said
+
+    async def look_after(self) -> None:
+        """What there is to do from time to time. Raises StorageBusy."""
+        await self.keys.rotate_if_due()
+        await self.grants.forget()
 
     # The authorization endpoint
 
@@ -216,7 +219,7 @@ class AuthorizationServer:
 
     def _answer(self, redirect_uri: str, state: str | None, **said: str) -> str:
         stated = {} if state is None else {"state": state}
-        return with_answer(redirect_uri, {**said, **stated, "iss": self.endpoints.issuer})
+        return with_answer(redirect_uri, {**said, **stated, "iss": self.issuer})
 
     def _refusal(self, redirect_uri: str, state: str | None, error: OAuthError) -> str:
         kept = state if state is None or (len(state) <= MAX_STATE and state.isprintable()) else None
@@ -266,7 +269,7 @@ class AuthorizationServer:
         scope = " ".join(name for name in SCOPES if name in issued.scopes)
         now = int(self._clock())
         claims = {
-            "iss": self.endpoints.issuer,
+            "iss": self.issuer,
             "sub": issued.user,
             "aud": issued.resource,
             "client_id": issued.client_id,
@@ -320,7 +323,7 @@ class AuthorizationServer:
             "client_id": client_id,
             "sub": claims.subject,
             "aud": self.resource,
-            "iss": self.endpoints.issuer,
+            "iss": self.issuer,
             "exp": int(claims.expires_at),
             "jti": claims.jti,
             "token_type": "Bearer",
@@ -334,11 +337,11 @@ class AuthorizationServer:
         if holder is None:
             return {"active": False}
         scope = " ".join(name for name in SCOPES if name in holder.principal.scopes)
-        return {"active": True, "scope": scope, "client_id": client_id, "sub": grant.user, "iss": self.endpoints.issuer}
+        return {"active": True, "scope": scope, "client_id": client_id, "sub": grant.user, "iss": self.issuer}
 
     async def register(self, said: Any) -> dict[str, Any]:
         """RFC 7591. Raises OAuthError and StorageBusy."""
-        if self.endpoints.registration is None:
+        if not self.registration:
             detail = "clients cannot register themselves here: use a client ID metadata document, or ask an operator"
             raise OAuthError("access_denied", detail)
         return await self.registered.register(said)

@@ -19,7 +19,8 @@ from jwt.algorithms import ECAlgorithm
 from sqlalchemy import Connection, delete, insert, select
 
 from taskhub.auth.secret import digest
-from taskhub.oauth.keys import Algorithm, KeysUnavailable, PublicKeys
+from taskhub.oauth.keys import KeysUnavailable, PublicKeys
+from taskhub.settings import Algorithm
 from taskhub.storage.database import Database
 from taskhub.storage.schema import deployment, oauth_signing_keys
 from taskhub.storage.times import Clock, to_text, utc_now

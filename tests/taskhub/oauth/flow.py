@@ -14,7 +14,7 @@ from taskhub.oauth.clients import RegisteredClients
 from taskhub.oauth.documents import ClientDocuments
 from taskhub.oauth.grants import GrantStore
 from taskhub.oauth.guard import Guard
-from taskhub.oauth.server import AuthorizationServer, Endpoints
+from taskhub.oauth.server import AuthorizationServer
 from taskhub.oauth.signing import SigningKeys
 from taskhub.storage.database import Database
 from tests.taskhub.world import NOON
@@ -24,15 +24,6 @@ RESOURCE = f"{ISSUER}/mcp"
 VERIFIER = "a-verifier-as-long-as-it-must-be-at-the-very-least"
 CHALLENGE = base64.urlsafe_b64encode(hashlib.sha256(VERIFIER.encode()).digest()).decode().rstrip("=")
 REDIRECT = "https://client.example.org/cb"
-ENDPOINTS = Endpoints(
-    ISSUER,
-    f"{ISSUER}/oauth/authorize",
-    f"{ISSUER}/oauth/token",
-    f"{ISSUER}/oauth/revoke",
-    f"{ISSUER}/oauth/introspect",
-    f"{ISSUER}/oauth/jwks.json",
-    f"{ISSUER}/oauth/register",
-)
 
 
 def user(name: str = "carol", role: str = "agent", scopes: Iterable[Scope] | None = None) -> Principal:
@@ -63,7 +54,7 @@ class Instance:
             self.ended += 1
 
         self.server = AuthorizationServer(
-            ENDPOINTS,
+            ISSUER,
             RESOURCE,
             registered=RegisteredClients(self.database, clock),
             documents=ClientDocuments(self.database, self.guard, clock),
@@ -71,6 +62,7 @@ class Instance:
             keys=SigningKeys(self.database, clock),
             secret=b"secret",
             ended=ended,
+            registration=True,
             clock=lambda: self.now.timestamp(),
         )
 

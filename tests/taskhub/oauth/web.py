@@ -29,7 +29,7 @@ class Site:
     def address(self, path: str) -> str:
         return f"https://127.0.0.1:{self.port}{path}"
 
-    def client(self, path: str = "/client.json", **said: object) -> str:
+    def client(self, path: str = "/client.json", /, **said: object) -> str:
         """Let a client say what it is; its id."""
         client_id = self.address(path)
         document = {"client_id": client_id, "client_name": "A client", "redirect_uris": ["http://127.0.0.1/cb"], **said}
