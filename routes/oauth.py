@@ -8,13 +8,17 @@ from urllib.parse import parse_qsl, quote
 from aiohttp import hdrs, web
 from multidict import istr
 
-from routes import consent_page
+from routes import consent_page, cookies
 from routes.api import PAGE, Route
 from routes.assets import ASSETS
 from routes.bodies import json_response, read_body, read_json
 from routes.errors import RETRY_AFTER_S, Problem
 from routes.hosts import same_origin
+from routes.keys import AUTH
+from routes.middlewares import GATE
+from taskhub.auth.errors import Unauthenticated
 from taskhub.auth.principal import Principal
+from taskhub.auth.providers import ApiKeyAuth
 from taskhub.oauth.errors import OAuthError, Reason, UnsafeRequest
 from taskhub.oauth.keys import KeysUnavailable
 from taskhub.oauth.redirects import form_targets, shown
@@ -38,11 +42,7 @@ MAX_REGISTRATION_BYTES: Final = 32 * 1024
 MAX_FIELDS: Final = 50
 METADATA_MAX_AGE_S: Final = 300
 
-SignedIn = Callable[[web.Request], Awaitable[Principal | None]]
-"""Who is signed in with this browser; None when nobody is."""
-
 AUTHORIZATION_SERVER: Final = web.AppKey("authorization_server", AuthorizationServer)
-SIGNED_IN: Final[web.AppKey[SignedIn]] = web.AppKey("signed_in")
 
 _SITE: Final = istr("Sec-Fetch-Site")
 _NO_STORE: Final[Mapping[str, str]] = {hdrs.CACHE_CONTROL: "no-store"}
@@ -64,7 +64,7 @@ async def keys(request: web.Request) -> web.Response:
 async def authorize(request: web.Request) -> web.Response:
     """GET /oauth/authorize: the question to the person who is signed in, or the way to sign in first."""
     server = server_of(request)
-    user = await request.app[SIGNED_IN](request)
+    user = await _signed_in(request)
     if user is None:
         # Before anything is looked at: who is not signed in cannot find out what is known here, nor be sent anywhere.
         return _see_other(f"/login?next={quote(request.raw_path, safe='')}")
@@ -82,7 +82,7 @@ async def answer(request: web.Request) -> web.Response:
     """POST /oauth/authorize: what the person says."""
     server = server_of(request)
     try:
-        user = await request.app[SIGNED_IN](request)
+        user = await _signed_in(request)
         _check_own_page(request)
         form = await _form(request)
         given = dict(form)
@@ -137,6 +137,18 @@ def server_of(request: web.Request) -> AuthorizationServer:
     if server is None:
         raise web.HTTPNotFound
     return server
+
+
+async def _signed_in(request: web.Request) -> Principal | None:
+    """Who is signed in with this browser; None when nobody is. No other credential counts: what was given to a program
+    is not for letting others in. Raises StorageBusy."""
+    auth, secret = request.app[AUTH], cookies.presented(request, request.app[GATE].trusted)
+    if secret is None or not isinstance(auth, ApiKeyAuth):
+        return None
+    try:
+        return await auth.by_session(secret)
+    except Unauthenticated:
+        return None
 
 
 async def _told(
