@@ -65,11 +65,12 @@ async def authorize(request: web.Request) -> web.Response:
     """GET /oauth/authorize: the question to the person who is signed in, or the way to sign in first."""
     server = server_of(request)
     user = await _signed_in(request)
-    if user is None:
-        # Before anything is looked at: who is not signed in cannot find out what is known here, nor be sent anywhere.
-        return _see_other(f"/login?next={quote(request.raw_path, safe='')}")
     parameters = tuple(request.query.items())
     try:
+        if user is None:
+            await server.recognise(parameters)
+            # Before anything else is looked at: who is not signed in is sent nowhere else.
+            return _see_other(f"/login?next={quote(request.raw_path, safe='')}")
         asked = await server.asked(user, parameters)
         if await server.agreed(user, asked):
             return _see_other(await server.allow(user, asked, asked.scopes))

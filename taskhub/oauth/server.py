@@ -133,14 +133,7 @@ class AuthorizationServer:
     async def asked(self, user: Principal, parameters: Iterable[tuple[str, str]]) -> Asked:
         """What a client asks of this user. Raises UnsafeRequest, Refused and StorageBusy."""
         given, repeated = _once(parameters)
-        client_id, redirect_uri = given.get("client_id", ""), given.get("redirect_uri", "")
-        if not client_id or "client_id" in repeated:
-            raise UnsafeRequest("client_id", "client_id must be there once")
-        if not redirect_uri or "redirect_uri" in repeated:
-            raise UnsafeRequest("redirect_uri", "redirect_uri must be there once")
-        client = await self.client(client_id)
-        if unusable(redirect_uri) is not None or not any(matches(own, redirect_uri) for own in client.redirect_uris):
-            raise UnsafeRequest("redirect_uri", "the address to go back to is not one of the client's")
+        client, redirect_uri = await self._recognised(given, repeated)
         state = None if "state" in repeated else given.get("state")
         try:
             if repeated:
@@ -149,11 +142,26 @@ class AuthorizationServer:
         except OAuthError as error:
             raise Refused(client, redirect_uri, self._refusal(redirect_uri, state, error), error) from None
 
-    async def client(self, client_id: str) -> Client:
-        """Raises UnsafeRequest and StorageBusy."""
-        # What a scheme is spelled like that is none of ours is not known either.
-        source = self._documents if client_id[:8].lower().startswith(("https:", "http:")) else self.registered
-        return await source.client(client_id)
+    async def recognise(self, parameters: Iterable[tuple[str, str]]) -> None:
+        """Raise UnsafeRequest when it is clear, before anybody has signed in, that the request leads nowhere: clients
+        look whether theirs does, and register again. Documents are not read for whom nobody knows. Raises StorageBusy.
+        """
+        given, repeated = _once(parameters)
+        if not _is_address(given.get("client_id", "")):
+            await self._recognised(given, repeated)
+
+    async def _recognised(self, given: Mapping[str, str], repeated: set[str]) -> tuple[Client, str]:
+        """The client, and where it is to be answered."""
+        client_id, redirect_uri = given.get("client_id", ""), given.get("redirect_uri", "")
+        if not client_id or "client_id" in repeated:
+            raise UnsafeRequest("client_id", "client_id must be there once")
+        if not redirect_uri or "redirect_uri" in repeated:
+            raise UnsafeRequest("redirect_uri", "redirect_uri must be there once")
+        source = self._documents if _is_address(client_id) else self.registered
+        client = await source.client(client_id)
+        if unusable(redirect_uri) is not None or not any(matches(own, redirect_uri) for own in client.redirect_uris):
+            raise UnsafeRequest("redirect_uri", "the address to go back to is not one of the client's")
+        return client, redirect_uri
 
     def _asked(self, user: Principal, client: Client, redirect_uri: str, given: Mapping[str, str]) -> Asked:
         state = given.get("state")
@@ -349,6 +357,11 @@ class AuthorizationServer:
 
 _OF_OTHERS: Final = frozenset({"openid", "profile", "email", "address", "phone", "offline_access"})
 """Scopes of OpenID Connect, which clients ask for everywhere: they are granted nothing by them here."""
+
+
+def _is_address(client_id: str) -> bool:
+    """Whether an id is meant as the address of a document."""
+    return client_id[:8].lower().startswith(("https:", "http:"))
 
 
 def _once(parameters: Iterable[tuple[str, str]]) -> tuple[dict[str, str], set[str]]:

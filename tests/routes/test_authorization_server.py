@@ -218,9 +218,11 @@ async def test_a_person_may_allow_less_or_nothing(hub: Hub, olga: Person) -> Non
         }  # fmt: skip
 
 
-async def test_who_is_not_signed_in_does_that_first_and_finds_out_nothing(hub: Hub) -> None:
+async def test_who_is_not_signed_in_does_that_first(hub: Hub) -> None:
     client = await register(hub)
-    for parameters in (asking(hub, client), asking(hub, "cli_unknown"), {"redirect_uri": "https://evil.example"}):
+    for parameters in (
+        asking(hub, client), asking(hub, client, code_challenge="none"), asking(hub, "https://127.0.0.1/client.json"),
+    ):  # fmt: skip
         address = f"/oauth/authorize?{urlencode(parameters)}"
         answer = await hub.get(address, allow_redirects=False)
         assert answer.status == 303
@@ -229,6 +231,10 @@ async def test_who_is_not_signed_in_does_that_first_and_finds_out_nothing(hub: H
         ((name, following),) = parse_qsl(query, strict_parsing=True)
         assert (name, dict(parse_qsl(following.partition("?")[2]))) == ("next", parameters)
         assert following.startswith("/oauth/authorize?")
+    # A client whose registration is forgotten looks before it troubles a person, and registers again.
+    for wrong in (asking(hub, "cli_unknown"), asking(hub, client, redirect_uri="https://evil.example/cb"), {}):
+        answer = await hub.get(f"/oauth/authorize?{urlencode(wrong)}", allow_redirects=False)
+        assert (answer.status, "Location" in answer.headers) == (400, False)
 
 
 async def test_no_credential_but_a_session_lets_anything_in(hub: Hub, olga: Person) -> None:
