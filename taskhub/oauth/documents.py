@@ -89,7 +89,7 @@ class ClientDocuments:
         headers = {hdrs.ACCEPT: "application/json", hdrs.ACCEPT_ENCODING: "identity", hdrs.USER_AGENT: "TaskHub"}
         async with (
             ClientSession(
-                connector=self._guard.connector(),
+                connector=await self._guard.connector(),
                 timeout=ClientTimeout(total=TIMEOUT_S),
                 headers=headers,
                 trust_env=False,  # a proxy would be the address that is guarded

@@ -4,6 +4,7 @@ What is looked at is the address that the socket is about to connect to. Names, 
 and names that resolve to something else a moment later all end there, where nothing resolves or spells them any more.
 """
 
+import asyncio
 import ipaddress
 import socket
 import ssl
@@ -61,11 +62,11 @@ class Guard:
             return False
         return address.is_global and not address.is_multicast and not address.is_reserved
 
-    def connector(self) -> TCPConnector:
+    async def connector(self) -> TCPConnector:
         """For one session, which must not trust the environment: a proxy there would be the address that is judged."""
-        return TCPConnector(
-            socket_factory=self._socket, ssl=self._tls or True, use_dns_cache=False, force_close=True, limit=1
-        )
+        if self._tls is None:
+            self._tls = await asyncio.to_thread(ssl.create_default_context)  # it reads many certificates
+        return TCPConnector(socket_factory=self._socket, ssl=self._tls, use_dns_cache=False, force_close=True, limit=1)
 
     def _socket(self, info: tuple[Any, ...]) -> socket.socket:
         family, kind, protocol, _, address = info

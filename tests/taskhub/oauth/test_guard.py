@@ -51,7 +51,7 @@ def test_an_operator_may_name_networks_besides() -> None:
     ],
 )  # fmt: skip
 async def test_no_spelling_of_this_machine_is_connected_to(host: str) -> None:
-    async with aiohttp.ClientSession(connector=Guard().connector()) as session:
+    async with aiohttp.ClientSession(connector=await Guard().connector()) as session:
         with pytest.raises(aiohttp.ClientError) as failed:
             await session.get(f"https://{host}:9/metadata.json")
 
@@ -63,7 +63,7 @@ async def test_a_connection_that_the_environment_would_send_elsewhere_is_guarded
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://8.8.8.8:1")
-    async with aiohttp.ClientSession(connector=Guard().connector(), trust_env=False) as session:
+    async with aiohttp.ClientSession(connector=await Guard().connector(), trust_env=False) as session:
         with pytest.raises(aiohttp.ClientError) as failed:
             await session.get("https://127.0.0.1:9/metadata.json")
 
