@@ -21,10 +21,11 @@ PROBES: Final = frozenset({"/healthz", "/readyz"})
 OPEN: Final = PROBES | {
     "/", "/favicon.ico", "/health", "/version", "/capabilities", "/openapi.json", "/docs", "/feed",
     "/login", WELL_KNOWN, MCP_METADATA,
-    "/.well-known/oauth-authorization-server", "/oauth/jwks.json", "/oauth/authorize", "/oauth/token", "/oauth/revoke",
-    "/oauth/introspect", "/oauth/register",
 }  # fmt: skip
 """What a caller must be able to read before it knows how to authenticate; and all that is `STATIC`."""
+OAUTH: Final = ("/oauth/", "/.well-known/oauth-authorization-server")
+"""What the addresses begin with that are asked by those who have no credential yet: what they bring instead, the
+authorization server judges itself."""
 SIGN_IN: Final = "/api/v1/session"
 """A POST to it is how to authenticate."""
 STATIC: Final = "/static/"
@@ -44,7 +45,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 def is_open(method: str, path: str) -> bool:
     """Whether anybody may ask this."""
-    return path in OPEN or path.startswith(STATIC) or (path == SIGN_IN and method == hdrs.METH_POST)
+    return path in OPEN or path.startswith((STATIC, *OAUTH)) or (path == SIGN_IN and method == hdrs.METH_POST)
 
 
 def wants_page(request: web.BaseRequest) -> bool:

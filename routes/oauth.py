@@ -19,6 +19,7 @@ from routes.middlewares import GATE
 from taskhub.auth.errors import Unauthenticated
 from taskhub.auth.principal import Principal
 from taskhub.auth.providers import ApiKeyAuth
+from taskhub.oauth.clients import ClientMetadata
 from taskhub.oauth.errors import OAuthError, Reason, UnsafeRequest
 from taskhub.oauth.keys import KeysUnavailable
 from taskhub.oauth.redirects import form_targets, shown
@@ -274,6 +275,7 @@ ROUTES: Final = (
     Route(
         "POST", REGISTER, register, "register_client", "Register an OAuth client (RFC 7591)",
         detail="Where `OAUTH_REGISTRATION` is on.",
-        file=("application/json",), answer=dict[str, Any], status=201, problems=("no_such_resource", "storage_busy"),
+        body=ClientMetadata, example={"redirect_uris": ["http://127.0.0.1/callback"], "client_name": "my client"},
+        answer=dict[str, Any], status=201, problems=("no_such_resource", "storage_busy"),
     ),
 )  # fmt: skip

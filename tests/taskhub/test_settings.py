@@ -205,7 +205,8 @@ OAUTH: dict[str, object] = {
     ("given", "named"),
     [
         ({**OAUTH, "public_url": ""}, "TASKHUB_PUBLIC_URL"),
-        ({**OAUTH, "oauth_issuer": ""}, "TASKHUB_OAUTH_ISSUER"),
+        ({**OAUTH, "oauth_issuer": "", "oauth_user_claim": "email"}, "OAUTH_USER_CLAIM has no effect without"),
+        ({**OAUTH, "oauth_registration": True}, "OAUTH_REGISTRATION has no effect with TASKHUB_OAUTH_ISSUER"),
         ({**OAUTH, "api_base_url": "https://h.example"}, "API_BASE_URL"),
         ({"oauth_issuer": "https://login.example.org"}, "TASKHUB_AUTH=oauth"),
         ({"api_key": "k", "oauth_user_claim": "email"}, "OAUTH_USER_CLAIM"),
@@ -216,6 +217,14 @@ def test_what_oauth_needs_and_what_needs_oauth_is_named(given: dict[str, object]
 
     assert len(problems) == 1
     assert named in problems[0]
+
+
+def test_without_an_issuer_taskhub_is_the_issuer() -> None:
+    settings = load({**OAUTH, "oauth_issuer": ""}).settings
+
+    assert settings.serving_problems() == []
+    assert settings.issues_tokens
+    assert settings.issuer == "https://taskhub.example.org"
 
 
 def test_with_oauth_a_server_may_serve_in_production() -> None:
