@@ -16,12 +16,11 @@ from routes.errors import RETRY_AFTER_S, Problem
 from routes.hosts import same_origin
 from routes.keys import AUTH
 from routes.middlewares import GATE
-from taskhub.auth.errors import Unauthenticated
+from taskhub.auth.errors import KeysUnavailable, Unauthenticated
 from taskhub.auth.principal import Principal
 from taskhub.auth.providers import ApiKeyAuth
 from taskhub.oauth.clients import ClientMetadata
 from taskhub.oauth.errors import OAuthError, Reason, UnsafeRequest
-from taskhub.oauth.keys import KeysUnavailable
 from taskhub.oauth.redirects import form_targets, shown
 from taskhub.oauth.server import (
     AUTHORIZE,

@@ -18,8 +18,9 @@ from jwt import PyJWK
 from jwt.algorithms import ECAlgorithm
 from sqlalchemy import Connection, delete, insert, select
 
+from taskhub.auth.errors import KeysUnavailable
 from taskhub.auth.secret import digest
-from taskhub.oauth.keys import KeysUnavailable, PublicKeys
+from taskhub.oauth.keys import PublicKeys
 from taskhub.settings import Algorithm
 from taskhub.storage.database import Database
 from taskhub.storage.schema import deployment, oauth_signing_keys
