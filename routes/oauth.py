@@ -133,10 +133,11 @@ async def register(request: web.Request) -> web.Response:
 
 
 def server_of(request: web.Request) -> AuthorizationServer:
-    """Raises HTTPNotFound where somebody else issues tokens, or nobody."""
+    """Raises Problem (no_such_resource) where somebody else issues tokens, or nobody."""
     server = request.app.get(AUTHORIZATION_SERVER)
     if server is None:
-        raise web.HTTPNotFound
+        detail = "this server issues no access tokens; TASKHUB_AUTH=oauth without TASKHUB_OAUTH_ISSUER would make it"
+        raise Problem("no_such_resource", detail)
     return server
 
 

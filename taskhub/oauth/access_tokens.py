@@ -16,6 +16,7 @@ from jwt import PyJWK
 from taskhub.auth.errors import InvalidToken
 from taskhub.auth.secret import digest
 from taskhub.oauth.keys import KeySet
+from taskhub.oauth.model import GRANT_CLAIM
 from taskhub.settings import Algorithm
 
 LEEWAY_S: Final = 30
@@ -28,8 +29,6 @@ MAX_TEXT_CHARACTERS: Final = 500
 MAX_SCOPES: Final = 100
 MAX_KEPT: Final = 2_000
 """Tokens whose signature is not checked again, by their digest: tokens themselves are kept nowhere."""
-GRANT_CLAIM: Final = "grant_id"
-"""What a token of TaskHub's own server says besides: which grant it was issued for."""
 _FORM: Final = re.compile(r"([A-Za-z0-9_-]+)\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+", re.ASCII)
 _TYPES: Final = ("at+jwt", "application/at+jwt")
 # jwt looks at the signature alone: what the claims must be is said below, with a clock that tests can turn.

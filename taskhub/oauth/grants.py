@@ -9,13 +9,14 @@ has a copy, or is who it was copied from: nobody can tell which, and the grant e
 import hmac
 import secrets
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Final
 
 from sqlalchemy import Connection, Row, Select, delete, insert, select, update
 
 from taskhub.auth.principal import Caller, Principal, Scope
+from taskhub.auth.roles import SCOPES_OF_ROLE
 from taskhub.auth.secret import digest, new_secret, well_formed
 from taskhub.credentials.holder import Holder, principal_of
 from taskhub.credentials.version import raise_version
@@ -276,7 +277,7 @@ class GrantStore:
             found: dict[str, Holder] = {}
             for start in range(0, len(wanted), 500):
                 for row in connection.execute(_HOLDERS.where(_G.id.in_(wanted[start : start + 500]))):
-                    found[row.id] = Holder(principal_of(row, row.id, row.scopes.split()), row.expires_at)
+                    found[row.id] = _holder(row)
             return found
 
         return await self._database.read(work)
@@ -310,6 +311,12 @@ class Reused(OAuthError):
 
     def __init__(self, description: str) -> None:
         super().__init__("invalid_grant", description)
+
+
+def _holder(row: Any) -> Holder:
+    principal = principal_of(row, row.id, row.scopes.split())
+    more = SCOPES_OF_ROLE.get(row.role, frozenset()) - principal.scopes
+    return Holder(replace(principal, grantable=more), row.expires_at)
 
 
 def _joined(scopes: Collection[str]) -> str:

@@ -7,6 +7,8 @@ from typing import Final
 from taskhub.auth.errors import AuthError
 from taskhub.auth.principal import Scope
 
+GRANT_CLAIM: Final = "grant_id"
+"""What a token of TaskHub's own server says besides: which grant it was issued for."""
 ACCESS_TOKEN_S: Final = 600
 CODE_S: Final = 60
 IDLE: Final = timedelta(days=30)

@@ -7,20 +7,22 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from taskhub.auth.errors import InvalidToken
 from taskhub.auth.principal import ALL_SCOPES, Principal, Scope
-from taskhub.oauth.access_tokens import GRANT_CLAIM, AccessTokens
 from taskhub.oauth.clients import Client, RegisteredClients
 from taskhub.oauth.consent import Consent, Seal
 from taskhub.oauth.documents import ClientDocuments
 from taskhub.oauth.errors import OAuthError, UnsafeRequest
 from taskhub.oauth.grants import GrantStore, Redemption, Refresh, Reused
-from taskhub.oauth.model import ACCESS_TOKEN_S, Authorization, Issued
+from taskhub.oauth.model import ACCESS_TOKEN_S, GRANT_CLAIM, Authorization, Issued
 from taskhub.oauth.pkce import is_challenge, is_verifier
 from taskhub.oauth.redirects import is_loopback, matches, unusable, with_answer
-from taskhub.oauth.signing import ALGORITHM, SigningKeys
+
+if TYPE_CHECKING:  # they take a library that a server without tokens need not load
+    from taskhub.oauth.access_tokens import AccessTokens
+    from taskhub.oauth.signing import SigningKeys
 
 MAX_STATE: Final = 2000
 SCOPES: Final[tuple[Scope, ...]] = (
@@ -70,8 +72,8 @@ class Refused(Exception):
 class AuthorizationServer:
     """Lets users grant applications access to `resource`. `issuer` is the address of this server, without a path.
 
-    `registration`: whether clients may register themselves. `ended` is called when a grant has ended, so that what was
-    opened with it ends on all instances.
+    `keys` sign tokens, and `tokens` judges them. `registration`: whether clients may register themselves. `ended` is
+    called when a grant has ended, so that what was opened with it ends on all instances.
     """
 
     def __init__(
@@ -82,7 +84,8 @@ class AuthorizationServer:
         registered: RegisteredClients,
         documents: ClientDocuments,
         grants: GrantStore,
-        keys: SigningKeys,
+        keys: "SigningKeys",
+        tokens: "AccessTokens",
         secret: bytes,
         ended: Callable[[], Awaitable[None]],
         registration: bool = False,
@@ -94,7 +97,7 @@ class AuthorizationServer:
         self.registered = registered
         self.grants = grants
         self.keys = keys
-        self.tokens = AccessTokens(issuer, resource, keys, (ALGORITHM,), clock=clock)
+        self.tokens = tokens
         self._documents = documents
         self._seal = Seal(secret, clock)
         self._ended = ended

@@ -60,14 +60,20 @@ class TokenId:
         expires_at, name, scopes, user = text.removeprefix(TokenStore.id_prefix).split(".", 3)
         return cls(int(expires_at), name, known_scopes(scopes.split("+")), user)
 
+    @property
+    def ends(self) -> str:
+        """When the token expires, as stored."""
+        return to_text(datetime.fromtimestamp(self.expires_at, UTC))
+
     def __str__(self) -> str:
         return f"{TokenStore.id_prefix}{self.expires_at}.{self.name}.{'+'.join(sorted(self.scopes))}.{self.user}"
 
 
 class TokenStore:
-    """Access tokens that `tokens` finds good, of users whom `users` knows. A CredentialStore.
+    """Access tokens that `tokens` finds good, of users whom `users` knows, or of `grants`. A CredentialStore.
 
-    With `grants`, a token is good only as long as the grant that it names.
+    With `grants`, a token is good only as long as the grant that it names, and whose it is the grant alone says: users
+    of two workspaces may have one id.
     """
 
     secret_prefix = TOKEN_PREFIX
@@ -77,7 +83,7 @@ class TokenStore:
         self,
         database: Database,
         tokens: AccessTokens,
-        users: UserLookup,
+        users: UserLookup | None,
         grants: Grants | None = None,
         clock: Clock = utc_now,
     ) -> None:
@@ -90,11 +96,16 @@ class TokenStore:
     async def holder(self, secret: str) -> Holder | None:
         """Who has a token. Raises InvalidToken, UnknownSubject, KeysUnavailable and StorageBusy."""
         claims = await self._tokens.verify(secret)
-        if self._grants is not None and claims.grant is None:
-            raise InvalidToken("no grant")
-        user = await self._users.of(claims)
-        token = TokenId.of(claims, user.user_id, granted=self._grants is not None)
-        found = (await self._judged([token], {user.user_id: user})).get(str(token))
+        found: Holder | None = None
+        if self._grants is not None:
+            if claims.grant is None:
+                raise InvalidToken("no grant")
+            token = TokenId.of(claims, claims.subject, granted=True)
+            found = (await self._granted(self._grants, [token])).get(str(token))
+        elif self._users is not None:
+            user = await self._users.of(claims)
+            token = TokenId.of(claims, user.user_id, granted=False)
+            found = _judged([token], {user.user_id: user})[str(token)]
         # A grant may be over before the token is; the clocks may differ by as much as for tokens.
         ended = to_text(self._clock() - timedelta(seconds=LEEWAY_S))
         return None if found is None or (found.expires_at is not None and found.expires_at <= ended) else found
@@ -102,6 +113,8 @@ class TokenStore:
     async def holders(self, ids: Collection[str]) -> Mapping[str, Holder]:
         """As CredentialStore.holders. Raises StorageBusy."""
         tokens = [TokenId.read(text) for text in ids]
+        if self._grants is not None:
+            return await self._granted(self._grants, tokens)
         wanted = sorted({token.user for token in tokens})
 
         def work(connection: Connection) -> dict[str, Any]:
@@ -111,31 +124,40 @@ class TokenStore:
                 found.update({row.user_id: row for row in connection.execute(statement)})
             return found
 
-        return await self._judged(tokens, await self._database.read(work))
+        return _judged(tokens, await self._database.read(work))
 
     async def used(self, ids: Collection[str]) -> None:
         """A token that somebody else issued has no row to note it in. Raises StorageBusy."""
         if self._grants is not None:
             await self._grants.used({TokenId.read(text).name for text in ids})
 
-    async def _judged(self, tokens: Collection[TokenId], known: Mapping[str, Any]) -> Mapping[str, Holder]:
-        """The holders of those of the tokens whose user is known and whose grant lasts."""
-        grants: Mapping[str, Holder] = {}
-        if self._grants is not None:
-            grants = await self._grants.holders({token.name for token in tokens})
+    async def _granted(self, grants: Grants, tokens: Collection[TokenId]) -> Mapping[str, Holder]:
+        """The holders of those of the tokens whose grant lasts."""
+        lasting = await grants.holders({token.name for token in tokens})
         found: dict[str, Holder] = {}
         for token in tokens:
-            user, grant = known.get(token.user), grants.get(token.name)
-            if user is None:
+            grant = lasting.get(token.name)
+            if grant is None or grant.principal.user_id != token.user:
                 continue
-            scopes, ends = token.scopes, [to_text(datetime.fromtimestamp(token.expires_at, UTC))]
-            if self._grants is not None:
-                if grant is None or grant.principal.user_id != token.user:
-                    continue
-                scopes &= grant.principal.scopes
-                ends += [grant.expires_at] if grant.expires_at is not None else []
-            found[str(token)] = _holder(user, str(token), scopes, min(ends))
+            granted = grant.principal.scopes
+            principal = replace(
+                grant.principal,
+                credential=str(token),
+                scopes=granted & token.scopes,
+                grantable=grant.principal.grantable | (granted - token.scopes),
+            )
+            ends = [token.ends] + ([] if grant.expires_at is None else [grant.expires_at])
+            found[str(token)] = Holder(principal, min(ends))
         return found
+
+
+def _judged(tokens: Collection[TokenId], known: Mapping[str, Any]) -> Mapping[str, Holder]:
+    """The holders of those of the tokens whose user is known."""
+    return {
+        str(token): _holder(known[token.user], str(token), token.scopes, token.ends)
+        for token in tokens
+        if token.user in known
+    }
 
 
 def _holder(user: Any, credential: str, scopes: frozenset[Scope], expires_at: str) -> Holder:

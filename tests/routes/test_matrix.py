@@ -66,6 +66,14 @@ TABLE: Final[Mapping[str, tuple[frozenset[str], int]]] = {
     "GET /login": (OPEN, 200),
     "POST /api/v1/session": (OPEN, 201),
     **dict.fromkeys(SESSIONS, (LET_IN, 404)),
+    "GET /.well-known/oauth-protected-resource": (OPEN, 404),
+    "GET /.well-known/oauth-protected-resource/mcp": (OPEN, 404),
+    "GET /.well-known/oauth-authorization-server": (OPEN, 404),
+    "GET /oauth/jwks.json": (OPEN, 404),
+    "GET /oauth/authorize": (OPEN, 404),
+    **{f"POST /oauth/{what}": (OPEN, 404) for what in ("authorize", "token", "revoke", "introspect", "register")},
+    "GET /api/v1/grants": (LET_IN, 404),
+    "DELETE /api/v1/grants/{id}": (LET_IN, 404),
     "GET /mcp": (LET_IN, 200),
     "POST /mcp": (LET_IN, 200),
     "DELETE /mcp": (LET_IN, 200),
@@ -236,6 +244,9 @@ class Castle:
         made = await self.make(f"/api/v1/{kind}", fields)
         path = f"/api/v1/{kind}/{made['id']}"
         return Attempt(path, {"json": {"name": self.name()}} if route.method == "PATCH" else {})
+
+    async def _end_grant(self, role: str) -> Attempt:
+        return Attempt("/api/v1/grants/grt_0000000000000000")
 
     async def _link_tickets(self, role: str) -> Attempt:
         one, other = await self.ticket(), (await self.ticket()).rpartition("/")[2]
@@ -494,7 +505,7 @@ async def test_who_operates_another_workspace_learns_nothing_of_this_one(castle:
         if "{" in route.path:
             path = re.sub(r"TH-\d+|key_\w+|st_\w+|b-\w+|[0-9a-f-]{36}", _nothing, attempt.path)
             if path == attempt.path:
-                path = re.sub(r"/[^/]+$", "/nothing", path)
+                path = re.sub(r"/[^/]+$", "/never-made", path)
             never = await castle.answer(route.method, Attempt(path, attempt.options), stranger)
             told = _told(answer, attempt.path), _told(never, path)
             if answer.status != 404 or told[0] != told[1]:

@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from taskhub.auth.principal import Principal, Scope
 from taskhub.auth.roles import SCOPES_OF_ROLE
+from taskhub.oauth.access_tokens import AccessTokens
 from taskhub.oauth.clients import RegisteredClients
 from taskhub.oauth.documents import ClientDocuments
 from taskhub.oauth.grants import GrantStore
@@ -53,13 +54,15 @@ class Instance:
         async def ended() -> None:
             self.ended += 1
 
+        keys = SigningKeys(self.database, clock)
         self.server = AuthorizationServer(
             ISSUER,
             RESOURCE,
             registered=RegisteredClients(self.database, clock),
             documents=ClientDocuments(self.database, self.guard, clock),
             grants=GrantStore(self.database, b"secret", clock),
-            keys=SigningKeys(self.database, clock),
+            keys=keys,
+            tokens=AccessTokens(ISSUER, RESOURCE, keys, clock=lambda: self.now.timestamp()),
             secret=b"secret",
             ended=ended,
             registration=True,

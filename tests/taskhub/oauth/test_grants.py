@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import insert, select
 
 from taskhub.auth.errors import Forbidden
 from taskhub.auth.principal import Caller
@@ -13,8 +14,10 @@ from taskhub.credentials.version import credentials_version
 from taskhub.oauth import grants
 from taskhub.oauth.errors import OAuthError, UnsafeRequest
 from taskhub.oauth.model import ACCESS_TOKEN_S, CODE_S, IDLE, GrantNotFound
+from taskhub.oauth.tokens import TokenStore
 from taskhub.storage.database import Database
-from taskhub.storage.schema import oauth_codes, oauth_grants, oauth_refresh_tokens, oauth_signing_keys
+from taskhub.storage.schema import oauth_codes, oauth_grants, oauth_refresh_tokens, oauth_signing_keys, users
+from taskhub.workspaces import WorkspaceStore
 from tests.taskhub.oauth.flow import CAROL, Instance, redeeming, user
 from tests.taskhub.world import World
 
@@ -315,6 +318,28 @@ async def test_an_application_cannot_end_what_another_was_granted_nor_ask_about_
         assert await here.server.introspect(form) == {"active": False}
 
     assert await here.active(client, tokens["access_token"])
+
+
+async def test_a_token_is_of_the_workspace_of_its_user(here: Instance) -> None:
+    """Somebody of the same id elsewhere, who may do more, has nothing to do with it."""
+    operator = Caller(user("olga", "operator"), "system")
+    await WorkspaceStore(here.database).create(operator, "elsewhere", "EW", "Elsewhere")
+    row = {"name": "Olga", "kind": "human", "active": True, "created_at": "", "updated_at": ""}
+    added = insert(users).values(workspace_id="elsewhere", id="olga", role="viewer", **row)
+    await here.database.write(lambda connection: connection.execute(added))
+    client = await here.registered()
+    stranger = replace(user("olga", "viewer"), workspace="elsewhere")
+    tokens = await here.tokens(client, stranger)
+
+    holder = await TokenStore(
+        here.database, here.server.tokens, None, here.server.grants, clock=lambda: here.now
+    ).holder(tokens["access_token"])
+
+    assert holder is not None
+    assert (holder.principal.workspace, holder.principal.actor) == ("elsewhere", "user:olga")
+    assert holder.principal.scopes == {"tickets:read"}
+    assert holder.principal.grantable == {"events:read"}
+    assert await here.server.grants.list(operator, everybody=True) == []
 
 
 async def test_users_see_and_end_what_they_have_granted(here: Instance) -> None:
