@@ -184,9 +184,9 @@ class PostgresServer:
         """The address of a new database: empty, or a copy of the one at the address `template` (nobody connected)."""
         self._databases += 1
         name = f"test_{self._databases}"
+        copied = "template1" if template is None else template.rpartition("/")[2]
         # By files: the default, block by block through the log, takes three times as long.
-        copied = "" if template is None else f" TEMPLATE {template.rpartition('/')[2]} STRATEGY FILE_COPY"
-        _execute(self.url, f"CREATE DATABASE {name}{copied}")
+        _execute(self.url, f"CREATE DATABASE {name} TEMPLATE {copied} STRATEGY FILE_COPY")
         return self.url_of(name)
 
     def drop_database(self, url: str) -> None:

@@ -10,6 +10,7 @@ import pytest
 from taskhub.storage.database import Database
 from taskhub.storage.migrate import migrate
 from tests.servers import PostgresServer
+from tests.taskhub.databases import CleanDatabases
 from tests.taskhub.world import World
 
 
@@ -45,12 +46,19 @@ def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
     return f"sqlite:///{shutil.copy(sqlite_template, tmp_path / 'taskhub.db')}"
 
 
+@pytest.fixture(scope="session")
+def postgres_databases(postgres: PostgresServer, postgres_template: str) -> Iterator[CleanDatabases]:
+    databases = CleanDatabases(postgres, postgres_template)
+    yield databases
+    databases.close()
+
+
 @pytest.fixture
-def postgres_url(postgres: PostgresServer, postgres_template: str) -> Iterator[str]:
-    """A migrated PostgreSQL database of this test's own."""
-    url = postgres.create_database(postgres_template)
+def postgres_url(postgres_databases: CleanDatabases) -> Iterator[str]:
+    """A migrated PostgreSQL database with nothing in it, for this test alone."""
+    url = postgres_databases.take()
     yield url
-    postgres.drop_database(url)
+    postgres_databases.give_back(url)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
