@@ -18,9 +18,11 @@ from taskhub.tickets.requests import require
 
 PROBES: Final = frozenset({"/healthz", "/readyz"})
 """Asked by machines that know an address and no name: neither Host nor credential counts."""
+OPENID: Final = "/login/openid"
+OPENID_CALLBACK: Final = f"{OPENID}/callback"
 OPEN: Final = PROBES | {
     "/", "/favicon.ico", "/health", "/version", "/capabilities", "/openapi.json", "/docs", "/feed",
-    "/login", WELL_KNOWN, MCP_METADATA,
+    "/login", OPENID, OPENID_CALLBACK, WELL_KNOWN, MCP_METADATA,
 }  # fmt: skip
 """What a caller must be able to read before it knows how to authenticate; and all that is `STATIC`."""
 OAUTH: Final = ("/oauth/", "/.well-known/oauth-authorization-server")

@@ -83,9 +83,27 @@ def forget_session(request: web.Request, response: web.Response, trusted: Sequen
         _set(response, name, "", 0)
 
 
+def flow(request: web.Request, trusted: Sequence[Network]) -> str | None:
+    """What the browser keeps of a sign-in through a provider that is under way."""
+    name = _name(request, trusted)
+    return None if name is None else request.cookies.get(_of_flow(name))
+
+
+def keep_flow(
+    request: web.Request, response: web.Response, sealed: str, max_age_s: int, trusted: Sequence[Network]
+) -> None:
+    """Have the browser keep it; nothing, where it is over."""
+    if (name := _name(request, trusted)) is not None:
+        _set(response, _of_flow(name), sealed, max_age_s)
+
+
+def _of_flow(name: str) -> str:
+    return name.replace("session", "openid")
+
+
 def _set(response: web.Response, name: str, value: str, max_age_s: int) -> None:
     response.set_cookie(
-        name, value, max_age=max_age_s, path="/", httponly=True, samesite="Lax", secure=name == _OVER_HTTPS
+        name, value, max_age=max_age_s, path="/", httponly=True, samesite="Lax", secure=name.startswith("__Host-")
     )
 
 

@@ -10,9 +10,10 @@ from aiohttp import hdrs, web
 from routes.access import wants_page
 from routes.api import PAGE, Route
 from routes.assets import ASSETS, Assets
-from routes.keys import AUTH
+from routes.keys import AUTH, SETTINGS
 from routes.pages import overview
 from taskhub import __version__
+from taskhub.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,13 @@ async def page(request: web.Request, view: View) -> web.Response:
     """A page's frame, which the page's script fills."""
     assets = request.app[ASSETS]
     await asyncio.to_thread(lambda: assets.digest)
-    text = _html(view, assets, _language(request), with_key=request.app[AUTH].name != "none")
+    text = _html(
+        view,
+        assets,
+        _language(request),
+        with_key=request.app[AUTH].name != "none",
+        openid=_openid(request.app[SETTINGS]),
+    )
     varied = f"{hdrs.ACCEPT_ENCODING}, {hdrs.ACCEPT_LANGUAGE}"
     # It names the version of what it loads.
     headers = {hdrs.CACHE_CONTROL: "no-cache", hdrs.VARY: varied}
@@ -75,7 +82,14 @@ def _language(request: web.Request) -> str:
     return next((language for tag in asked if (language := tag.strip()[:2]) in LANGUAGES), LANGUAGES[0])
 
 
-def _html(view: View, assets: Assets, language: str, *, with_key: bool) -> str:
+def _openid(settings: Settings) -> str:
+    """Attributes: what people call the OpenID provider, and where signing in through it begins."""
+    if settings.openid_label is None:
+        return ""
+    return f' data-openid="{escape(settings.openid_label)}" data-openid-at="{escape(settings.openid_address)}"'
+
+
+def _html(view: View, assets: Assets, language: str, *, with_key: bool, openid: str) -> str:
     script = f"{view.name}.js"
     preloads = "".join(
         f'<link rel="modulepreload" href="{assets.address(name)}">'
@@ -98,7 +112,8 @@ def _html(view: View, assets: Assets, language: str, *, with_key: bool) -> str:
         f'<link rel="stylesheet" href="{assets.address("base.css")}">'
         f'<link rel="stylesheet" href="{assets.address(f"{view.name}.css")}">'
         f'{preloads}<script type="module" src="{assets.address(script)}"></script></head>'
-        f'<body data-page="{view.name}" data-auth="{"api_key" if with_key else "none"}" data-version="{__version__}">'
+        f'<body data-page="{view.name}" data-auth="{"api_key" if with_key else "none"}" '
+        f'data-version="{__version__}"{openid}>'
         '<a class="skip" href="#main" data-t="nav.skip">Skip to the content</a>'
         '<header class="shell"><a class="brand" href="/">'
         f'<img src="{assets.address("icon.svg")}" alt="" width="20" height="20">TaskHub</a>'

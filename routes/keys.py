@@ -1,7 +1,9 @@
 """What the composition root hands to the routes."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
@@ -20,6 +22,18 @@ from taskhub.sign_in.service import SignIn
 from taskhub.storage.database import Database
 from taskhub.stream_tokens.access import StreamAccess
 from taskhub.tickets.service import TicketService
+
+if TYPE_CHECKING:
+    from taskhub.oauth.openid import OpenIdProvider
+    from taskhub.sign_in.identities import Identities
+
+
+@dataclass(frozen=True, slots=True)
+class OpenId:
+    """Signing in through an OpenID provider. What only a server with one has need not be loaded by others."""
+
+    provider: OpenIdProvider
+    identities: Identities
 
 
 @dataclass(slots=True, eq=False)
@@ -43,6 +57,7 @@ API_KEYS: Final = web.AppKey("api_keys", KeyStore)
 AUDIT: Final = web.AppKey("audit", AuditLog)
 REFUSALS: Final = web.AppKey("refusals", Refusals)
 SIGN_IN: Final = web.AppKey("sign_in", SignIn)
+OPENID: Final = web.AppKey("openid", OpenId)
 MCP: Final = web.AppKey("mcp", McpDoor)
 LIMITS: Final = web.AppKey("limits", Limits)
 STREAM_ACCESS: Final = web.AppKey("stream_access", StreamAccess)

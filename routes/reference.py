@@ -13,7 +13,7 @@ from pydantic import BaseModel, StringConstraints
 
 from routes.api import Handler, Route
 from routes.bodies import Items, NoParameters, idempotency_key, json_response, query_model, read_model
-from routes.keys import CALLER, TICKETS
+from routes.keys import CALLER, INSTANCES, TICKETS
 from taskhub.headers import IDEMPOTENCY_HEADER, POSITION_HEADER
 from taskhub.tickets.inputs import Name
 from taskhub.tickets.model import CategoryDetail, Reference, ReferenceKind, ReferenceWritten, Status, User
@@ -87,6 +87,7 @@ def change(kind: ReferenceKind) -> Handler:
         written = await request.app[TICKETS].change_reference(
             request[CALLER], kind, request.match_info["id"], asked, idempotency_key=key
         )
+        await _noticed(request, kind)
         return json_response(written, headers={POSITION_HEADER: written.position})
 
     return handle
@@ -100,9 +101,16 @@ def remove(kind: ReferenceKind) -> Handler:
         written = await request.app[TICKETS].remove_reference(
             request[CALLER], kind, request.match_info["id"], idempotency_key=idempotency_key(request)
         )
+        await _noticed(request, kind)
         return web.Response(status=204, headers={POSITION_HEADER: written.position})
 
     return handle
+
+
+async def _noticed(request: web.Request, kind: ReferenceKind) -> None:
+    """What a user may do no longer ends now on every instance, and not after the next poll."""
+    if kind == "users":
+        await request.app[INSTANCES].credentials_changed()
 
 
 def _items(items: Sequence[object]) -> web.Response:

@@ -9,10 +9,10 @@ from routes.access import client_address
 from routes.api import Route
 from routes.bodies import Items, NoParameters, json_response, no_parameters, read_model
 from routes.errors import Problem
-from routes.keys import AUTH, CALLER, INSTANCES, SETTINGS, SIGN_IN
+from routes.keys import AUTH, CALLER, INSTANCES, REQUEST_ID, SETTINGS, SIGN_IN
 from routes.middlewares import GATE
 from taskhub.auth.providers import DEFAULT_WORKSPACE
-from taskhub.sign_in.model import NewPassword, Session, SignedIn, SignInRequest
+from taskhub.sign_in.model import NewPassword, Opened, Session, SignedIn, SignInRequest, Visitor
 
 
 async def sign_in(request: web.Request) -> web.Response:
@@ -25,23 +25,36 @@ async def sign_in(request: web.Request) -> web.Response:
     cookies.check_same_origin(request)
     cookies.check_private(request, trusted)
     asked = await read_model(request, SignInRequest)
-    address = client_address(request, trusted)
-    user_agent = request.headers.get(hdrs.USER_AGENT, "")
-    before = cookies.presented(request, trusted)
+    visitor = visitor_of(request)
     service = request.app[SIGN_IN]
     if asked.name is not None and asked.password is not None:
-        opened = await service.by_password(
-            asked.workspace or DEFAULT_WORKSPACE, asked.name, asked.password.get_secret_value(),
-            address=address, user_agent=user_agent, replacing=before,
-        )  # fmt: skip
+        workspace = asked.workspace or DEFAULT_WORKSPACE
+        opened = await service.by_password(workspace, asked.name, asked.password.get_secret_value(), visitor)
     else:
         secret = "" if asked.link is None else asked.link.get_secret_value()
-        opened = await service.by_link(secret, address=address, user_agent=user_agent, replacing=before)
-    if before is not None:
-        await request.app[INSTANCES].credentials_changed()
+        opened = await service.by_link(secret, visitor)
     response = json_response(opened.signed_in, status=201, headers={hdrs.LOCATION: "/api/v1/session"})
-    cookies.set_session(request, response, opened.secret, request.app[SETTINGS].session_max_s, trusted)
+    await hand_over(request, response, opened, visitor)
     return response
+
+
+def visitor_of(request: web.Request) -> Visitor:
+    """Who wants to sign in, before that can be told."""
+    trusted = request.app[GATE].trusted
+    return Visitor(
+        address=client_address(request, trusted),
+        user_agent=request.headers.get(hdrs.USER_AGENT, ""),
+        replacing=cookies.presented(request, trusted),
+        request_id=request[REQUEST_ID],
+    )
+
+
+async def hand_over(request: web.Request, response: web.Response, opened: Opened, visitor: Visitor) -> None:
+    """Have the browser keep a new session; what the one before has open ends on every instance."""
+    if visitor.replacing is not None:
+        await request.app[INSTANCES].credentials_changed()
+    max_age_s, trusted = request.app[SETTINGS].session_max_s, request.app[GATE].trusted
+    cookies.set_session(request, response, opened.secret, max_age_s, trusted)
 
 
 async def session(request: web.Request) -> web.Response:
@@ -53,7 +66,7 @@ async def session(request: web.Request) -> web.Response:
 async def sign_out(request: web.Request) -> web.Response:
     """DELETE /api/v1/session → 204; what the session has open ends on every instance."""
     no_parameters(request)
-    await request.app[SIGN_IN].sessions.end_current(request[CALLER].principal)
+    await request.app[SIGN_IN].sessions.end_current(request[CALLER])
     return await _ended(request, forget=True)
 
 
@@ -61,8 +74,7 @@ async def change_password(request: web.Request) -> web.Response:
     """PUT /api/v1/session/password → 204; the user's other sessions end."""
     no_parameters(request)
     new = await read_model(request, NewPassword)
-    address = client_address(request, request.app[GATE].trusted)
-    await request.app[SIGN_IN].change_password(request[CALLER].principal, new, address=address)
+    await request.app[SIGN_IN].change_password(request[CALLER], new)
     return await _ended(request, forget=False)
 
 
@@ -75,15 +87,15 @@ async def sessions(request: web.Request) -> web.Response:
 async def end_session(request: web.Request) -> web.Response:
     """DELETE /api/v1/sessions/{id} → 204."""
     no_parameters(request)
-    principal, session_id = request[CALLER].principal, request.match_info["id"]
-    await request.app[SIGN_IN].sessions.end(principal, session_id)
-    return await _ended(request, forget=session_id == principal.credential)
+    caller, session_id = request[CALLER], request.match_info["id"]
+    await request.app[SIGN_IN].sessions.end(caller, session_id)
+    return await _ended(request, forget=session_id == caller.principal.credential)
 
 
 async def sign_out_everywhere(request: web.Request) -> web.Response:
     """DELETE /api/v1/sessions → 204; this session ends, too."""
     no_parameters(request)
-    await request.app[SIGN_IN].sessions.end_all(request[CALLER].principal)
+    await request.app[SIGN_IN].sessions.end_all(request[CALLER])
     return await _ended(request, forget=True)
 
 

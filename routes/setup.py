@@ -22,6 +22,7 @@ from routes import (
     mcp,
     me,
     oauth,
+    openid,
     pages,
     protected_resource,
     publish,
@@ -40,7 +41,7 @@ MIDDLEWARES: Final = (receive,)
 
 def add_routes(app: web.Application) -> None:
     """All of TaskHub. The application must have its settings."""
-    tables = (tickets, links, leases, batches, board, export, reference, api_keys, audit, me, session)
+    tables = (tickets, links, leases, batches, board, export, reference, api_keys, audit, me, session, openid)
     for module in (*tables, stream, stream_tokens, events, publish, debug):
         register(app, module.ROUTES)
     register(app, oauth.ROUTES)

@@ -27,6 +27,7 @@ from routes.keys import (
     LIFECYCLE,
     LIMITS,
     MCP,
+    OPENID,
     PUBLISHER,
     REFUSALS,
     SETTINGS,
@@ -34,6 +35,7 @@ from routes.keys import (
     STREAM_ACCESS,
     TICKETS,
     Lifecycle,
+    OpenId,
 )
 from routes.oauth import AUTHORIZATION_SERVER
 from routes.setup import MIDDLEWARES, add_mcp_routes, add_routes
@@ -196,6 +198,8 @@ async def _services(app: web.Application) -> AsyncIterator[None]:
         sessions = SessionStore(database, idle_s=settings.session_idle_s, max_s=settings.session_max_s)
         app[SIGN_IN] = SignIn(database, sessions)
         stack.callback(app[SIGN_IN].close)
+        if settings.openid_issuer is not None:
+            app[OPENID] = await _openid(settings, stack, database, tickets, deployment.secret)
         poll_s = settings.poll_interval_ms / 1000
         stores: list[CredentialStore] = [app[API_KEYS], sessions]
         auth = app[AUTH]
@@ -284,6 +288,33 @@ async def _take_tokens(
     auth.tokens = AccessTokens(issuer, audience, keys, settings.oauth_algorithms)
     users = Users(database, tickets, settings.oauth_user_claim, settings.oauth_new_user_role)
     return TokenStore(database, auth.tokens, users)
+
+
+async def _openid(
+    settings: Settings,
+    stack: contextlib.AsyncExitStack,
+    database: Database,
+    tickets: TicketService,
+    secret: bytes,
+) -> OpenId:
+    """Let people sign in through an OpenID provider."""
+    from taskhub.oauth.issuer import REFRESH_S, RemoteKeySet
+    from taskhub.oauth.openid import OpenIdProvider
+    from taskhub.sign_in.identities import Identities
+
+    issuer, client_secret = str(settings.openid_issuer), settings.openid_client_secret
+    keys = await stack.enter_async_context(RemoteKeySet(issuer))
+    await stack.enter_async_context(Recurring("read the keys of the OpenID provider", keys.refresh, every_s=REFRESH_S))
+    provider = OpenIdProvider(
+        issuer,
+        settings.openid_client_id or "",
+        "" if client_secret is None else client_secret.get_secret_value(),
+        f"{settings.openid_address}/callback",
+        keys,
+        secret=secret,
+    )
+    identities = Identities(database, tickets, settings.openid_domains, settings.openid_new_user_role)
+    return OpenId(await stack.enter_async_context(provider), identities)
 
 
 async def _warn_unless_somebody_gets_in(auth: ApiKeyAuth, keys: KeyStore, sign_in: SignIn) -> None:

@@ -33,6 +33,7 @@ from taskhub.redaction import redacted
 
 PREFIX: Final = "TASKHUB_"
 CONFIG_VARIABLE: Final = "TASKHUB_CONFIG"
+GOOGLE: Final = "https://accounts.google.com"
 LOCAL_CONFIG: Final = "taskhub.toml"
 SHIPPED_CONFIG: Final = Path(__file__).resolve().parent.parent / "config" / "default.toml"
 
@@ -44,6 +45,7 @@ POSTGRES_PARAMETERS: Final = (
     "sslcrl", "sslnegotiation", "ssl_min_protocol_version", "ssl_max_protocol_version", "target_session_attrs",
 )  # fmt: skip
 """Of libpq's, those that count in the address of a database."""
+_DOMAIN: Final = re.compile(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
 _REDIS: Final = re.compile(r"(rediss?(\+sentinel)?|unix)://")
 
 
@@ -138,6 +140,13 @@ def _origin(value: str | None) -> str | None:
     return f"{parts.scheme}://{parts.netloc.lower()}"
 
 
+def _domains(value: tuple[str, ...]) -> tuple[str, ...]:
+    for domain in value:
+        if not _DOMAIN.fullmatch(domain):
+            raise ValueError(f"has {domain[:80]!r}, which is no domain such as example.org")
+    return tuple(domain.lower() for domain in value)
+
+
 def _with_port(value: SecretStr) -> SecretStr:
     try:
         _ = urlsplit(value.get_secret_value()).port
@@ -223,6 +232,31 @@ class Settings(BaseSettings):
     )
     oauth_document_networks: Annotated[Words, AfterValidator(_networks)] = Field(
         (), description="Networks that are not public, from which documents about OAuth clients may be read"
+    )
+    openid_issuer: Annotated[Address, AfterValidator(_issuer)] = Field(
+        None,
+        description="An OpenID provider through which people sign in at the board, such as "
+        "`https://accounts.google.com`, exactly as its metadata says it",
+    )
+    openid_client_id: Annotated[str | None, BeforeValidator(_empty_is_none)] = Field(
+        None,
+        description="The provider's id of this server, whose callback there is `PUBLIC_URL` `/login/openid/callback`",
+    )
+    openid_client_secret: Secret = Field(None, description="What the provider gave with the id")
+    openid_name: Annotated[str | None, BeforeValidator(_empty_is_none)] = Field(
+        None,
+        max_length=40,
+        description="What the button calls the provider; when absent, `Google`, or the issuer's host",
+    )
+    openid_domains: Annotated[Words, AfterValidator(_domains)] = Field(
+        (),
+        description="Domains whose people get in through the provider: of their verified address, or with Google the "
+        "organisation's (`hd`); absent: any",
+    )
+    openid_new_user_role: Literal["viewer", "requester", "agent", "manager"] | None = Field(
+        None,
+        description="The role of users who are added when the provider knows who signs in and TaskHub does not; "
+        "absent: only users who have the address get in",
     )
     insecure: bool = Field(False, description="Allow `AUTH=none` on an address that is not loopback")
     ephemeral_data: bool = Field(
@@ -355,6 +389,23 @@ class Settings(BaseSettings):
         return self.auth_mode == "oauth" and self.oauth_issuer is None
 
     @property
+    def openid_label(self) -> str | None:
+        """What people call the OpenID provider; None when there is none."""
+        if self.openid_issuer is None:
+            return None
+        return self.openid_name or ("Google" if self.google else urlsplit(self.openid_issuer).hostname)
+
+    @property
+    def google(self) -> bool:
+        """The OpenID provider is Google, where anybody can have an account."""
+        return self.openid_issuer == GOOGLE
+
+    @property
+    def openid_address(self) -> str:
+        """Where a sign-in through the provider begins. The provider sends people back to `callback` below it."""
+        return f"{self.public_url}/login/openid"
+
+    @property
     def database_address(self) -> str:
         """The database's URL, password included."""
         if self.database_url is not None:
@@ -393,6 +444,7 @@ class Settings(BaseSettings):
                 "or listen on 127.0.0.1, or say --insecure"
             )
         problems += self._oauth_problems()
+        problems += self._openid_problems()
         if not loopback and not self.allowed_hosts:
             problems.append(
                 f"HOST={self.host} is not loopback: set TASKHUB_ALLOWED_HOSTS to the names that requests will use, "
@@ -439,6 +491,39 @@ class Settings(BaseSettings):
         where = "without TASKHUB_OAUTH_ISSUER" if self.oauth_issuer is None else "with TASKHUB_OAUTH_ISSUER"
         changed = (name for name in idle if getattr(self, name) != type(self).model_fields[name].default)
         return problems + [f"{name.upper()} has no effect {where}" for name in changed]
+
+    def _openid_problems(self) -> list[str]:
+        if self.openid_issuer is None:
+            names = [name for name in self.model_fields_set if name.startswith("openid_")]
+            given = sorted(name for name in names if getattr(self, name) != type(self).model_fields[name].default)
+            return [f"{name.upper()} has no effect without TASKHUB_OPENID_ISSUER" for name in given]
+        problems: list[str] = []
+        if self.api_base_url:
+            problems.append("OPENID_ISSUER is for the board, and with API_BASE_URL this server has none")
+        if self.auth_mode == "none":
+            problems.append(
+                "OPENID_ISSUER has no effect with AUTH=none, where everybody is let in: set TASKHUB_AUTH=api_key"
+            )
+        if self.public_url is None:
+            problems.append(
+                "OPENID_ISSUER needs TASKHUB_PUBLIC_URL, such as https://taskhub.example.org: the provider sends "
+                "people back to it"
+            )
+        missing = {
+            "TASKHUB_OPENID_CLIENT_ID": self.openid_client_id,
+            "TASKHUB_OPENID_CLIENT_SECRET": self.openid_client_secret,
+        }
+        problems += [
+            f"OPENID_ISSUER needs {name}, which the provider gives who registers this server with it"
+            for name, value in missing.items()
+            if value is None
+        ]
+        if self.google and self.openid_new_user_role is not None and not self.openid_domains:
+            problems.append(
+                "OPENID_NEW_USER_ROLE would let in everybody who has a Google account: set TASKHUB_OPENID_DOMAINS to "
+                "your organisation's, such as example.org"
+            )
+        return problems
 
 
 _OF_OTHER_ISSUERS: Final = (

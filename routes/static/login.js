@@ -4,7 +4,10 @@ import { ApiError, get } from "./api.js";
 import { h } from "./dom.js";
 import { t, translate } from "./i18n.js";
 import { languages } from "./shell.js";
-import { passwordForm, signIn, signInForm, wordsOf } from "./sign-in.js";
+import { tellTabs } from "./session.js";
+import { passwordForm, providerLink, signIn, signInForm, wordsOf } from "./sign-in.js";
+
+const TROUBLES = new Set(["declined", "expired", "unavailable", "unverified", "domain", "unknown", "too_many", "busy"]);
 
 const main = /** @type {HTMLElement} */ (document.querySelector("main"));
 
@@ -21,8 +24,14 @@ function takeLink() {
 
 /** Where to go on: an address of this server, whatever the one of this page says. */
 function next() {
-  const wanted = new URL(new URLSearchParams(location.search).get("next") ?? "/", location.origin);
-  return wanted.origin === location.origin && wanted.pathname !== "/login" ? wanted.pathname + wanted.search : "/";
+  try {
+    const wanted = new URL(new URLSearchParams(location.search).get("next") ?? "/", location.origin);
+    // All of the address: a path of its own that begins with // would be another server's.
+    if (wanted.origin === location.origin && !/^\/login(\/|$)/.test(wanted.pathname)) return wanted.origin + wanted.pathname + wanted.search;
+  } catch {
+    // No address at all.
+  }
+  return "/";
 }
 
 const goOn = () => location.replace(next());
@@ -38,7 +47,7 @@ function show(title, ...content) {
 function askForPassword(trouble = "") {
   show(
     t("session.title"), trouble && h("p", { class: "notice error", role: "alert" }, h("span", null, trouble)),
-    signInForm({ workspace, done: goOn }), h("p", { class: "quiet small" }, t("session.no_password")),
+    signInForm({ workspace, done: goOn }), providerLink({ next: new URLSearchParams(location.search).get("next") ?? "/", workspace }), h("p", { class: "quiet small" }, t("session.no_password")),
   );
 }
 
@@ -73,10 +82,17 @@ translate();
 document.title = `${t("nav.login")} · TaskHub`;
 document.querySelector(".shell-tools")?.append(languages());
 const brought = takeLink();
+/** What went wrong at the provider, where one comes back from there. */
+const trouble = new URLSearchParams(location.search).get("trouble");
 if (brought) offerLink(brought);
+else if (trouble) askForPassword(t(TROUBLES.has(trouble) ? `session.trouble.${trouble}` : "session.trouble.refused", { name: document.body.dataset.openid ?? "" }));
 else {
   // Whoever is signed in already only wants to go on.
-  get("/api/v1/session").then(goOn, (error) => askForPassword(error instanceof ApiError && error.status < 500 && error.status > 0 ? "" : wordsOf(error)));
+  get("/api/v1/session").then((signedIn) => {
+    // Who comes back from the provider is signed in here first.
+    tellTabs(signedIn.user);
+    goOn();
+  }, (error) => askForPassword(error instanceof ApiError && error.status < 500 && error.status > 0 ? "" : wordsOf(error)));
 }
 // A link pasted where this page is shown already.
 addEventListener("hashchange", () => {

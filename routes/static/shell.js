@@ -6,7 +6,7 @@ import { h } from "./dom.js";
 import { LANGUAGES, choose, clockTime, language, t, translate } from "./i18n.js";
 import { openMenu } from "./menu.js";
 import { asksWho, onSignIn, signInAddress } from "./session.js";
-import { passwordForm, signInForm } from "./sign-in.js";
+import { passwordForm, providerLink, signInForm } from "./sign-in.js";
 
 const STALE_MS = 15_000;
 const RESYNCED_MS = 4000;
@@ -234,6 +234,7 @@ async function signedOut() {
   const dialog = openDialog(t("session.over"), [
     h("p", null, t("session.over_about")),
     signInForm({ name: me.user?.name ?? "", workspace: me.workspace, done: ({ user }) => done(user) }),
+    providerLink({ next: "/", workspace: me.workspace, elsewhere: true }),
     h("p", { class: "quiet small" }, t("session.over_link"), " ", h("a", { href: signInAddress() }, t("session.over_leave"))),
   ]);
   dialog.addEventListener("cancel", (event) => event.preventDefault());

@@ -43,6 +43,20 @@ export function signInForm({ name = "", workspace, done }) {
 }
 
 /**
+ * Leads to the OpenID provider, where the server has one. A link and no form: what forms lead to is this server alone.
+ * @param {{next: string, workspace?: string, elsewhere?: boolean}} options `elsewhere`: in another tab, so that what is
+ *   on this page stays
+ * @returns {HTMLElement | null}
+ */
+export function providerLink({ next, workspace, elsewhere = false }) {
+  const { openid: name, openidAt: at } = document.body.dataset;
+  if (!name || !at) return null;
+  const query = new URLSearchParams({ next, ...(workspace ? { workspace } : {}) });
+  const target = elsewhere ? { target: "_blank" } : {};
+  return h("div", { class: "actions" }, h("a", { class: "button provider", href: `${at}?${query}`, ...target }, t("session.provider", { name })));
+}
+
+/**
  * Asks for a new password.
  * @param {{name: string, current: boolean, done: () => void, later?: () => void}} options `current`: the old one has to
  *   be told; `later`: what happens when somebody does not want one now

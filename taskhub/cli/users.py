@@ -73,7 +73,7 @@ async def _sign_in_link(parsed: argparse.Namespace, settings: "Settings", servic
     if user is None and parsed.role is not None:
         parsed.kind = "human"
         await _add(parsed, settings, services)
-    link = await services.sign_in.new_link(parsed.workspace, parsed.user, caller.principal.actor)
+    link = await services.sign_in.new_link(caller, parsed.user)
     server = server_file.read(settings.data_dir)
     url = parsed.url or (server.url if server else default_url(settings))
     print(f"Signs {link.user} in, once, within {LINK_S // 60} minutes:", file=sys.stderr)
@@ -85,16 +85,16 @@ async def _sign_in_link(parsed: argparse.Namespace, settings: "Settings", servic
 async def _set_password(parsed: argparse.Namespace, settings: "Settings", services: "Services") -> int:
     from taskhub.sign_in.model import NewPassword
 
-    await caller_in(services, parsed.workspace)
+    caller = await caller_in(services, parsed.workspace)
     new = checked(NewPassword, {"password": _asked_password()}, {"password": "the password"})
-    user_id = await services.sign_in.set_password(parsed.workspace, parsed.user, new)
+    user_id = await services.sign_in.set_password(caller, parsed.user, new)
     print(f"{user_id} has a new password, and is signed out everywhere", file=sys.stderr)
     return 0
 
 
 async def _sign_out(parsed: argparse.Namespace, settings: "Settings", services: "Services") -> int:
-    await caller_in(services, parsed.workspace)
-    print(f"{await services.sign_in.sign_out(parsed.workspace, parsed.user)} sessions have ended", file=sys.stderr)
+    caller = await caller_in(services, parsed.workspace)
+    print(f"{await services.sign_in.sign_out(caller, parsed.user)} sessions have ended", file=sys.stderr)
     return 0
 
 

@@ -59,6 +59,7 @@ class RemoteKeySet:
         self._timeout_s = timeout_s
         self._monotonic = monotonic
         self._keys: PublicKeys | None = None
+        self._metadata: Mapping[str, Any] | None = None
         self._trusted_until = 0.0
         self._failure: str | None = None
         self._next_at = float("-inf")
@@ -92,6 +93,14 @@ class RemoteKeySet:
             raise KeysUnavailable(self._failure)
         return found
 
+    async def metadata(self) -> Mapping[str, Any]:
+        """What the issuer says of itself, where that was not known without asking. Raises KeysUnavailable."""
+        if not self._trusted:
+            await self._ask()
+        if self._metadata is None or not self._trusted:
+            raise KeysUnavailable(self._failure or "its metadata was not asked for")
+        return self._metadata
+
     async def refresh(self) -> None:
         """Read the keys again; those it had stay for a while when that fails."""
         try:
@@ -107,8 +116,12 @@ class RemoteKeySet:
         self._keys, self._failure = keys, None
         self._trusted_until = self._monotonic() + self._trust_s
 
+    @property
+    def _trusted(self) -> bool:
+        return self._monotonic() < self._trusted_until
+
     def _find(self, kid: str | None, algorithm: Algorithm) -> PyJWK | None:
-        if self._keys is None or self._monotonic() >= self._trusted_until:
+        if self._keys is None or not self._trusted:
             return None
         return self._keys.find(kid, algorithm)
 
@@ -146,33 +159,44 @@ class RemoteKeySet:
             keys = metadata.get("jwks_uri")
             if not isinstance(keys, str):
                 raise IssuerFault(f"{address} has no jwks_uri")
-            self._check(keys)
+            check_address(self._issuer, keys)
+            self._metadata = metadata
             return keys
         raise IssuerFault("; ".join(faults))
-
-    def _check(self, address: str) -> None:
-        parts = urlsplit(address)
-        if parts.scheme == "https" or (parts.scheme == "http" and _on_this_machine(self._issuer, address)):
-            return
-        raise IssuerFault(f"{address[:200]} is not https")
 
     async def _read(self, address: str) -> Mapping[str, Any]:
         assert self._session is not None, "use it as a context manager"  # noqa: S101  # the caller's obligation
         async with self._session.get(address, allow_redirects=False) as response:
             if response.status != 200:
                 raise IssuerFault(f"{address} answers {response.status}")
-            body = await response.content.read(MAX_DOCUMENT_BYTES + 1)
-            while len(body) <= MAX_DOCUMENT_BYTES and (more := await response.content.read(MAX_DOCUMENT_BYTES)):
-                body += more
-        if len(body) > MAX_DOCUMENT_BYTES:
-            raise IssuerFault(f"{address} has more than {MAX_DOCUMENT_BYTES} bytes")
-        try:
-            document = json.loads(body)
-        except (ValueError, RecursionError):
-            raise IssuerFault(f"{address} is not JSON") from None
-        if not isinstance(document, dict):
-            raise IssuerFault(f"{address} is no JSON object")
-        return document
+            return await read_object(response)
+
+
+async def read_object(response: aiohttp.ClientResponse) -> Mapping[str, Any]:
+    """The JSON object that is the body of an answer. Raises IssuerFault."""
+    body = await response.content.read(MAX_DOCUMENT_BYTES + 1)
+    while len(body) <= MAX_DOCUMENT_BYTES and (more := await response.content.read(MAX_DOCUMENT_BYTES)):
+        body += more
+    if len(body) > MAX_DOCUMENT_BYTES:
+        raise IssuerFault(f"{response.url} has more than {MAX_DOCUMENT_BYTES} bytes")
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        raise IssuerFault(f"{response.url} is not JSON") from None
+    if not isinstance(document, dict):
+        raise IssuerFault(f"{response.url} is no JSON object")
+    return document
+
+
+def check_address(issuer: str, address: str) -> None:
+    """Raise IssuerFault for an address of the issuer's at which what is said could be changed on its way."""
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        raise IssuerFault(f"{address[:200]} is no address") from None
+    if parts.scheme == "https" or (parts.scheme == "http" and _on_this_machine(issuer, address)):
+        return
+    raise IssuerFault(f"{address[:200]} is not https")
 
 
 def metadata_addresses(issuer: str) -> tuple[str, ...]:

@@ -3,12 +3,13 @@
 AuthError
 ├── SignInRefused      the name or the password is wrong, or the link is over
 ├── TooManyAttempts    somebody tries too often
+├── OpenIdRefused      an OpenID provider, or what it says of somebody, lets nobody in
 ├── NoSession          what needs a session was asked by a caller without one
 └── SessionNotFound    no such session of this user
 """
 
 import math
-from typing import Final
+from typing import Final, Literal
 
 from taskhub.auth.errors import AuthError
 
@@ -26,6 +27,21 @@ class TooManyAttempts(AuthError):
     def __init__(self, wait_s: float) -> None:
         self.wait_s = max(1, math.ceil(wait_s))
         super().__init__(f"too many attempts to sign in; try again in {self.wait_s} s")
+
+
+OpenIdTrouble = Literal["declined", "expired", "refused", "unavailable", "unverified", "domain", "unknown"]
+"""What a person is told: they did not agree; the sign-in took too long or is another browser's; the provider's answer
+is not good; the provider is away; it has verified no address of theirs; their address is none of the allowed ones;
+nobody here is who they are."""
+
+
+class OpenIdRefused(AuthError):
+    """`reason` is for the log, and has words of the provider in it."""
+
+    def __init__(self, trouble: OpenIdTrouble, reason: str) -> None:
+        super().__init__(f"signing in through the provider failed: {trouble}")
+        self.trouble: OpenIdTrouble = trouble
+        self.reason = reason
 
 
 class NoSession(AuthError):

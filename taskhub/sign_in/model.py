@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, St
 MIN_PASSWORD: Final = 12
 MAX_PASSWORD: Final = 256
 
-SignedInBy = Literal["password", "link"]
+SignedInBy = Literal["password", "link", "openid"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,16 @@ class Opened:
 
     secret: str
     signed_in: SignedIn
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """Whose browser asks. `replacing`: the secret of the session that it had before, which ends with a new one."""
+
+    address: str | None = None
+    user_agent: str = ""
+    replacing: str | None = None
+    request_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,12 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, delete, insert, select, update
 
-from taskhub.auth.principal import Principal
+from taskhub.audit.record import Entry, record
+from taskhub.auth.principal import Caller
 from taskhub.auth.secret import SIGN_IN_LINK_PREFIX, digest, new_secret
 from taskhub.sign_in.attempts import Attempts, household
-from taskhub.sign_in.errors import LINK_OVER, WRONG_PASSWORD, SignInRefused, TooManyAttempts
-from taskhub.sign_in.model import NewPassword, Opened, SignedInBy, SignInLink
+from taskhub.sign_in.errors import LINK_OVER, WRONG_PASSWORD, OpenIdRefused, SignInRefused, TooManyAttempts
+from taskhub.sign_in.model import NewPassword, Opened, SignedInBy, SignInLink, Visitor
 from taskhub.sign_in.passwords import PasswordHash, Passwords
 from taskhub.sign_in.sessions import SessionStore, session_of
 from taskhub.storage.database import Database
@@ -55,16 +56,13 @@ class SignIn:
         """Nobody can sign in by a password any more."""
         self.passwords.close()
 
-    async def by_password(
-        self, workspace: str, name: str, password: str, *, address: str | None, user_agent: str, replacing: str | None
-    ) -> Opened:
+    async def by_password(self, workspace: str, name: str, password: str, visitor: Visitor) -> Opened:
         """Open a session for a person of the workspace, by id or name. What fails takes as long whoever it is.
 
-        The session with the secret `replacing`, which the browser had before, ends. Raises SignInRefused and
-        TooManyAttempts.
+        Raises SignInRefused and TooManyAttempts.
         """
         who = f"{workspace} {normalise(name)}"[:200]
-        self._count(who, address)
+        self._count(who, visitor.address)
         user, stored = await self._database.read(lambda connection: _with_password(connection, workspace, name))
         if not await self.passwords.fit(password, stored) or user is None or stored is None:
             raise SignInRefused(WRONG_PASSWORD)
@@ -76,18 +74,18 @@ class SignIn:
                 raise SignInRefused(WRONG_PASSWORD)
             if renewed is not None:
                 connection.execute(update(passwords).where(*_of(workspace, user.id)).values(hash=renewed))
-            return self._open(connection, user, "password", user_agent, replacing)
+            return self._open(connection, user, "password", visitor)
 
         opened = await self._database.write(work)
         self._of_user.give_back(who)
-        self._of_address.give_back(household(address))
+        self._of_address.give_back(household(visitor.address))
         return opened
 
-    async def by_link(self, secret: str, *, address: str | None, user_agent: str, replacing: str | None) -> Opened:
+    async def by_link(self, secret: str, visitor: Visitor) -> Opened:
         """Open a session by a link, of whatever workspace; it is over with that.
 
         Raises SignInRefused and TooManyAttempts."""
-        self._count(None, address)
+        self._count(None, visitor.address)
         now = to_text(self._clock())
         usable = (_L.digest == digest(secret), _L.used_at.is_(None), _L.expires_at > now)
 
@@ -98,16 +96,33 @@ class SignIn:
             used = connection.execute(update(sign_in_links).where(*usable).values(used_at=now)).rowcount
             if user is None or not used:
                 raise SignInRefused(LINK_OVER)
-            return self._open(connection, user, "link", user_agent, replacing)
+            return self._open(connection, user, "link", visitor)
 
         opened = await self._database.write(work)
-        self._of_address.give_back(household(address))
+        self._of_address.give_back(household(visitor.address))
         return opened
 
-    async def change_password(self, principal: Principal, new: NewPassword, *, address: str | None) -> None:
+    def attempt(self, visitor: Visitor) -> None:
+        """Count that somebody has come back from a provider, for whom `by_openid` is next. Raises TooManyAttempts."""
+        self._count(None, visitor.address)
+
+    async def by_openid(self, workspace: str, user_id: str, visitor: Visitor) -> Opened:
+        """Open a session for the user who somebody is to an OpenID provider. Raises OpenIdRefused."""
+
+        def work(connection: Connection) -> Opened:
+            user = _person(connection, workspace, user_id)
+            if user is None:
+                raise OpenIdRefused("unknown", f"{user_id} is not in use, or no person")
+            return self._open(connection, user, "openid", visitor)
+
+        opened = await self._database.write(work)
+        self._of_address.give_back(household(visitor.address))
+        return opened
+
+    async def change_password(self, caller: Caller, new: NewPassword) -> None:
         """Set the password of who came with a session; its other sessions end. Raises NoSession, InvalidInput and
         TooManyAttempts."""
-        session_id = session_of(principal)
+        session_id, address = session_of(caller.principal), caller.address
         statement = select(sessions, _P.hash).outerjoin(
             passwords, (_P.workspace_id == sessions.c.workspace_id) & (_P.user_id == sessions.c.user_id)
         )
@@ -124,17 +139,18 @@ class SignIn:
                 raise InvalidInput([InputProblem("/current_password", "is not your password")])
             self._of_user.give_back(who)
             self._of_address.give_back(household(address))
-        await self._set(row.workspace_id, row.user_id, new, but=session_id)
+        await self._set(caller, row.user_id, new, but=session_id)
 
-    async def set_password(self, workspace: str, name: str, new: NewPassword) -> str:
+    async def set_password(self, caller: Caller, name: str, new: NewPassword) -> str:
         """Set the password of a person, by id or name; its sessions end. Answers the id. Raises InvalidInput."""
+        workspace = caller.principal.workspace
         user = await self._database.read(lambda connection: _found(connection, workspace, name))
-        await self._set(workspace, user.id, new, but=None)
+        await self._set(caller, user.id, new, but=None)
         return str(user.id)
 
-    async def new_link(self, workspace: str, name: str, created_by: str) -> SignInLink:
+    async def new_link(self, caller: Caller, name: str) -> SignInLink:
         """A link for a person, by id or name; those made before are over. Raises InvalidInput."""
-        now, secret = to_text(self._clock()), new_secret(SIGN_IN_LINK_PREFIX)
+        workspace, now, secret = caller.principal.workspace, to_text(self._clock()), new_secret(SIGN_IN_LINK_PREFIX)
         expires_at = later(now, LINK_S)
 
         def work(connection: Connection) -> SignInLink:
@@ -144,17 +160,20 @@ class SignIn:
             connection.execute(delete(sign_in_links).where(_L.expires_at < now))
             row = {
                 "digest": digest(secret), "workspace_id": workspace, "user_id": user.id, "created_at": now,
-                "created_by": created_by, "expires_at": expires_at, "used_at": None,
+                "created_by": caller.principal.actor, "expires_at": expires_at, "used_at": None,
             }  # fmt: skip
             connection.execute(insert(sign_in_links), row)
+            entry = Entry.by(caller, "sign_in_link.created", user.id, expires_at=expires_at)
+            record(connection, entry, self._clock())
             return SignInLink(secret, user.id, expires_at)
 
         return await self._database.write(work)
 
-    async def sign_out(self, workspace: str, name: str) -> int:
+    async def sign_out(self, caller: Caller, name: str) -> int:
         """End the sessions of a user, by id or name; how many there were. Raises InvalidInput."""
+        workspace = caller.principal.workspace
         user = await self._database.read(lambda connection: _found(connection, workspace, name))
-        return await self.sessions.end_all_of(workspace, user.id)
+        return await self.sessions.end_all_of(caller, user.id)
 
     async def with_password(self, workspace: str) -> frozenset[str]:
         """The ids of those who have one."""
@@ -179,13 +198,12 @@ class SignIn:
         same = PasswordHash.parse(stored).cost == self.passwords.cost
         return None if same else await self.passwords.hashed(password)
 
-    def _open(
-        self, connection: Connection, user: Any, by: SignedInBy, user_agent: str, replacing: str | None
-    ) -> Opened:
-        secret, session_id = self.sessions.open(connection, user, by, user_agent, replacing)
+    def _open(self, connection: Connection, user: Any, by: SignedInBy, visitor: Visitor) -> Opened:
+        secret, session_id = self.sessions.open(connection, user, by, visitor)
         return Opened(secret, self.sessions.signed_in(connection, session_id))
 
-    async def _set(self, workspace: str, user_id: str, new: NewPassword, *, but: str | None) -> None:
+    async def _set(self, caller: Caller, user_id: str, new: NewPassword, *, but: str | None) -> None:
+        workspace = caller.principal.workspace
         now, stored = to_text(self._clock()), await self.passwords.hashed(new.password.get_secret_value())
 
         def work(connection: Connection) -> None:
@@ -195,7 +213,9 @@ class SignIn:
             connection.execute(delete(passwords).where(*_of(workspace, user_id)))
             row = {"workspace_id": workspace, "user_id": user_id, "hash": stored, "changed_at": now}
             connection.execute(insert(passwords), row)
-            self.sessions.end_others(connection, workspace, user_id, but=but)
+            ended = self.sessions.end_others(connection, workspace, user_id, but=but)
+            entry = Entry.by(caller, "password.changed", user_id, sessions_ended=ended)
+            record(connection, entry, self._clock())
 
         await self._database.write(work)
 

@@ -6,12 +6,13 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
-from taskhub.auth.principal import Principal
+from taskhub.audit.record import Entry, record
+from taskhub.auth.principal import Caller, Principal
 from taskhub.auth.secret import SESSION_PREFIX, digest, new_secret
 from taskhub.credentials.holder import Holder, principal_of
 from taskhub.credentials.version import raise_version
 from taskhub.sign_in.errors import NoSession, SessionNotFound
-from taskhub.sign_in.model import Session, SignedIn, SignedInBy
+from taskhub.sign_in.model import Session, SignedIn, SignedInBy, Visitor
 from taskhub.storage.database import Database
 from taskhub.storage.schema import passwords, sessions, users
 from taskhub.storage.times import Clock, later, to_text, utc_now
@@ -48,21 +49,24 @@ class SessionStore:
         self._max_s = max_s
         self._clock = clock
 
-    def open(
-        self, connection: Connection, user: Any, by: SignedInBy, user_agent: str, replacing: str | None
-    ) -> tuple[str, str]:
-        """A new session of a user (a row of users); its secret and its id. The one with the secret `replacing` ends."""
+    def open(self, connection: Connection, user: Any, by: SignedInBy, visitor: Visitor) -> tuple[str, str]:
+        """A new session of a user (a row of users); its secret and its id. The one that the browser had ends."""
         now, secret, session_id = to_text(self._clock()), new_secret(SESSION_PREFIX), ID_PREFIX + secrets.token_hex(8)
         # Nobody wants to know any more what ended long ago.
         connection.execute(delete(sessions).where(_S.expires_at < now))
-        if replacing is not None:
-            _end(connection, now, _S.digest == digest(replacing))
+        if visitor.replacing is not None:
+            _end(connection, now, _S.digest == digest(visitor.replacing))
         row = {
             "id": session_id, "workspace_id": user.workspace_id, "user_id": user.id, "digest": digest(secret),
-            "opened_by": by, "user_agent": user_agent[:MAX_USER_AGENT], "created_at": now, "last_used_at": now,
+            "opened_by": by, "user_agent": visitor.user_agent[:MAX_USER_AGENT], "created_at": now, "last_used_at": now,
             "expires_at": later(now, self._max_s), "ended_at": None,
         }  # fmt: skip
         connection.execute(insert(sessions), row)
+        entry = Entry(
+            "session.opened", user.workspace_id, f"user:{user.id}", session_id, credential=session_id,
+            address=visitor.address, request_id=visitor.request_id, details={"by": by},
+        )  # fmt: skip
+        record(connection, entry, self._clock())
         return secret, session_id
 
     async def current(self, principal: Principal) -> SignedIn:
@@ -102,33 +106,42 @@ class SessionStore:
 
         return await self._database.read(work)
 
-    async def end(self, principal: Principal, session_id: str) -> None:
+    async def end(self, caller: Caller, session_id: str) -> None:
         """End a session of who came with one. Raises NoSession, SessionNotFound and StorageBusy."""
-        session_of(principal)
-        if not await self._end(*_of(principal), _S.id == session_id):
+        session_of(caller.principal)
+        if not await self._end(caller, session_id, *_of(caller.principal), _S.id == session_id):
             raise SessionNotFound(session_id)
 
-    async def end_current(self, principal: Principal) -> None:
+    async def end_current(self, caller: Caller) -> None:
         """Sign out. Raises NoSession and StorageBusy."""
-        await self._end(_S.id == session_of(principal))
+        current = session_of(caller.principal)
+        await self._end(caller, current, _S.id == current)
 
-    async def end_all(self, principal: Principal) -> None:
+    async def end_all(self, caller: Caller) -> None:
         """Sign out everywhere. Raises NoSession and StorageBusy."""
-        session_of(principal)
-        await self._end(*_of(principal))
+        session_of(caller.principal)
+        await self._end(caller, None, *_of(caller.principal))
 
-    async def end_all_of(self, workspace: str, user_id: str) -> int:
+    async def end_all_of(self, caller: Caller, user_id: str) -> int:
         """End the sessions of a user, and say how many there were. Raises StorageBusy."""
-        return await self._end(_S.workspace_id == workspace, _S.user_id == user_id)
+        of_user = (_S.workspace_id == caller.principal.workspace, _S.user_id == user_id)
+        return await self._end(caller, user_id, *of_user)
 
-    def end_others(self, connection: Connection, workspace: str, user_id: str, *, but: str | None) -> None:
-        """Within a transaction: end the sessions of a user, all `but` one."""
+    def end_others(self, connection: Connection, workspace: str, user_id: str, *, but: str | None) -> int:
+        """Within a transaction: end the sessions of a user, all `but` one; how many there were."""
         others = (_S.workspace_id == workspace, _S.user_id == user_id, _S.id != (but or ""))
-        _end(connection, to_text(self._clock()), *others)
+        return _end(connection, to_text(self._clock()), *others)
 
-    async def _end(self, *which: Any) -> int:
-        now = to_text(self._clock())
-        return await self._database.write(lambda connection: _end(connection, now, *which))
+    async def _end(self, caller: Caller, target: str | None, *which: Any) -> int:
+        """`target`: the session, or the user whose they all are; None for the caller."""
+        now = self._clock()
+
+        def work(connection: Connection) -> int:
+            if ended := _end(connection, to_text(now), *which):
+                record(connection, Entry.by(caller, "session.ended", target, sessions=ended), now)
+            return ended
+
+        return await self._database.write(work)
 
     # What the ring asks
 

@@ -410,7 +410,7 @@ sessions: Final = Table(
     Column("workspace_id", Text, nullable=False),
     Column("user_id", Text, nullable=False),
     Column("digest", Text, nullable=False, comment="SHA-256 of the cookie's value, hexadecimal"),
-    Column("opened_by", Text, nullable=False, comment="password, link"),
+    Column("opened_by", Text, nullable=False, comment="password, link, openid"),
     Column("user_agent", Text, nullable=False, comment="of the browser, shortened"),
     Column("created_at", Text, nullable=False),
     Column("last_used_at", Text, nullable=False, comment="to the minute, about"),
@@ -434,7 +434,20 @@ sign_in_links: Final = Table(
     _refers("user_id", "users"),
     Index(None, "workspace_id", "user_id"),
 )
-OF_USERS: Final = (passwords, sessions, sign_in_links)
+identities: Final = Table(
+    "identities",
+    METADATA,
+    Column("workspace_id", Text, nullable=False),
+    Column("issuer", Text, nullable=False, comment="the OpenID provider"),
+    Column("subject", Text, nullable=False, comment="who it is to the provider, for ever"),
+    Column("user_id", Text, nullable=False),
+    Column("email", Text, comment="by which they were matched, for people to read"),
+    Column("created_at", Text, nullable=False),
+    PrimaryKeyConstraint("workspace_id", "issuer", "subject"),
+    _refers("user_id", "users"),
+    UniqueConstraint("workspace_id", "user_id", "issuer"),
+)
+OF_USERS: Final = (passwords, sessions, sign_in_links, identities)
 """What is removed with a user."""
 
 stream_tokens: Final = Table(

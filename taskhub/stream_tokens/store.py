@@ -7,6 +7,7 @@ from typing import Any, Final
 import orjson
 from sqlalchemy import Connection, and_, bindparam, case, delete, insert, or_, select, update
 
+from taskhub.audit.record import Entry, record
 from taskhub.auth.principal import Caller, Principal
 from taskhub.auth.secret import digest
 from taskhub.storage.database import Database
@@ -48,7 +49,13 @@ class StreamTokenStore:
             "credential": principal.credential, "issuer": issuer, "parameters": orjson.dumps(parameters).decode(),
             "created_at": now, "expires_at": expires_at, "good_until": first_use_before,
         }  # fmt: skip
-        await self._database.write(lambda connection: _execute(connection, insert(stream_tokens), row))
+
+        def work(connection: Connection) -> None:
+            connection.execute(insert(stream_tokens), row)
+            entry = Entry.by(caller, "stream_token.created", row["id"], parameters=parameters, expires_at=expires_at)
+            record(connection, entry, self._clock())
+
+        await self._database.write(work)
         return IssuedToken(secret, f"/events/stream?token={secret}", first_use_before, expires_at)
 
     async def find(self, secret: str) -> StreamToken | None:
@@ -100,8 +107,8 @@ class StreamTokenStore:
         return case((_T.expires_at < until, _T.expires_at), else_=until)
 
 
-def _execute(connection: Connection, statement: Any, values: Any = None) -> None:
-    connection.execute(statement, values)
+def _execute(connection: Connection, statement: Any) -> None:
+    connection.execute(statement)
 
 
 def _token(row: Any) -> StreamToken:

@@ -24,7 +24,7 @@ from taskhub.tickets.reference_inputs import NewUser, UserRole
 from taskhub.workspaces import WorkspaceStore
 from tests.routes.conftest import Answer, Hub, Start
 from tests.routes.openapi_snapshot import application
-from tests.taskhub.world import execute
+from tests.taskhub.world import ALICE, execute
 
 ROLES: Final[tuple[UserRole, ...]] = ("viewer", "requester", "agent", "manager", "operator")
 OPEN: Final[frozenset[str]] = frozenset(("anybody",))
@@ -182,7 +182,7 @@ class Castle:
             "empty": {"Authorization": "Bearer "},
             "signed out": await self.sign_in("viewer"),
         }
-        await self.hub.app[SIGN_IN].sign_out("default", "viewer")
+        await self.hub.app[SIGN_IN].sign_out(ALICE, "viewer")
         for role in ("viewer", "operator"):
             self.signed_in[role] = await self.sign_in(role)
         await WorkspaceStore(self.hub.app[DATABASE]).create(root, "other", "OT", "Other")
@@ -191,7 +191,7 @@ class Castle:
         self.let_in["stranger"] = await self._key(elsewhere, "mallory")
 
     async def sign_in(self, user: str) -> dict[str, str]:
-        link = await self.hub.app[SIGN_IN].new_link("default", user, "user:root")
+        link = await self.hub.app[SIGN_IN].new_link(ALICE, user)
         answer = await self.hub.post("/api/v1/session", {"link": link.secret}, headers=SAME_ORIGIN)
         assert answer.status == 201, answer
         self.hub.session.cookie_jar.clear()
@@ -346,7 +346,7 @@ class Castle:
     _end_mcp_session = _open_mcp_stream
 
     async def _sign_in(self, role: str) -> Attempt:
-        link = await self.hub.app[SIGN_IN].new_link("default", "agent", "user:root")
+        link = await self.hub.app[SIGN_IN].new_link(ALICE, "agent")
         return Attempt("/api/v1/session", {"json": {"link": link.secret}, "headers": SAME_ORIGIN})
 
     async def _change_password(self, role: str) -> Attempt:

@@ -29,7 +29,7 @@ async def office(start: Start) -> Hub:
     hub = await start(auth="api_key")
     hub.app[SIGN_IN].passwords = Passwords(Cost(n=16))  # as many of them as there are would take long
     await add(hub, "Olga", "operator")
-    await hub.app[SIGN_IN].set_password("default", "olga", NewPassword.model_validate({"password": PASSWORD}))
+    await hub.app[SIGN_IN].set_password(ALICE, "olga", NewPassword.model_validate({"password": PASSWORD}))
     return hub
 
 
@@ -60,7 +60,7 @@ async def is_answered(hub: Hub, headers: dict[str, str], code: str) -> bool:
 
 
 async def link(hub: Hub, name: str = "Olga") -> str:
-    return (await hub.app[SIGN_IN].new_link("default", name, "user:local")).secret
+    return (await hub.app[SIGN_IN].new_link(ALICE, name)).secret
 
 
 async def test_a_password_opens_a_session_in_a_cookie_that_no_script_reads(office: Hub) -> None:
@@ -114,7 +114,7 @@ async def test_nobody_signs_in_over_a_network_in_plain_text(start: Start) -> Non
 async def test_who_has_no_password_gets_the_same_answer_as_who_has_another_one(office: Hub) -> None:
     await add(office, "Pia")
     await add(office, "Nils")
-    await office.app[SIGN_IN].set_password("default", "nils", NewPassword.model_validate({"password": PASSWORD}))
+    await office.app[SIGN_IN].set_password(ALICE, "nils", NewPassword.model_validate({"password": PASSWORD}))
     await office.app[TICKETS].change_reference(ALICE, "users", "nils", UserChange(active=False))
     tried = [("Olga", OTHER), ("Pia", PASSWORD), ("Nils", PASSWORD), ("Nobody", PASSWORD)]
 
@@ -375,8 +375,8 @@ async def test_a_name_is_one_of_its_workspace_and_a_link_knows_which(office: Hub
     there = replace(ALICE, principal=replace(ALICE.principal, workspace="acme"))
     await office.app[TICKETS].create_reference(there, "users", NewUser(name="Olga", role="viewer"))
     new = NewPassword.model_validate({"password": OTHER})
-    await office.app[SIGN_IN].set_password("acme", "olga", new)
-    secret = (await office.app[SIGN_IN].new_link("acme", "olga", "user:local")).secret
+    await office.app[SIGN_IN].set_password(there, "olga", new)
+    secret = (await office.app[SIGN_IN].new_link(there, "olga")).secret
 
     assert (await sign_in(office, name="Olga", password=OTHER)).code == "sign_in_refused"
     assert (await sign_in(office, name="Olga", password=PASSWORD, workspace="acme")).code == "sign_in_refused"
@@ -397,7 +397,7 @@ async def test_who_tries_too_often_has_to_wait_and_others_have_not(
 
     monkeypatch.setattr(office.app[SIGN_IN].passwords, "fit", quick)
     await add(office, "Pia")
-    await office.app[SIGN_IN].set_password("default", "pia", NewPassword.model_validate({"password": PASSWORD}))
+    await office.app[SIGN_IN].set_password(ALICE, "pia", NewPassword.model_validate({"password": PASSWORD}))
     for _ in range(PER_USER[0]):
         assert (await sign_in(office, name="Olga", password=OTHER)).code == "sign_in_refused"
 

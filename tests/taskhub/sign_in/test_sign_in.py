@@ -12,19 +12,20 @@ from taskhub.auth.principal import Principal
 from taskhub.credentials.version import credentials_version
 from taskhub.sign_in.attempts import Attempts, household
 from taskhub.sign_in.errors import SignInRefused
-from taskhub.sign_in.model import NewPassword, Opened
+from taskhub.sign_in.model import NewPassword, Opened, Visitor
 from taskhub.sign_in.passwords import COST, Cost, PasswordHash, Passwords
 from taskhub.sign_in.service import LINK_S, SignIn
 from taskhub.sign_in.sessions import SessionStore
 from taskhub.storage.backup import tables_of
 from taskhub.storage.schema import METADATA, passwords, sessions, users
 from taskhub.tickets.errors import InvalidInput
-from tests.taskhub.world import World, execute, rows
+from tests.taskhub.world import ALICE, World, execute, rows
 
 PASSWORD = "correct horse battery"
 IDLE = timedelta(hours=1)
 MAX = timedelta(hours=3)
 CHEAP = Cost(n=16)
+VISITOR = Visitor("192.0.2.1", "Browser")
 
 
 @dataclass
@@ -36,12 +37,10 @@ class Office:
     sign_in: SignIn
 
     async def enter(self, password: str = PASSWORD) -> Opened:
-        return await self.sign_in.by_password(
-            "default", "Olga", password, address="192.0.2.1", user_agent="Browser", replacing=None
-        )
+        return await self.sign_in.by_password("default", "Olga", password, VISITOR)
 
     async def enter_by(self, link: str) -> Opened:
-        return await self.sign_in.by_link(link, address="192.0.2.1", user_agent="Browser", replacing=None)
+        return await self.sign_in.by_link(link, VISITOR)
 
     async def holder(self, opened: Opened) -> Principal | None:
         found = await self.sessions.holder(opened.secret)
@@ -56,7 +55,7 @@ async def office(world: World) -> AsyncIterator[Office]:
     )
     sign_in = SignIn(world.database, sessions, clock=lambda: world.now)
     sign_in.passwords = Passwords(CHEAP)
-    await sign_in.set_password("default", "olga", NewPassword.model_validate({"password": PASSWORD}))
+    await sign_in.set_password(ALICE, "olga", NewPassword.model_validate({"password": PASSWORD}))
     yield Office(world, sessions, sign_in)
     sign_in.close()
 
@@ -87,7 +86,7 @@ async def test_a_session_in_use_ends_all_the_same(office: Office) -> None:
 
 async def test_neither_secrets_nor_passwords_are_stored(office: Office) -> None:
     opened = await office.enter()
-    link = await office.sign_in.new_link("default", "olga", "user:local")
+    link = await office.sign_in.new_link(ALICE, "olga")
     stored = [await rows(office.world.database, select(table)) for table in METADATA.sorted_tables]
 
     for secret in (opened.secret, link.secret, PASSWORD):
@@ -95,7 +94,7 @@ async def test_neither_secrets_nor_passwords_are_stored(office: Office) -> None:
 
 
 async def test_of_two_who_use_a_link_at_once_one_gets_in(office: Office) -> None:
-    link = await office.sign_in.new_link("default", "olga", "user:local")
+    link = await office.sign_in.new_link(ALICE, "olga")
 
     tried = await asyncio.gather(*(office.enter_by(link.secret) for _ in range(8)), return_exceptions=True)
 
@@ -104,7 +103,7 @@ async def test_of_two_who_use_a_link_at_once_one_gets_in(office: Office) -> None
 
 
 async def test_a_link_ends(office: Office) -> None:
-    link = await office.sign_in.new_link("default", "olga", "user:local")
+    link = await office.sign_in.new_link(ALICE, "olga")
     office.world.tick(seconds=LINK_S)
 
     with pytest.raises(SignInRefused):
@@ -116,9 +115,9 @@ async def test_only_people_sign_in(office: Office) -> None:
     await execute(office.world.database, update(users).where(users.c.id == "bot").values(kind="agent"))
 
     with pytest.raises(InvalidInput, match="agents and services have API keys"):
-        await office.sign_in.new_link("default", "bot", "user:local")
+        await office.sign_in.new_link(ALICE, "bot")
     with pytest.raises(InvalidInput, match="there is no 'olag'"):
-        await office.sign_in.new_link("default", "olag", "user:local")
+        await office.sign_in.new_link(ALICE, "olag")
 
 
 async def test_a_hash_that_costs_less_than_new_ones_is_made_anew(office: Office) -> None:
@@ -138,7 +137,7 @@ async def test_a_password_that_changes_while_somebody_signs_in_with_the_old_one_
     async def slow(password: str, stored: str | None) -> bool:
         found = await fit(password, stored)
         new = NewPassword.model_validate({"password": "staple correct horse"})
-        await office.sign_in.set_password("default", "olga", new)
+        await office.sign_in.set_password(ALICE, "olga", new)
         return found
 
     monkeypatch.setattr(office.sign_in.passwords, "fit", slow)
@@ -152,7 +151,7 @@ async def test_what_ends_a_session_is_seen_by_every_instance(office: Office) -> 
     await office.enter()
     before = await credentials_version(office.world.database)
 
-    assert await office.sign_in.sign_out("default", "Olga") == 1
+    assert await office.sign_in.sign_out(ALICE, "Olga") == 1
 
     assert await credentials_version(office.world.database) != before
 
