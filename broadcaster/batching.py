@@ -88,5 +88,6 @@ def _merged(events: Sequence[Event]) -> Event:
         actor=last.actor,
         origin=last.origin,
         ticket_version=last.ticket_version,
+        trace=last.trace,
         data=orjson.dumps(data),
     )

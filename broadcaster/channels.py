@@ -25,6 +25,7 @@ class Channels:
         self._make = make
         self._open: dict[str, Channel] = {}
         self._opening: dict[str, asyncio.Task[Channel]] = {}
+        self._gaps_repaired = 0
 
     def __iter__(self) -> Iterator[Channel]:
         return iter(list(self._open.values()))
@@ -35,6 +36,11 @@ class Channels:
     def get(self, workspace: str) -> Channel | None:
         """The workspace's channel, if somebody listens to it here."""
         return self._open.get(workspace)
+
+    @property
+    def gaps_repaired(self) -> int:
+        """Gaps that were filled from the log, also in channels that are closed by now."""
+        return self._gaps_repaired + sum(channel.runner.tail.gaps_repaired for channel in self)
 
     async def open(self, workspace: str) -> Channel:
         """The workspace's channel, made by the first caller; the others wait for it. Raises LogUnavailable."""
@@ -87,6 +93,7 @@ class Channels:
                 del self._open[channel.workspace]
                 self._relay.unwatch(channel.workspace)
                 await channel.stop()
+                self._gaps_repaired += channel.runner.tail.gaps_repaired
 
     async def stop(self) -> None:
         """End all of them."""

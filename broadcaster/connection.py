@@ -112,6 +112,9 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_writing()
+        if isinstance(exc, TimeoutError):
+            # The kernel noticed before the engine did that nothing was taken any more.
+            self._subscriber.mark_ended("overloaded")
         self._subscriber.disconnected()
         self._on_lost(self._subscriber)
 

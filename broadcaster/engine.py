@@ -25,7 +25,8 @@ from broadcaster.channels import Channels
 from broadcaster.credentials import OpenedStreams
 from broadcaster.errors import LogUnavailable
 from broadcaster.event import Event, EventDraft, Position, wire_time
-from broadcaster.hub import Hub, Scheduler
+from broadcaster.figures import Figures, figures
+from broadcaster.hub import Flushed, Hub, Scheduler
 from broadcaster.log import EventLog, LogBounds
 from broadcaster.options import BroadcastOptions
 from broadcaster.relay import Announcement, Relay, RelayState
@@ -59,6 +60,7 @@ class Broadcaster:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         clock: Callable[[], float] = time.monotonic,
         threads_busy: Callable[[], bool] = lambda: False,
+        on_flush: Flushed | None = None,
     ) -> None:
         self._log = log
         self._relay = relay
@@ -67,6 +69,7 @@ class Broadcaster:
         # Not the loop's own time: some loops have it stand still while a turn lasts.
         self._clock = clock
         self._threads_busy = threads_busy
+        self._on_flush = on_flush
         self._random = random.Random()  # noqa: S311  # tells events apart, guards nothing
         self._counters: defaultdict[str, Counters] = defaultdict(Counters)
         """By workspace, from its first stream here on."""
@@ -175,6 +178,7 @@ class Broadcaster:
                 actor=draft.actor,
                 origin=draft.origin,
                 ticket_version=draft.ticket_version,
+                trace=draft.trace,
                 data=draft.data,
             )
             for draft in drafts
@@ -430,6 +434,7 @@ class Broadcaster:
             buffer_bytes=self.options.buffer_bytes,
             ring=Ring(self.options.ring_events, self.options.ring_bytes),
             on_limit=self._limit_reached,
+            on_flush=self._on_flush,
         )
 
     def _make_replay(self, hub: Hub, ask_tail: Callable[[], None]) -> Replay:
@@ -516,6 +521,10 @@ class Broadcaster:
         channel = self._channels.get(workspace)
         counters = self._counters.get(workspace) or Counters()
         return report(subscribers, () if channel is None else (channel,), counters, relay, now, streams)
+
+    def figures(self) -> Figures:
+        """What a collector of metrics is told of this instance."""
+        return figures(self._subscribers.values(), self._channels, self.counters, self._relay.statistics())
 
     def _timestamp(self) -> str:
         return wire_time(self._now())

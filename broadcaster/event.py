@@ -74,6 +74,8 @@ class EventDraft:
     transient: bool = False
     request_id: str | None = None
     batch_id: str | None = None
+    trace: str | None = None
+    """`traceparent` (W3C Trace Context) of the request that it comes from."""
 
     def check_publishable(self) -> None:
         """Raise InvalidEvent unless a client may publish this: a type of its own, no control characters."""
@@ -106,7 +108,7 @@ class Event:
 
     __slots__ = (
         "_after", "_before", "_encoded", "_parsed", "actor", "data", "epoch", "frames", "id", "origin", "seq",
-        "subject", "ticket_version", "time", "type", "workspace",
+        "subject", "ticket_version", "time", "trace", "type", "workspace",
     )  # fmt: skip
 
     def __init__(
@@ -123,6 +125,7 @@ class Event:
         origin: str,
         ticket_version: int | None,
         data: bytes,
+        trace: str | None = None,
         encoded: bytes | None = None,
     ) -> None:
         self.workspace = workspace
@@ -135,6 +138,7 @@ class Event:
         self.actor = actor
         self.origin = origin
         self.ticket_version = ticket_version
+        self.trace = trace
         self.data = data
         self.frames: dict[tuple[str, str], bytes] = {}
         self._encoded = encoded
@@ -171,6 +175,8 @@ class Event:
             head["origin"] = self.origin
             if self.ticket_version is not None:
                 head["ticketversion"] = self.ticket_version
+            if self.trace is not None:
+                head["traceparent"] = self.trace
             self._encoded = orjson.dumps(head)[:-1] + b',"data":' + self.data + b"}"
         return self._encoded
 
@@ -189,6 +195,7 @@ class Event:
             actor=document["actor"],
             origin=document["origin"],
             ticket_version=document.get("ticketversion"),
+            trace=document.get("traceparent"),
             data=orjson.dumps(document["data"]),
             encoded=encoded,
         )

@@ -28,6 +28,7 @@ class Flush:
     """It may be the last for some of them."""
     whole: bool
     """It has all that waited: the members get it."""
+    began: float
     next: int = 0
     """Those before this index have been written to."""
     events: int = field(init=False)

@@ -29,6 +29,9 @@ from broadcaster.slices import GroupKey, Slice, slices
 from broadcaster.statistics import Counters
 from broadcaster.subscriber import Subscriber
 
+Flushed = Callable[[float, int, int], None]
+"""Told of each flush that is through: how many seconds it took, and how many events it had for how many subscribers."""
+
 logger = logging.getLogger(__name__)
 
 WRITES_PER_TURN: Final = 50
@@ -92,6 +95,7 @@ class Hub:
         buffer_bytes: int,
         ring: Ring,
         on_limit: Callable[[Subscriber], None],
+        on_flush: Flushed | None = None,
     ) -> None:
         self.workspace = workspace
         self.epoch = bounds.epoch
@@ -104,6 +108,7 @@ class Hub:
         self._counters = counters
         self._timestamp = timestamp
         self._on_limit = on_limit
+        self._on_flush = on_flush
         self._index = GroupIndex()
         self._rounds = Rounds()
         self._flushes: deque[Flush] = deque()
@@ -334,9 +339,18 @@ class Hub:
         else:
             self._flushes.popleft()
             group.flushes.remove(flush)
-            if flush.since is not None:
-                self._counters.latency.add(self._scheduler.clock() - flush.since)
+            self._count_flush(flush)
         return cost * len(batch)
+
+    def _count_flush(self, flush: Flush) -> None:
+        """Count one that is through; its oldest event speaks for all of them."""
+        counters, ended = self._counters, self._scheduler.clock()
+        counters.flush_s.add(ended - flush.began)
+        if flush.since is not None:
+            counters.latency.add(ended - flush.since)
+            counters.delivery_s.add(ended - flush.since, flush.events * len(flush.subscribers))
+        if self._on_flush is not None:
+            self._on_flush(ended - flush.began, flush.events, len(flush.subscribers))
 
     def _fell_behind(self, subscriber: Subscriber, waiting: int, flush: Flush, number: int, now: float) -> None:
         """It could not take all of slice `number`, and gets no more of the flush from here."""
@@ -369,7 +383,9 @@ class Hub:
             if parts:
                 since = group.pending_since if items else None
                 whole, limited = (skip, limit) == (0, None), limit is not None
-                flush = Flush(group, parts, subscribers, self._turn, since, before, limited=limited, whole=whole)
+                flush = Flush(
+                    group, parts, subscribers, self._turn, since, before, limited=limited, whole=whole, began=now
+                )
                 group.flushes.append(flush)
                 group.count(flush, now)
                 self._flushes.appendleft(flush)

@@ -85,6 +85,7 @@ class MemoryEventLog:
                 actor=draft.actor,
                 origin=draft.origin,
                 ticket_version=draft.ticket_version,
+                trace=draft.trace,
                 data=draft.data,
             )
             for seq, draft in enumerate(drafts, found.head + 1)

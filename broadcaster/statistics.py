@@ -1,8 +1,13 @@
 """Rates and latencies of the recent past, cheap enough to be always on."""
 
+from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
+
+LATENCY_BOUNDS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""From what a quiet server takes to what nobody would call live."""
 
 
 class Rate:
@@ -63,6 +68,30 @@ class Latency:
         return ordered[min(len(ordered) - 1, int(q * len(ordered)))]
 
 
+class Histogram:
+    """How many samples lie in each of some ranges: from two looks at it, a collector tells any quantile in between.
+
+    `bounds` are the upper ends of the ranges, ascending, each included; one more range has what is above. `counts` are
+    of each range by itself.
+    """
+
+    __slots__ = ("bounds", "counts", "sum")
+
+    def __init__(self, bounds: Sequence[float] = LATENCY_BOUNDS_S) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def add(self, value: float, times: int = 1) -> None:
+        self.counts[bisect_left(self.bounds, value)] += times
+        self.sum += value * times
+
+    def add_all(self, other: "Histogram") -> None:
+        """The samples of another one with the same bounds."""
+        self.counts = [own + more for own, more in zip(self.counts, other.counts, strict=True)]
+        self.sum += other.sum
+
+
 class Counters:
     """What is counted of a workspace."""
 
@@ -70,6 +99,10 @@ class Counters:
         self.events = Rate()
         self.deliveries = Rate()
         self.latency = Latency()
+        self.delivery_s = Histogram()
+        """For each delivery, the time from the arrival of the oldest event of its flush to the end of the flush."""
+        self.flush_s = Histogram()
+        """How long flushes took, from the first write to the last."""
         self.last_event_time: str | None = None
         self.streams_opened = 0
         self.lagged = 0
@@ -84,6 +117,8 @@ class Counters:
         whole.deliveries = Rate.together([part.deliveries for part in parts])
         for part in parts:
             whole.latency.add_all(part.latency)
+            whole.delivery_s.add_all(part.delivery_s)
+            whole.flush_s.add_all(part.flush_s)
             whole.streams_opened += part.streams_opened
             whole.lagged += part.lagged
             whole.resets += part.resets

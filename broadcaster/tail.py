@@ -55,6 +55,11 @@ class Tail:
         self._fruitless = 0
         self._repairing = False
 
+    @property
+    def missing(self) -> int:
+        """How many events are known to be in the log, or to come, that have not come out."""
+        return max(0, self._head - self.position)
+
     def start(self, bounds: LogBounds) -> None:
         """Begin, or begin anew, after the head of `bounds`; what was held is forgotten."""
         self.epoch = bounds.epoch

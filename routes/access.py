@@ -35,6 +35,8 @@ STATIC: Final = "/static/"
 SHOWN: Final = frozenset({"/events/debug"})
 """Data for programs; what browsers get at these addresses is a page, which asks for the data with what a person gives
 it."""
+METRICS_PATH: Final = "/metrics"
+"""Collectors know addresses and no names, so the Host does not count; who may read it stands in the settings."""
 MCP_PATHS: Final = frozenset({"/mcp", "/sse", "/message"})
 STREAM: Final = "/events/stream"
 TOKEN: Final = "token"  # noqa: S105  # its name
@@ -68,6 +70,15 @@ def networks(texts: Iterable[str]) -> tuple[Network, ...]:
 def proxied(request: web.BaseRequest) -> str | None:
     """The header that shows that a proxy passed the request on; None when it came directly."""
     return next(filter(_set_by_proxies, request.headers), None)
+
+
+def may_scrape(request: web.BaseRequest, trusted: Sequence[Network], scrapers: Sequence[Network]) -> bool:
+    """Whether this client may read the metrics without a credential: by its address, where that is known for sure."""
+    peer = request.remote
+    if proxied(request) is not None and not (peer is not None and _trusted(peer, trusted)):
+        return False  # the address is that of a proxy, which may stand before anybody
+    address = client_address(request, trusted)
+    return address is not None and _trusted(address, scrapers)
 
 
 def client_address(request: web.BaseRequest, trusted: Sequence[Network]) -> str | None:

@@ -97,6 +97,7 @@ async def test(request: web.Request) -> web.Response:
                 data=b"{}",
                 subject=subject,
                 request_id=caller.request_id,
+                trace=caller.trace,
             )
             started = time.perf_counter()
             done = await request.app[PUBLISHER].publish(caller, [draft])

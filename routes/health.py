@@ -100,25 +100,24 @@ async def readyz(request: web.Request) -> web.Response:
 
     Without Redis everything still works, later by at most a poll, so that is `degraded` and no failure.
     """
-    checks = await _checks(request)
-    failed = [name for name, state in checks.items() if state not in ("ok", "degraded")]
-    if failed:
-        return json_response(Readiness("unavailable", checks), status=503)
-    return json_response(Readiness("degraded" if "degraded" in checks.values() else "ready", checks))
+    found = await checks(request.app)
+    if not is_ready(found):
+        return json_response(Readiness("unavailable", found), status=503)
+    return json_response(Readiness("degraded" if "degraded" in found.values() else "ready", found))
 
 
 async def health(request: web.Request) -> web.Response:
     """The same for people, always 200 while the process can answer."""
     app = request.app
-    checks = await _checks(request)
-    states = set(checks.values())
+    found = await checks(app)
+    states = set(found.values())
     answer = Health(
         status="ok" if states <= {"ok"} else "degraded" if states <= {"ok", "degraded"} else "unavailable",
         version=__version__,
         instance=app[LIFECYCLE].instance,
         transport=list(app[SETTINGS].mcp_transports),
         auth_enabled=app[AUTH].name != "none",
-        checks=checks,
+        checks=found,
     )
     return json_response(answer)
 
@@ -167,23 +166,27 @@ async def capabilities(request: web.Request) -> web.Response:
     return json_response(answer.model_dump_json(exclude_unset=True).encode())
 
 
-async def _checks(request: web.Request) -> dict[str, str]:
+async def checks(app: web.Application) -> dict[str, str]:
     """What readiness depends on: `ok`, `degraded`, or what is wrong."""
-    app = request.app
-    checks = {"process": "draining" if app[LIFECYCLE].draining else "ok"}
+    found = {"process": "draining" if app[LIFECYCLE].draining else "ok"}
     if DATABASE in app:
-        checks["database"] = "ok"
+        found["database"] = "ok"
         try:
             await app[DATABASE].ping()
             if not await app[DATABASE].schema_is_current():
-                checks["database"] = "its schema is not this version's: run `taskhub migrate`"
+                found["database"] = "its schema is not this version's: run `taskhub migrate`"
         except StorageBusy as busy:
-            checks["database"] = str(busy).partition(";")[0]
+            found["database"] = str(busy).partition(";")[0]
     if isinstance(tickets := app[MCP].tickets, RemoteTickets):
-        checks["upstream"] = await tickets.state()
+        found["upstream"] = await tickets.state()
     if BROADCASTER in app:
-        checks["relay"] = "ok" if app[BROADCASTER].relay_state in ("local", "up") else "degraded"
-    return checks
+        found["relay"] = "ok" if app[BROADCASTER].relay_state in ("local", "up") else "degraded"
+    return found
+
+
+def is_ready(found: dict[str, str]) -> bool:
+    """Whether nothing of what was found forbids to send requests here."""
+    return all(state in ("ok", "degraded") for state in found.values())
 
 
 ROUTES: Final = (

@@ -16,7 +16,9 @@ from taskhub.instances import Instances
 from taskhub.keys.store import KeyStore
 from taskhub.limits.limits import Limits
 from taskhub.mcp.door import McpDoor
+from taskhub.metrics.meters import Meters
 from taskhub.publishing import EventPublisher
+from taskhub.scrape import Scrape
 from taskhub.settings import Settings
 from taskhub.sign_in.service import SignIn
 from taskhub.storage.database import Database
@@ -61,6 +63,8 @@ OPENID: Final = web.AppKey("openid", OpenId)
 MCP: Final = web.AppKey("mcp", McpDoor)
 LIMITS: Final = web.AppKey("limits", Limits)
 STREAM_ACCESS: Final = web.AppKey("stream_access", StreamAccess)
+METERS: Final = web.AppKey("meters", Meters)
+SCRAPE: Final = web.AppKey("scrape", Scrape)
 
 CALLER: Final = web.RequestKey("caller", Caller)
 REQUEST_ID: Final = web.RequestKey("request_id", str)

@@ -15,12 +15,12 @@ from aiohttp.typedefs import Handler
 from multidict import istr
 
 from routes import access, cookies, cors
-from routes.access import MCP_PATHS, PROBES, STREAM, TOKEN, Network
+from routes.access import MCP_PATHS, METRICS_PATH, PROBES, STREAM, TOKEN, Network
 from routes.errors import Fault, Problem, problem_of, problem_response
 from routes.hosts import HostRules, target_authority
-from routes.keys import AUTH, CALLER, LIMITS, REFUSALS, REQUEST_ID
+from routes.keys import AUTH, CALLER, LIMITS, METERS, REFUSALS, REQUEST_ID
 from routes.refusals import goodbye, told_in_stream
-from taskhub import logs
+from taskhub import logs, tracing
 from taskhub.audit.refusals import Refusal, source
 from taskhub.auth.errors import AuthError, Forbidden, Unauthenticated, UnknownSubject
 from taskhub.auth.principal import AuthProvider, Caller, Origin, Principal
@@ -41,6 +41,11 @@ _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,100}")
 _BAD_PATH: Final = re.compile(r"%(?:2f|5c|7f|[01][0-9a-f])", re.IGNORECASE)
 # A header is looked up under an `istr` without being folded to one case for each request.
 _LIMITED_HEADERS: Final = tuple((istr(name), limit) for name, limit in MAX_HEADER_BYTES)
+_TRACEPARENT: Final = istr(tracing.TRACEPARENT)
+_TRACESTATE: Final = istr(tracing.TRACESTATE)
+_CREDENTIALS: Final = tuple(map(istr, ("X-API-Key", hdrs.AUTHORIZATION, hdrs.COOKIE)))
+_STREAMS: Final = MCP_PATHS | {"/events/stream"}
+"""Where an answer that was begun may last as long as its client stays: how long says nothing of the server."""
 _X_REQUEST_ID: Final = istr("X-Request-ID")
 _SEC_FETCH_SITE: Final = istr("Sec-Fetch-Site")
 _X_API_KEY: Final = istr("X-API-Key")
@@ -62,6 +67,7 @@ class Gate:
 
     rules: HostRules
     trusted: tuple[Network, ...]
+    scrapers: tuple[Network, ...]
     request_ids: Iterator[str]
     header_bytes: int
 
@@ -76,7 +82,9 @@ class Gate:
         )
         # Unique, not secret: a random name for this process, and a number.
         request_ids = map(f"{secrets.token_hex(5)}-{{:x}}".format, itertools.count(1))
-        return cls(rules, access.networks(settings.trusted_proxies), request_ids, settings.header_bytes)
+        scrapers = access.networks(() if settings.metrics == ("off",) else settings.metrics)
+        trusted = access.networks(settings.trusted_proxies)
+        return cls(rules, trusted, scrapers, request_ids, settings.header_bytes)
 
 
 GATE: Final = web.AppKey("gate", Gate)
@@ -94,29 +102,40 @@ async def receive(request: web.Request, handler: Handler) -> web.StreamResponse:
     request_id = given if given is not None and _REQUEST_ID.fullmatch(given) else next(gate.request_ids)
     request[REQUEST_ID] = request_id
     logs.request_id.set(request_id)
+    notes: dict[str, object] = {}
+    logs.notes.set(notes)
+    resource = request.match_info.route.resource
+    route = resource.canonical if resource is not None else None
     started = time.perf_counter()
     response: web.StreamResponse | None
-    try:
-        response = guard(request, gate, app[AUTH])
-        if response is None:
-            await authenticate(request, gate, app[AUTH])
-            response = await handler(request)
-    except Exception as error:
-        _note_refusal(error, request, gate)
-        response = _error_response(error, request)
+    came = _trace(request)
+    with tracing.request_span(f"{request.method} {route}", came, {"http.request.method": request.method}) as span:
+        try:
+            response = guard(request, gate, app[AUTH])
+            if response is None:
+                await authenticate(request, gate, app[AUTH])
+                response = await handler(request)
+        except Exception as error:
+            _note_refusal(error, request, gate)
+            response = _error_response(error, request)
+        if span is not None:
+            span.set_attribute("http.response.status_code", response.status)
+    seconds = time.perf_counter() - started
+    if not response.prepared or request.path not in _STREAMS:
+        app[METERS].request(route, request.method, response.status, seconds)
     level = logging.DEBUG if request.path in PROBES else logging.INFO
     # Asked first: even what is not written costs as much as the rest of this function.
     if _records.isEnabledFor(level) and not response.prepared:  # a stream logs for itself
         caller = request.get(CALLER)
-        resource = request.match_info.route.resource
         log.log(
             level,
             "request",
             method=request.method,
-            route=resource.canonical if resource is not None else None,
+            route=route,
             status=response.status,
-            duration_ms=round(1000 * (time.perf_counter() - started), 1),
+            duration_ms=round(1000 * seconds, 1),
             actor=caller.principal.actor if caller is not None else None,
+            **notes,
         )
     return response
 
@@ -135,7 +154,8 @@ def guard(request: web.Request, gate: Gate, auth: AuthProvider) -> web.Response 
         if len(headers.get(name, "")) > limit:
             raise Problem.of("headers_too_large", [Fault(f"has more than {limit} bytes", header=name)])
     if request.path not in PROBES:
-        _check_host(request, gate.rules)
+        if request.path != METRICS_PATH:
+            _check_host(request, gate.rules)
         if auth.name == "none" and (header := access.proxied(request)) is not None:
             detail = "set TASKHUB_API_KEY to serve through a proxy"
             raise Problem("proxied_request", f"the request came through a proxy ({header}); {detail}")
@@ -147,6 +167,8 @@ async def authenticate(request: web.Request, gate: Gate, auth: AuthProvider) -> 
     open_to_all = access.is_open(request.method, request.path) or access.is_page_of_data(request)
     if open_to_all or request.match_info.http_exception is not None:
         return
+    if request.path == METRICS_PATH and access.may_scrape(request, gate.trusted, gate.scrapers):
+        return
     if request.path == STREAM and TOKEN in request.query:
         return  # which the stream judges itself: it tells browsers of trouble in a way that they come back after
     address = access.client_address(request, gate.trusted)
@@ -157,7 +179,7 @@ async def authenticate(request: web.Request, gate: Gate, auth: AuthProvider) -> 
         principal = await _judged(request, gate, auth, address)
     if request.method not in _READING and request.path not in MCP_PATHS:  # where the tools that write are counted
         request.app[LIMITS].write(principal)
-    request[CALLER] = Caller(principal, _origin(request), request[REQUEST_ID], address)
+    request[CALLER] = Caller(principal, _origin(request), request[REQUEST_ID], address, tracing.traceparent())
 
 
 async def _judged(request: web.Request, gate: Gate, auth: AuthProvider, address: str | None) -> Principal:
@@ -195,12 +217,32 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
     headers.setdefault(_CSP, CONTENT_SECURITY_POLICY)
     if (request_id := request.get(REQUEST_ID)) is not None:
         headers[_X_REQUEST_ID] = request_id
+    if (traceparent := tracing.traceparent()) is not None:
+        headers[_TRACEPARENT] = traceparent
     cors.add_headers(request, response, request.app[GATE].rules)
 
 
 def _length(header: tuple[bytes, bytes]) -> int:
     """Of its line."""
     return len(header[0]) + len(header[1]) + 4
+
+
+def _trace(request: web.Request) -> tracing.Trace | None:
+    """The place in a trace that a request comes from."""
+    headers = request.headers
+    if _TRACEPARENT not in headers:
+        return None
+    return tracing.Trace.parse(headers.getall(_TRACEPARENT), headers.getall(_TRACESTATE, ()))
+
+
+def _count_refusal(error: Exception, request: web.Request) -> None:
+    """Count who was not let in."""
+    if isinstance(error, Forbidden):
+        request.app[METERS].auth_failures["forbidden"] += 1
+    elif isinstance(error, Unauthenticated | UnknownSubject | SignInRefused | TooManyAttempts):
+        presented = TOKEN in request.query or any(name in request.headers for name in _CREDENTIALS)
+        presented = presented or isinstance(error, SignInRefused | TooManyAttempts)
+        request.app[METERS].auth_failures["invalid" if presented else "missing"] += 1
 
 
 def _origin(request: web.Request) -> Origin:
@@ -245,6 +287,7 @@ def _note_refusal(error: Exception, request: web.Request, gate: Gate) -> None:
 def _error_response(error: Exception, request: web.Request) -> web.StreamResponse:
     if isinstance(error, web.HTTPException) and error.status < 400:
         raise error
+    _count_refusal(error, request)
     problem = problem_of(error, request)
     if problem is None:
         log.error("request failed", method=request.method, path=request.path, exc_info=error)

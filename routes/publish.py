@@ -120,6 +120,7 @@ def _drafts(caller: Caller, events: Sequence[PublishedEvent], prefix: str) -> li
             subject=event.subject,
             transient=event.transient,
             request_id=caller.request_id,
+            trace=caller.trace,
         )
         try:
             draft.check_publishable()

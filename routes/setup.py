@@ -21,6 +21,7 @@ from routes import (
     links,
     mcp,
     me,
+    metrics,
     oauth,
     openid,
     pages,
@@ -62,5 +63,8 @@ def _add_common_routes(app: web.Application) -> None:
     app[docs.DESCRIPTION] = docs.Description(app)
     app[assets.ASSETS] = assets.Assets()
     app.on_response_prepare.append(add_headers)
-    for module in (mcp, protected_resource, health, docs, assets):
+    modules = [mcp, protected_resource, health, docs, assets]
+    if app[SETTINGS].metrics != ("off",):
+        modules.append(metrics)
+    for module in modules:
         register(app, module.ROUTES)

@@ -5,6 +5,7 @@ import os
 import secrets
 import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,9 +28,11 @@ from routes.keys import (
     LIFECYCLE,
     LIMITS,
     MCP,
+    METERS,
     OPENID,
     PUBLISHER,
     REFUSALS,
+    SCRAPE,
     SETTINGS,
     SIGN_IN,
     STREAM_ACCESS,
@@ -39,7 +42,7 @@ from routes.keys import (
 )
 from routes.oauth import AUTHORIZATION_SERVER
 from routes.setup import MIDDLEWARES, add_mcp_routes, add_routes
-from taskhub import __version__
+from taskhub import __version__, tracing
 from taskhub.audit.log import AuditLog
 from taskhub.audit.refusals import Refusals
 from taskhub.audit.retention import AuditKeeper
@@ -54,11 +57,15 @@ from taskhub.keys.store import KeyStore
 from taskhub.limits.limits import Limits
 from taskhub.mcp.door import McpDoor, PassOn
 from taskhub.mcp.wakeups import Watch
+from taskhub.metrics.loop_lag import LoopLag
+from taskhub.metrics.meters import Meters
 from taskhub.oauth.provider import OAuthAuth
 from taskhub.opening import open_database, open_writer
 from taskhub.process_limits import room_for_streams
+from taskhub.processes import Place
 from taskhub.publishing import EventPublisher
 from taskhub.remote import RemoteTickets
+from taskhub.scrape import Scrape
 from taskhub.settings import Settings, is_loopback
 from taskhub.sign_in.service import SignIn
 from taskhub.sign_in.sessions import SessionStore
@@ -83,22 +90,23 @@ LOOK_AFTER_GRANTS_S: Final = 3600.0
 LOOPBACK_NAMES: Final = ("127.0.0.1", "localhost", "[::1]")
 
 
-def create_app(settings: Settings, *, demo: bool = False) -> web.Application:
-    """A TaskHub application. Its services start and stop with it.
+def create_app(settings: Settings, *, demo: bool = False, place: Place | None = None) -> web.Application:
+    """A TaskHub application. Its services start and stop with it. `place`: where it is one of several workers.
 
     With `api_base_url` it holds no tickets of its own: it serves MCP alone, in front of another TaskHub.
     """
     app = web.Application(middlewares=MIDDLEWARES, client_max_size=MAX_BODY_BYTES)
     app[SETTINGS] = settings
     app[LIFECYCLE] = Lifecycle(instance=secrets.token_hex(4))
+    app[METERS] = Meters()
     app[AUTH] = auth_provider(settings)
     app[LIMITS] = Limits.of(settings)
     if settings.api_base_url:
         add_mcp_routes(app)
-        app.cleanup_ctx.append(_remote_services)
+        app.cleanup_ctx.append(partial(_remote_services, place=place))
     else:
         add_routes(app)
-        app.cleanup_ctx.append(_services)
+        app.cleanup_ctx.append(partial(_services, place=place))
         if demo:
             app.cleanup_ctx.append(_demo)
     app.on_shutdown.append(_end_streams)
@@ -141,11 +149,13 @@ async def open_tickets(settings: Settings) -> AsyncIterator[tuple[Tickets, Watch
         yield tickets, broadcaster.watch
 
 
-async def _services(app: web.Application) -> AsyncIterator[None]:
+async def _services(app: web.Application, *, place: Place | None) -> AsyncIterator[None]:
     settings, instance = app[SETTINGS], app[LIFECYCLE].instance
     failpoints = Failpoints.parse(settings.failpoints)
     async with contextlib.AsyncExitStack() as stack:
-        database = await stack.enter_async_context(open_database(settings, failpoints))
+        meters = app[METERS]
+        database = await stack.enter_async_context(open_database(settings, failpoints, meters))
+        await stack.enter_async_context(LoopLag(meters.loop_lag))
         deployment = await database.deployment()
         log = SqlEventLog(database)
         lifecycle = app[LIFECYCLE]
@@ -155,6 +165,7 @@ async def _services(app: web.Application) -> AsyncIterator[None]:
             relay,
             broadcast_options(settings, instance),
             threads_busy=lambda: database.threads_busy,
+            on_flush=_record_flush if tracing.sdk_loaded() else None,
         )
         instances = Instances(
             control,
@@ -166,6 +177,17 @@ async def _services(app: web.Application) -> AsyncIterator[None]:
             draining=lambda: lifecycle.draining,
             refused=app[LIMITS].refused,
         )
+        scrape = Scrape(
+            meters,
+            draining=lambda: lifecycle.draining,
+            broadcaster=broadcaster,
+            database=database,
+            place=place,
+            ask=instances.metrics,
+            refused=app[LIMITS].refused,
+        )
+        stack.push_async_callback(scrape.close)
+        instances.on_metrics = scrape.of_group
         control.start(instances.answer)
         await broadcaster.start()
         # Stopped after the writer, so that what the last requests commit is announced as well.
@@ -190,6 +212,7 @@ async def _services(app: web.Application) -> AsyncIterator[None]:
         app[EVENT_LOG] = log
         app[BROADCASTER] = broadcaster
         app[INSTANCES] = instances
+        app[SCRAPE] = scrape
         app[TICKETS] = tickets
         app[PUBLISHER] = EventPublisher(writer)
         app[MCP] = _mcp(app, stack, tickets, deployment.secret, broadcaster.watch, instances.pass_on)
@@ -227,6 +250,10 @@ async def _services(app: web.Application) -> AsyncIterator[None]:
             await stack.enter_async_context(Recurring("look at the credentials", look, every_s=poll_s))
         await _use_stream_tokens(app, stack, ring)
         yield
+
+
+def _record_flush(seconds: float, events: int, subscribers: int) -> None:
+    tracing.record("flush", seconds, events=events, subscribers=subscribers)
 
 
 def _end_unread(broadcaster: Broadcaster, ring: CredentialRing) -> None:
@@ -326,12 +353,15 @@ async def _warn_unless_somebody_gets_in(auth: ApiKeyAuth, keys: KeyStore, sign_i
     )
 
 
-async def _remote_services(app: web.Application) -> AsyncIterator[None]:
+async def _remote_services(app: web.Application, *, place: Place | None) -> AsyncIterator[None]:
     settings = app[SETTINGS]
     async with contextlib.AsyncExitStack() as stack:
         remote = RemoteTickets(str(settings.api_base_url), settings.outgoing_key)
         tickets = await stack.enter_async_context(remote)
         app[MCP] = _mcp(app, stack, tickets, _kept_secret(settings.data_dir / "session-secret"))
+        lifecycle = app[LIFECYCLE]
+        app[SCRAPE] = Scrape(app[METERS], draining=lambda: lifecycle.draining, place=place, refused=app[LIMITS].refused)
+        await stack.enter_async_context(LoopLag(app[METERS].loop_lag))
         yield
 
 
@@ -420,6 +450,7 @@ def _mcp(
         pass_on=pass_on,
         limits=app[LIMITS],
         body_read_s=settings.body_read_s or None,
+        meters=app[METERS],
     )
     stack.push_async_callback(_unless_draining, app, lambda: mcp.stop(0))
     return mcp

@@ -21,6 +21,7 @@ from broadcaster.explanation import Explanation, explanation
 from broadcaster.log import EventLog
 from broadcaster.report import BroadcastStatistics
 from broadcaster.subscriber import Subscriber
+from taskhub.metrics.families import WorkerFigures
 from taskhub.storage.database import Database
 from taskhub.storage.seeds import DEFAULT_WORKSPACE
 from taskhub.tickets.errors import StorageBusy
@@ -114,6 +115,7 @@ class Instances:
             "stream_replaced": self._end_own_replaced,
             "mcp_message": self._take_mcp_message,
             "credentials_changed": self._look_at_credentials,
+            "metrics": self._own_figures,
         }
         self.on_stream_replaced: Callable[[Subscriber], None] | None = None
         """Ends a stream of this instance whose place another one has taken."""
@@ -121,6 +123,9 @@ class Instances:
         """Takes the messages that any instance passes on, also those of this one."""
         self.on_credentials_changed: Callable[[], Awaitable[None]] | None = None
         """Looks at what credentials are good for."""
+
+        self.on_metrics: Callable[[str], Awaitable[WorkerFigures | None]] | None = None
+        """The figures of this process; None where it is no worker of the group."""
 
     async def answer(self, kind: str, question: bytes) -> bytes:
         """What this instance answers (an Answerer). Raises UnknownQuestion."""
@@ -152,6 +157,14 @@ class Instances:
     async def pass_on(self, message: bytes) -> None:
         """Show all instances an MCP message: one of them may know its session."""
         await self._control.ask("mcp_message", message)
+
+    async def metrics(self, group: str) -> list[WorkerFigures]:
+        """The figures of the workers of a group, as far as they answer."""
+        answers = await self._control.ask("metrics", orjson.dumps({"group": group}))
+        return [each for each in _understood(answers, _FIGURES) if each is not None]
+
+    async def _own_figures(self, question: bytes) -> WorkerFigures | None:
+        return None if self.on_metrics is None else await self.on_metrics(orjson.loads(question)["group"])
 
     async def _take_mcp_message(self, message: bytes) -> bytes:
         if self.on_mcp_message is not None:
@@ -234,6 +247,7 @@ class Instances:
 
 _STATISTICS: Final = TypeAdapter(InstanceStatistics)
 _EXPLANATION: Final[TypeAdapter[Explanation | None]] = TypeAdapter(Explanation | None)
+_FIGURES: Final[TypeAdapter[WorkerFigures | None]] = TypeAdapter(WorkerFigures | None)
 _ENDED: Final[TypeAdapter[bool | None]] = TypeAdapter(bool | None)
 
 

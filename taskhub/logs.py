@@ -11,10 +11,14 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web import RequestPayloadError
 from structlog.types import Processor
 
+from taskhub import tracing
 from taskhub.redaction import clean
 
 request_id: Final[ContextVar[str]] = ContextVar("request_id")
 """The request during which a record is written; each request is a context of its own."""
+
+notes: Final[ContextVar[dict[str, object]]] = ContextVar("notes")
+"""What becomes known of a request while it runs, for the line that is logged at its end."""
 
 _SEVERITY: Final = {"debug": "DEBUG", "info": "INFO", "warning": "WARNING", "error": "ERROR", "critical": "CRITICAL"}
 
@@ -87,10 +91,19 @@ def without_malformed_bytes(record: logging.LogRecord) -> bool:
     return True
 
 
+def note(**values: object) -> None:
+    """Add to what the log says of the request at hand."""
+    if (current := notes.get(None)) is not None:
+        current.update(values)
+
+
 def name_request(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Processor: say which request a record belongs to."""
+    """Processor: say which request, and which trace, a record belongs to."""
     if (current := request_id.get(None)) is not None:
         event.setdefault("request_id", current)
+    if (trace := tracing.CURRENT.get()) is not None:
+        event.setdefault("trace_id", trace.trace_id)
+        event.setdefault("span_id", trace.span_id)
     return event
 
 

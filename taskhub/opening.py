@@ -14,6 +14,7 @@ from broadcaster.event import Event, EventDraft
 from taskhub.audit.log import AuditLog
 from taskhub.failpoints import OFF, Failpoints
 from taskhub.keys.store import KeyStore
+from taskhub.metrics.meters import Meters
 from taskhub.settings import Settings
 from taskhub.sign_in.service import SignIn
 from taskhub.sign_in.sessions import SessionStore
@@ -38,12 +39,14 @@ class Services:
 
 
 @contextlib.asynccontextmanager
-async def open_database(settings: Settings, failpoints: Failpoints) -> AsyncIterator[Database]:
+async def open_database(
+    settings: Settings, failpoints: Failpoints, meters: Meters | None = None
+) -> AsyncIterator[Database]:
     """The database with the newest schema; made where there is none. Raises NewerSchema and StorageBusy."""
     if settings.embedded:
         settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     await asyncio.to_thread(migrate, settings.database_address, failpoints)
-    database = Database(settings.database_address)
+    database = Database(settings.database_address, meters=meters)
     await database.open()
     try:
         yield database

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import secrets
 import signal
 import socket
 import sys
@@ -14,6 +15,15 @@ START_TIMEOUT_S: Final = 30.0
 
 Turn = Literal["first", "again", "worker"]
 """What a process is started as: alone and the first one (it prints the banner), alone and a successor, one of many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A worker's place: its number, from 1, among so many `workers` of the `group`, which no other supervisor has."""
+
+    number: int
+    workers: int
+    group: str
 
 
 class NotStarted(Exception):
@@ -45,7 +55,8 @@ class Child:
 class Processes:
     """The server processes of one supervisor.
 
-    `command` starts a server; to it are added `--supervised LISTEN_FD:CONTROL_FD:TURN`. `stop` is set by the first
+    `command` starts a server; to it are added `--supervised LISTEN_FD:CONTROL_FD:TURN`, and for a worker
+    `:NUMBER:GROUP`. `stop` is set by the first
     SIGINT or SIGTERM after `stop_on_signals`; the second one kills every process. You must `end` it.
     """
 
@@ -57,6 +68,7 @@ class Processes:
         self._start_timeout_s = start_timeout_s
         self._children: set[Child] = set()
         self._leaving: set[asyncio.Task[int]] = set()
+        self._group = secrets.token_hex(8)
         self.stop = asyncio.Event()
 
     def stop_on_signals(self) -> None:
@@ -72,8 +84,9 @@ class Processes:
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, requested)
 
-    async def start(self, sock: socket.socket, turn: Turn) -> Child:
-        """A process that accepts connections on `sock`. Raises NotStarted."""
+    async def start(self, sock: socket.socket, turn: Turn, *, number: int | None = None) -> Child:
+        """A process that accepts connections on `sock`; `number`: which worker it is. Raises NotStarted."""
+        place = "" if number is None else f":{number}:{self._group}"
         with contextlib.ExitStack() as unless_started:
             try:
                 ours, theirs = socket.socketpair()
@@ -82,7 +95,7 @@ class Processes:
                     process = await asyncio.create_subprocess_exec(
                         *self._command,
                         "--supervised",
-                        f"{sock.fileno()}:{theirs.fileno()}:{turn}",
+                        f"{sock.fileno()}:{theirs.fileno()}:{turn}{place}",
                         pass_fds=(sock.fileno(), theirs.fileno()),
                     )
             except OSError as error:  # neither memory nor descriptors, for the moment

@@ -15,6 +15,7 @@ import orjson
 from pydantic import BaseModel, TypeAdapter
 
 from broadcaster.filters import FILTER_NAMES
+from taskhub import tracing
 from taskhub.auth.principal import Caller
 from taskhub.auth.providers import ACTOR_HEADER
 from taskhub.headers import IDEMPOTENCY_HEADER, LEASE_HEADER
@@ -447,6 +448,8 @@ class RemoteTickets:
         sent = {**self._headers, **(headers or {}), ACTOR_HEADER: caller.principal.actor}
         if caller.request_id is not None:
             sent["X-Request-ID"] = caller.request_id
+        if (trace := tracing.CURRENT.get()) is not None:
+            sent |= trace.headers
         url = f"{self._base}/api/v1{path}"
         for delay in (*RETRY_DELAYS_S, None):
             try:

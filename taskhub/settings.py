@@ -68,6 +68,15 @@ def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
+def _scrapers(value: tuple[str, ...]) -> tuple[str, ...]:
+    if value == ("off",):
+        return value
+    networks = ("0.0.0.0/0", "::/0") if value == ("all",) else value
+    if "off" in value or "all" in networks:
+        raise ValueError("must be off, all, or addresses and networks such as 10.0.0.0/8")
+    return _networks(networks)
+
+
 def _failpoints(value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
     Failpoints.parse(value)
     if value and info.data.get("env") == "production":
@@ -347,6 +356,11 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe level to log")
     log_format: Literal["console", "json"] | None = Field(
         None, description="`console` or `json`; when absent, `json` in production"
+    )
+    metrics: Annotated[Words, AfterValidator(_scrapers)] = Field(
+        ("127.0.0.0/8", "::1"),
+        description="Addresses or networks that may read `/metrics` without a key; others need one with `admin`. "
+        "`all`: everybody, `off`: nobody, and there is no `/metrics`",
     )
     failpoints: Annotated[Words, AfterValidator(_failpoints)] = Field(
         (), description="For tests, never in production: where this process dies, such as `write.after_commit=kill@3`"

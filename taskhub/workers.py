@@ -106,7 +106,7 @@ class Workers:
                 starting.create_task(self._start(worker))
 
     async def _start(self, worker: "_Worker") -> None:
-        worker.child = await self._processes.start(worker.sock, "worker")
+        worker.child = await self._processes.start(worker.sock, "worker", number=worker.number)
         worker.ready_at = asyncio.get_running_loop().time()
 
     async def _keep(self, worker: "_Worker") -> None:

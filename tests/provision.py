@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -82,6 +83,24 @@ def postgres_install() -> None:
         importlib.invalidate_caches()
 
 
+def promtool_install() -> None:
+    """Take promtool out of the Debian package of Prometheus: installed, that would run a server. Raises Missing."""
+    if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
+        raise Missing("take promtool from a release of Prometheus: only Debian has it as a package")
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        download = ("apt-get", "download", "--quiet", "prometheus")
+        try:
+            run(*download, timeout_s=APT_TIMEOUT_S, cwd=directory)
+        except Missing:
+            run("apt-get", "update", "--quiet", timeout_s=APT_TIMEOUT_S)
+            run(*download, timeout_s=APT_TIMEOUT_S, cwd=directory)
+        (package,) = directory.glob("*.deb")
+        run("dpkg-deb", "--extract", str(package), str(directory), timeout_s=APT_TIMEOUT_S)
+        tools.PROMTOOL.parent.mkdir(exist_ok=True)
+        shutil.move(directory / "usr/bin/promtool", tools.PROMTOOL)
+
+
 def npm_install() -> None:
     """Install the npm packages of the lock. Raises Missing."""
     run(
@@ -117,6 +136,7 @@ def main() -> int:
         "curl": provide("curl", tools.curl, lambda: apt_install("curl")),
         "chromium": provide("chromium", tools.chromium, lambda: apt_install("chromium")),
         "nginx": provide("nginx", tools.nginx, lambda: apt_install("nginx-light")),
+        "promtool": provide("promtool", tools.promtool, promtool_install),
         "postgresql": provide("postgresql", postgres, postgres_install),
         "redis-server": provide("redis-server", redis_server, None),
         "node": provide("node", tools.node, None),

@@ -41,12 +41,14 @@ class Principal:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """One request's principal, the way it came in, the request's id, and the client's address."""
+    """One request's principal, the way it came in, the request's id, the client's address, and its place in a trace
+    (`traceparent`)."""
 
     principal: Principal
     origin: Origin
     request_id: str | None = None
     address: str | None = None
+    trace: str | None = None
 
 
 class AuthProvider(Protocol):

@@ -21,7 +21,7 @@ from taskhub.cli.mcp_config import http_form
 from taskhub.cli.parser import look_at_settings
 from taskhub.control import Control
 from taskhub.listening import AddressUnavailable, listen, share, url_of
-from taskhub.processes import Processes, server_command
+from taskhub.processes import Place, Processes, server_command
 from taskhub.settings import Loaded, Settings, SettingsError, mask_url
 
 MISTAKES: Final = (SyntaxError, ImportError, NameError, AttributeError, TypeError, LookupError)
@@ -107,14 +107,16 @@ def _processes(parsed: argparse.Namespace, settings: Settings) -> Processes:
 
 def _supervised(parsed: argparse.Namespace) -> int:
     """One server process of a supervisor: the socket and the line to it are inherited."""
-    listening, line, turn = parsed.supervised.split(":")
+    listening, line, turn, *place = parsed.supervised.split(":")
     control = Control(socket.socket(fileno=int(line)))
     try:
         settings = _load(parsed).settings
         sock = socket.socket(fileno=int(listening))
         if worker := turn == "worker":
             signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal sends it to all; the supervisor decides
-        return _serve(parsed, settings, sock, banner=turn == "first", control=control, listed=not worker)
+        among = Place(int(place[0]), settings.workers, place[1]) if place else None
+        first = turn == "first"
+        return _serve(parsed, settings, sock, banner=first, control=control, listed=not worker, place=among)
     except SettingsError as error:
         control.failed(str(error))
         return 1
@@ -137,6 +139,7 @@ def _serve(
     banner: bool,
     control: Control | None = None,
     listed: bool = True,
+    place: Place | None = None,
 ) -> int:
     from taskhub import logs
     from taskhub.app import create_app
@@ -151,7 +154,7 @@ def _serve(
             _announce(settings, url)
 
     try:
-        app = create_app(settings, demo=parsed.demo)
+        app = create_app(settings, demo=parsed.demo, place=place)
         _run(serve(app, settings, sock, on_ready=on_ready, control=control, listed=listed))
     except (NewerSchema, StorageBusy) as error:
         if control is not None:

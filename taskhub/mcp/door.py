@@ -18,6 +18,7 @@ from taskhub.limits.limits import Limits
 from taskhub.mcp.bridge import BODY_READ_TIMEOUT_S, error_response
 from taskhub.mcp.opened import OpenedStreams
 from taskhub.mcp.wakeups import Watch
+from taskhub.metrics.meters import Meters
 from taskhub.tickets.api import Tickets
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class McpDoor:
         pass_on: PassOn | None = None,
         limits: Limits | None = None,
         body_read_s: float | None = BODY_READ_TIMEOUT_S,
+        meters: Meters | None = None,
     ) -> None:
         self.tickets = tickets
         self.transports = frozenset(transports)
@@ -70,6 +72,7 @@ class McpDoor:
                 opened=self.opened,
                 limits=limits,
                 body_read_s=body_read_s,
+                meters=meters,
             )
 
         self._make = make

@@ -47,6 +47,7 @@ from taskhub.mcp.subscriptions import Subscriptions
 from taskhub.mcp.tools import tool_registry
 from taskhub.mcp.uris import FORMS
 from taskhub.mcp.wakeups import Watch
+from taskhub.metrics.meters import Meters
 from taskhub.tickets.api import Tickets
 
 MESSAGE_PATH: Final = "/message"
@@ -99,6 +100,7 @@ class McpHost:
         opened: OpenedStreams | None = None,
         limits: Limits | None = None,
         body_read_s: float | None = BODY_READ_TIMEOUT_S,
+        meters: Meters | None = None,
     ) -> None:
         self.tickets = tickets
         self.registry = registry or tool_registry(tickets)
@@ -111,7 +113,12 @@ class McpHost:
         self._allow(allowed_hosts, allowed_origins)
         self.subscriptions = None if watch is None else Subscriptions(watch, Resources(tickets), self._age)
         self.server = build_server(
-            tickets, self.registry, version=version, secret=secret, subscriptions=self.subscriptions
+            tickets,
+            self.registry,
+            version=version,
+            secret=secret,
+            meters=meters,
+            subscriptions=self.subscriptions,
         )
         self._sessions = HttpSessions(
             self.server, secret=secret, security=self._security, on_stream=self._stream_opened, pass_on=pass_on

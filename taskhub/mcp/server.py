@@ -35,6 +35,7 @@ from taskhub.mcp.completions import Completions
 from taskhub.mcp.confirmation import LIFETIME_S, InputRequired, person_of
 from taskhub.mcp.context import CURRENT
 from taskhub.mcp.list_changes import connection_of, credential_at_hand
+from taskhub.mcp.measured import Measured
 from taskhub.mcp.progress import report_of
 from taskhub.mcp.prompts import Prompts
 from taskhub.mcp.protocol_errors import told
@@ -42,6 +43,7 @@ from taskhub.mcp.registry import ToolRegistry
 from taskhub.mcp.resources import Resources
 from taskhub.mcp.sealing import SealedState
 from taskhub.mcp.subscriptions import Subscriptions
+from taskhub.metrics.meters import Meters
 from taskhub.tickets.api import Tickets
 
 INSTRUCTIONS: Final = (
@@ -61,7 +63,13 @@ Context = ServerRequestContext[Any, Any]
 
 
 def build_server(
-    tickets: Tickets, registry: ToolRegistry, *, version: str, secret: bytes, subscriptions: Subscriptions | None = None
+    tickets: Tickets,
+    registry: ToolRegistry,
+    *,
+    version: str,
+    secret: bytes,
+    meters: Meters | None = None,
+    subscriptions: Subscriptions | None = None,
 ) -> Server[Any]:
     """One server for all connections of the process, on every transport and in both eras of the protocol.
 
@@ -160,7 +168,8 @@ def build_server(
     )
     server.add_request_handler("server/discover", RequestParams, discover)
     # In place of OpenTelemetry's, which costs on each message and reports to nobody here.
-    server.middleware[:] = [SealedState(secret, lambda context: _caller(context).principal, LIFETIME_S)]
+    measured = Measured(Meters() if meters is None else meters, [tool.name for tool in registry.tools])
+    server.middleware[:] = [measured, SealedState(secret, lambda context: _caller(context).principal, LIFETIME_S)]
     return server
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from sqlalchemy import Connection, ExceptionContext, create_engine, event, select, text, update
 from sqlalchemy.exc import InvalidatePoolError
 
+from taskhub import tracing
+from taskhub.metrics.meters import Meters, Operation
 from taskhub.storage import schema
 from taskhub.storage.database_file import DatabaseFiles, Lock, SameFile
 from taskhub.storage.epochs import SeenEvents
@@ -57,10 +60,13 @@ class Database:
     unit: a connection that is cut off while it connects or waits for an answer is lost, and its driver complains.
     """
 
-    def __init__(self, url: str, *, pool_size: int = 10, busy_timeout_s: float = 5.0) -> None:
+    def __init__(
+        self, url: str, *, pool_size: int = 10, busy_timeout_s: float = 5.0, meters: Meters | None = None
+    ) -> None:
         self._url, self._server_settings = driver_url(url)
         self._pool_size = pool_size
         self.busy_timeout_s = busy_timeout_s
+        self.meters = Meters() if meters is None else meters
         self.seen = SeenEvents()
         self._writers: AsyncEngine | Threads | None = None
         self._readers: AsyncEngine | Threads | None = None
@@ -166,10 +172,18 @@ class Database:
     ) -> T:
         if connections is None:
             raise StorageBusy("the database is closed")
-        with busy_told():
-            if isinstance(connections, Threads):
-                return await connections.run(transaction, unit)
-            return await self._to_the_end(_run_on_loop(connections, transaction, unit))
+        operation: Operation = "read" if transaction is _read else "write"
+        started, failed = time.perf_counter(), False
+        try:
+            with tracing.span(f"database {operation}"), busy_told():
+                if isinstance(connections, Threads):
+                    return await connections.run(transaction, unit)
+                return await self._to_the_end(_run_on_loop(connections, transaction, unit))
+        except StorageBusy:
+            failed = True
+            raise
+        finally:
+            self.meters.unit(operation, time.perf_counter() - started, failed=failed)
 
     async def ping(self) -> None:
         """Return when the database can be written. Raises StorageBusy."""
@@ -181,6 +195,7 @@ class Database:
                 else:
                     await self._run(self._writers, _write, _check_writable)
         except TimeoutError as error:
+            self.meters.database_errors["write"] += 1
             raise StorageBusy("the database gives no answer") from error
 
     async def deployment(self) -> Deployment:

@@ -25,7 +25,7 @@ _BOUNDS: Final = select(workspaces.c.epoch, workspaces.c.oldest_seq, workspaces.
 _PAGE: Final = (
     select(
         events.c.seq, events.c.id, events.c.time, events.c.type, events.c.subject, events.c.actor, events.c.origin,
-        events.c.ticket_version, events.c.data,
+        events.c.ticket_version, events.c.trace, events.c.data,
     )
     .where(events.c.workspace_id == bindparam("workspace"), events.c.seq > bindparam("after"))
     .order_by(events.c.seq)
@@ -138,5 +138,6 @@ def event_of(row: Row[*tuple[Any, ...]], workspace: str, epoch: str) -> Event:
         actor=row.actor,
         origin=row.origin,
         ticket_version=row.ticket_version,
+        trace=row.trace,
         data=row.data.encode(),
     )

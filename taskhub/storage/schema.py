@@ -322,6 +322,7 @@ events: Final = Table(
     Column("request_id", Text),
     Column("nonce", BigInteger, nullable=False, comment="random: tells this row from another that took its seq later"),
     Column("data", Text, nullable=False, comment="text and not JSON, so that published bytes stay as they were"),
+    Column("trace", Text, comment="traceparent of the request it comes from, where that had one"),
     PrimaryKeyConstraint("workspace_id", "seq"),
     Index(None, "workspace_id", "subject", "seq"),
 )

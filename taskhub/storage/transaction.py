@@ -190,6 +190,7 @@ class Transaction:
             actor=draft.actor,
             origin=draft.origin,
             ticket_version=draft.ticket_version,
+            trace=draft.trace,
             data=draft.data,
         )
         self.events.append(event)
@@ -273,6 +274,7 @@ def append(connection: Connection, emitted: Sequence[tuple[Event, EventDraft]]) 
                 "ticket_version": event.ticket_version,
                 "batch_id": draft.batch_id,
                 "request_id": draft.request_id,
+                "trace": draft.trace,
                 "nonce": nonce,
                 "data": event.data.decode(),
             }

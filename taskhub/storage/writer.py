@@ -19,7 +19,7 @@ from taskhub.storage.epochs import Seen
 from taskhub.storage.group import MAX_COMMANDS, Answer, Command, Group, Once
 from taskhub.storage.times import Clock, to_text, utc_now
 from taskhub.storage.transaction import Transaction, database_time
-from taskhub.tickets.errors import StorageBusy
+from taskhub.tickets.errors import StorageBusy, VersionConflict
 
 T = TypeVar("T")
 
@@ -167,12 +167,17 @@ class Writer:
 
     def _answer(self, command: Command[T], outcome: Answer[T] | Exception) -> None:
         self._pending -= 1
+        if isinstance(outcome, VersionConflict):
+            self.database.meters.version_conflicts += 1
+        elif isinstance(outcome, Answer) and outcome.replayed:
+            self.database.meters.replays += 1
         command.answer(outcome)
 
     def _tell(self, group: Group) -> None:
         if group.emitted:
             last, _ = group.emitted[-1]
             self.database.seen.committed(group.workspace, Seen(last.epoch, last.seq, group.last_nonce))
+            self.database.meters.committed([event for event, _ in group.emitted])
             try:
                 self._failpoints.reach("write.after_commit")
                 self._on_commit(group.workspace, [event for event, _ in group.emitted])

@@ -244,7 +244,7 @@ class TicketUnit:
         caller = self.caller
         return EventDraft(
             event_type, caller.principal.actor, caller.origin, data, subject, version,
-            request_id=caller.request_id, batch_id=self.batch_id,
+            request_id=caller.request_id, batch_id=self.batch_id, trace=caller.trace,
         )  # fmt: skip
 
     def written(self, record: TicketRecord, event: Event, comment_id: str | None = None) -> Written:

@@ -63,7 +63,7 @@ class EventLogSuite:
         data = '{"text":"受付 \\n ✓","number":1.5,"nothing":null}'.encode()
         full = EventDraft(
             "ticket.commented", "agent:triage", "mcp_tool", data, subject="TH-1", ticket_version=17,
-            request_id="r1", batch_id="b1",
+            request_id="r1", batch_id="b1", trace=f"00-{'1' * 32}-{'2' * 16}-01",
         )  # fmt: skip
         bare = EventDraft("build.finished", "user:alice", "rest_api", b"{}")
 

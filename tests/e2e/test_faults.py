@@ -195,7 +195,9 @@ async def test_without_redis_streams_stay_open_are_told_and_get_the_same_events(
             for hub in cluster.hubs.values():
                 async with api(hub.url) as client:
                     ready = await client.get("/readyz")
+                    metrics = await client.request("GET", "/metrics")
                 assert (ready["status"], ready["checks"]["relay"]) == ("degraded", "degraded")
+                assert b"\ntaskhub_relay_up 0\n" in metrics.body
         await state.told("recovered")
         await state.arriving()
 
@@ -221,11 +223,12 @@ async def check_refusals(hub: TaskHubProcess) -> None:
     """Every face of a server without a database says that the same call may work later, and the process lives."""
     new = {"summary": "not now"}
     async with api(hub.url) as client, mcp_http(hub.url) as tools:
-        read, write, ready, live, error = await asyncio.gather(
+        read, write, ready, live, metrics, error = await asyncio.gather(
             client.request("GET", "/api/v1/tickets"),
             client.request("POST", "/api/v1/tickets", json=new, headers={"Idempotency-Key": "not-now"}),
             client.request("GET", "/readyz"),
             client.request("GET", "/healthz"),
+            client.request("GET", "/metrics"),
             call_failing(tools, "create_ticket", **new, idempotency_key="not-now"),
         )
     check_retryable(read)
@@ -233,6 +236,7 @@ async def check_refusals(hub: TaskHubProcess) -> None:
     assert "idempotency key" in write.json["hint"]
     assert (ready.status, ready.json["status"], live.status) == (503, "unavailable", 200)
     assert ready.json["checks"]["database"] not in ("ok", "degraded")
+    assert (metrics.status, b"\ntaskhub_ready 0\n" in metrics.body) == (200, True)
     assert error["code"] == "storage_busy"
     assert error["retryable"] is True
 

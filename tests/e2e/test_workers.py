@@ -22,6 +22,7 @@ from tests.e2e.harness.clients import MODERN, Answer, api, call, mcp_http
 from tests.e2e.harness.process import TaskHubProcess
 from tests.e2e.harness.streams import SocketRecorder, record
 from tests.e2e.harness.waiting import until
+from tests.routes.collector import Scraped
 from tests.servers import PostgresServer, RedisServer
 
 START_DEADLINE_S = 60.0
@@ -121,6 +122,45 @@ async def fresh(hub: TaskHubProcess, method: str, path: str, **options: object) 
         assert answer.status < 300, answer
         found: dict[str, object] = answer.json if answer.body else {}
         return found
+
+
+async def figures_of(hub: TaskHubProcess) -> Scraped:
+    """What a collector is told by whichever worker takes its connection."""
+    async with api(hub.url) as client:
+        return Scraped.parse((await client.request("GET", "/metrics")).body.decode())
+
+
+async def test_whichever_worker_a_collector_meets_it_is_told_of_all(
+    crew: TaskHubProcess, stack: AsyncExitStack
+) -> None:
+    streams = await Streams(crew, stack).open_on(2)
+
+    for _ in range(10):
+
+        async def whole() -> Scraped | None:
+            found = await figures_of(crew)
+            return found if found("taskhub_workers_reporting") == 2 else None
+
+        found = await until(whole, "figures of both workers", DEADLINE_S)
+        of_each = [found("taskhub_streams", worker=number) for number in ("1", "2")]
+        assert sorted(of_each) == sorted(map(len, streams.by_instance.values()))
+        assert found("taskhub_streams") == len(streams.all)
+        assert found("taskhub_workers") == 2
+        assert not [labels for labels in found.labels("taskhub_log_head_seq") if "worker" in labels]
+
+
+async def test_a_worker_that_was_replaced_has_its_number_again(crew: TaskHubProcess) -> None:
+    workers_of(crew)[0].kill()
+
+    async def both() -> bool:
+        found = await figures_of(crew)
+        started = {value for (name, _), value in found.values.items() if name == "process_start_time_seconds"}
+        return (
+            found("taskhub_build_info", worker="1") == found("taskhub_build_info", worker="2") == 1
+            and len(started) == 2
+        )
+
+    await until(both, "figures of the worker and its successor", START_DEADLINE_S)
 
 
 async def test_it_is_one_server_with_one_address_one_banner_and_one_view_of_all_workers(

@@ -57,6 +57,7 @@ TABLE: Final[Mapping[str, tuple[frozenset[str], int]]] = {
     "GET /openapi.json": (OPEN, 200),
     "GET /healthz": (OPEN, 200),
     "GET /readyz": (OPEN, 200),
+    "GET /metrics": (OPEN, 200),  # from loopback, unless METRICS says otherwise
     "GET /health": (OPEN, 200),
     "GET /version": (OPEN, 200),
     "GET /capabilities": (OPEN, 200),

@@ -12,6 +12,7 @@ from typing import Final
 
 E2E: Final = Path(__file__).resolve().parents[1]
 NODE_MODULES: Final = E2E / "node_modules"
+PROMTOOL: Final = E2E.parents[1] / ".tools" / "promtool"
 OLDEST_NODE: Final = (22, 19)
 """The oldest Node that the MCP Inspector accepts."""
 
@@ -65,6 +66,13 @@ def npm() -> list[str]:
     raise Missing("npm")
 
 
+def promtool() -> Path:
+    """Prometheus's own checker of rules. Raises Missing."""
+    if PROMTOOL.exists():
+        return PROMTOOL
+    return _on_path("promtool")
+
+
 def node_packages() -> Path:
     """The folder of the npm packages that the lock names. Raises Missing when they are not those."""
     node()
@@ -86,6 +94,7 @@ TOOLS: Final[dict[str, Callable[[], object]]] = {
     "chromium": chromium,
     "curl": curl,
     "nginx": nginx,
+    "promtool": promtool,
     "node": node,
     "npm packages": node_packages,
 }
