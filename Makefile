@@ -8,7 +8,7 @@ CODE := taskhub broadcaster routes tests
 # More processes than cores: tests wait for servers more than they work.
 JOBS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2) + 1)
 
-.PHONY: install develop help run test bench lint format lock clean
+.PHONY: install develop help run test coverage bench lint format lock clean
 
 install: .venv/.installed
 develop: .venv/.developing
@@ -16,6 +16,7 @@ develop: .venv/.developing
 help:
 	@echo "make run      a development server with example tickets   ARGS=\"--port 9000\""
 	@echo "make test     every test                                  ARGS=\"-k replay\""
+	@echo "make coverage the same, and which lines they run; fails below 90 %"
 	@echo "make bench    fan-out beside its peers and the targets    ARGS=\"--only light,sat --reps 1\""
 	@echo "make lint     style, types and imports; make format mends the style"
 	@echo "make install  only .venv, where taskhub is .venv/bin/taskhub; make develop adds the tools of the others"
@@ -49,6 +50,17 @@ test: develop
 	$(BIN)/python -m tests.provision
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -rs -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
+	@test -f .coverage || { echo "tests: make coverage tells which lines they run"; exit 0; }; \
+		echo "tests: of all lines they ran $$($(BIN)/coverage report --format=total) %, when make coverage looked last"
+
+# The same tests, and which lines they run in all the processes that they start: for twice the processor time.
+coverage: export PYTHONDONTWRITEBYTECODE =
+coverage: develop
+	$(BIN)/python -m tests.provision
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -rs -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --skip-covered --fail-under=90
 
 # The benchmarks. ARGS="--list" names them; peers that are not installed are named and left out.
 bench: develop
