@@ -15,6 +15,8 @@ from taskhub.audit.log import AuditLog
 from taskhub.failpoints import OFF, Failpoints
 from taskhub.keys.store import KeyStore
 from taskhub.metrics.meters import Meters
+from taskhub.oauth.clients import RegisteredClients
+from taskhub.oauth.grants import GrantStore
 from taskhub.settings import Settings
 from taskhub.sign_in.service import SignIn
 from taskhub.sign_in.sessions import SessionStore
@@ -36,6 +38,9 @@ class Services:
     audit: AuditLog
     workspaces: WorkspaceStore
     sign_in: SignIn
+    grants: GrantStore
+    oauth_clients: RegisteredClients
+    database: Database
 
 
 @contextlib.asynccontextmanager
@@ -85,6 +90,9 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
                 AuditLog(database),
                 WorkspaceStore(database),
                 sign_in,
+                GrantStore(database, (await database.deployment()).secret),
+                RegisteredClients(database),
+                database,
             )
 
 

@@ -85,6 +85,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     _add_keys(commands)
     _add_users(commands)
+    _add_oauth(commands)
     _add_workspaces(commands)
 
     audit = _add(commands, "audit", "print what was done that counts for security, such as keys that were made")
@@ -203,6 +204,34 @@ def _add_users(commands: Any) -> None:
     out = _add(actions, "sign-out", "end all sessions of a user")
     out.add_argument("user", metavar="NAME", help="whose, by id or name")
     for action in (list_, add, change, password, link, out):
+        _add_workspace(action)
+
+
+def _add_oauth(commands: Any) -> None:
+    oauth = commands.add_parser(
+        "oauth", help="list and end what applications were let in for", description="Applications that users let in."
+    )
+    actions = oauth.add_subparsers(dest="action", metavar="ACTION", required=True)
+
+    grants = _add(actions, "grants", "list the applications that users have connected")
+    grants.add_argument("--user", metavar="ID", help="those of one user")
+    end = _add(actions, "end", "disconnect an application, and end what it has open")
+    end.add_argument("id", metavar="ID", help="such as grt_5f0c2d9a8e7b6a51")
+    clients = _add(actions, "clients", "list the clients that were given an id here")
+    for action in (grants, clients):
+        action.add_argument("--json", action="store_true", help="print one JSON object a line")
+    add = _add(actions, "add-client", "make a client known that cannot register itself, and print its id")
+    add.add_argument("name", metavar="NAME", help="what people are told that it is called")
+    add.add_argument(
+        "--redirect-uri", action="append", required=True, metavar="URI", help="where people go back to; may be repeated"
+    )
+    remove = _add(actions, "remove-client", "forget a client")
+    remove.add_argument("id", metavar="ID", help="such as cli_5f0c2d9a8e7b6a515f0c2d9a")
+    rotate = _add(actions, "rotate-keys", "make a new key to sign access tokens with")
+    rotate.add_argument(
+        "--now", action="store_true", help="use it at once, and forget those that may be known to others"
+    )
+    for action in (grants, end, clients, add, remove):
         _add_workspace(action)
 
 

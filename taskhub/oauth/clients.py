@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
+from taskhub.audit.record import Entry, record
 from taskhub.auth.principal import Caller
 from taskhub.oauth.errors import ErrorCode, OAuthError, UnsafeRequest
 from taskhub.oauth.redirects import unusable
@@ -135,7 +136,14 @@ class RegisteredClients:
         require(caller, "admin")
         metadata = checked_metadata({"client_name": name, "redirect_uris": redirect_uris})
         now, by = to_text(self._clock()), caller.principal.actor
-        return await self._database.write(lambda connection: _store(connection, metadata, now, by))
+
+        def work(connection: Connection) -> RegisteredClient:
+            client = _store(connection, metadata, now, by)
+            uris = client.redirect_uris
+            record(connection, Entry.by(caller, "client.added", client.id, name=client.name, redirect_uris=uris))
+            return client
+
+        return await self._database.write(work)
 
     async def list(self, caller: Caller) -> list[RegisteredClient]:
         """In the order in which they were made. Raises Forbidden and StorageBusy."""
@@ -146,8 +154,14 @@ class RegisteredClients:
     async def remove(self, caller: Caller, client_id: str) -> bool:
         """Forget a client; what users granted it stays until it is ended. Raises Forbidden and StorageBusy."""
         require(caller, "admin")
-        statement = delete(oauth_clients).where(_C.id == client_id)
-        return await self._database.write(lambda connection: connection.execute(statement).rowcount > 0)
+
+        def work(connection: Connection) -> bool:
+            removed = connection.execute(delete(oauth_clients).where(_C.id == client_id)).rowcount > 0
+            if removed:
+                record(connection, Entry.by(caller, "client.removed", client_id))
+            return removed
+
+        return await self._database.write(work)
 
 
 def note_use(connection: Connection, client_id: str, now: str) -> None:

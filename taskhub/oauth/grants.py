@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Row, Select, delete, insert, select, update
 
+from taskhub.audit.record import Entry, record
 from taskhub.auth.principal import Caller, Principal, Scope
 from taskhub.auth.roles import SCOPES_OF_ROLE
 from taskhub.auth.secret import digest, new_secret, well_formed
@@ -118,7 +119,7 @@ class GrantStore:
             ):
                 raise OAuthError("invalid_grant", _NOT_GOOD)
             if row.grant_id is not None:
-                _end(connection, row.grant_id, now)
+                _end(connection, row.grant_id, now, "its code was shown twice")
                 return None
             if row.expires_at <= now:
                 raise OAuthError("invalid_grant", _NOT_GOOD)
@@ -134,6 +135,8 @@ class GrantStore:
             )
             connection.execute(update(oauth_codes).where(_C.digest == row.digest).values(grant_id=issued.grant))
             _store(connection, row, issued, now)
+            connected = Entry("application.connected", row.workspace_id, target=issued.grant, details=_told(row))
+            record(connection, connected)
             return issued
 
         issued = await self._database.write(work)
@@ -153,7 +156,7 @@ class GrantStore:
                 raise OAuthError("invalid_grant", _NO_REFRESH)
             shown = digest(given.token)
             if shown not in (row.current, row.previous):
-                _end(connection, row.id, now)
+                _end(connection, row.id, now, "an old refresh token was shown")
                 return None
             _check_resource(given.resource, row.resource)
             scopes = _allowed(connection, row)
@@ -184,7 +187,7 @@ class GrantStore:
             row = self._grant_of(connection, token)
             if row is not None and row.client_id != client_id:
                 raise OAuthError("invalid_grant", "the token was issued to another client")
-            return row is not None and _end(connection, row.id, to_text(self._clock()))
+            return row is not None and _end(connection, row.id, to_text(self._clock()), "by the application")
 
         return await self._database.write(work)
 
@@ -206,7 +209,7 @@ class GrantStore:
             owner = connection.execute(select(_G.client_id).where(_G.id == grant_id)).scalar()
             if owner not in (None, client_id):
                 raise OAuthError("invalid_grant", "the token was issued to another client")
-            return _end(connection, grant_id, to_text(self._clock()))
+            return _end(connection, grant_id, to_text(self._clock()), "by the application")
 
         return await self._database.write(work)
 
@@ -245,7 +248,7 @@ class GrantStore:
             row = connection.execute(found).first()
             own = row is not None and row.user_id == caller.principal.user_id
             _check(caller, own=own or row is None)
-            if row is None or not _end(connection, grant_id, now):
+            if row is None or not _end(connection, grant_id, now, "by hand", caller):
                 raise GrantNotFound(grant_id)
 
         await self._database.write(work)
@@ -389,10 +392,21 @@ def _remember(connection: Connection, token: str, grant_id: str, now: str) -> No
     connection.execute(insert(oauth_refresh_tokens), row)
 
 
-def _end(connection: Connection, grant_id: str, now: str) -> bool:
-    """End a grant; whether it was not revoked before."""
+def _end(connection: Connection, grant_id: str, now: str, why: str, by: Caller | None = None) -> bool:
+    """End a grant; whether it was not revoked before. `why` is for the audit log."""
     statement = update(oauth_grants).where(_G.id == grant_id, _G.revoked_at.is_(None)).values(revoked_at=now)
     if not connection.execute(statement).rowcount:
         return False
     raise_version(connection)
+    row: Any = connection.execute(select(oauth_grants).where(_G.id == grant_id)).one()
+    told = {**_told(row), "why": why}
+    if by is not None:
+        record(connection, Entry.by(by, "application.disconnected", grant_id, **told))
+    else:
+        record(connection, Entry("application.disconnected", row.workspace_id, target=grant_id, details=told))
     return True
+
+
+def _told(row: Any) -> dict[str, Any]:
+    """What the audit log tells of a grant, or of the code that it came from."""
+    return {"user": row.user_id, "client": row.client_id, "name": row.client_name, "scopes": row.scopes.split()}
