@@ -13,7 +13,7 @@ from taskhub.storage import backup_file, whole_files
 from taskhub.storage.backup_file import BackupWriter, BadBackup, Header, Log, Trailer
 from taskhub.storage.database import Database, lift_time_limits
 from taskhub.storage.migrate import revision_of
-from taskhub.storage.schema import METADATA, search_documents, sessions, sign_in_links
+from taskhub.storage.schema import METADATA, SIGNED_IN, search_documents
 from taskhub.storage.times import to_text, utc_now
 
 PAGE: Final = 500
@@ -21,8 +21,7 @@ PAGE: Final = 500
 
 _DERIVED: Final = frozenset({search_documents.name})
 """What restoring makes again from the other tables, on each database in its own form."""
-_NOT_KEPT: Final = frozenset({sessions.name, sign_in_links.name})
-"""Who is signed in is no data, and a session that was ended since would be good again."""
+_NOT_KEPT: Final = frozenset(table.name for table in SIGNED_IN)
 
 
 class EmptyDatabase(Exception):

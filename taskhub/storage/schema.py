@@ -557,3 +557,9 @@ oauth_signing_keys: Final = Table(
     Column("signs_from", Text, nullable=False, comment="until the next one does"),
     Column("created_at", Text, nullable=False),
 )
+
+SIGNED_IN: Final = (
+    sessions, sign_in_links, oauth_client_documents, oauth_codes, oauth_grants, oauth_refresh_tokens,
+    oauth_signing_keys,
+)  # fmt: skip
+"""Who is signed in, and what was let in: no data, and what was ended since would be good again after a restore."""
