@@ -198,25 +198,28 @@ async def test_who_may_not_is_told_so(pages: Window, server: TaskHubProcess) -> 
     await expect(page.locator(".figures")).to_be_hidden()
 
 
-async def test_nobody_is_asked_while_nobody_looks(pages: Window) -> None:
-    await pages.context.clock.install()
-    page = await signed_in(pages)
-    await expect(page.locator(".totals")).to_be_visible()
-    await page.clock.pause_at(await page.evaluate("Date.now() + 60_000"))
-    await page.wait_for_load_state("networkidle")
+async def test_nobody_is_asked_while_nobody_looks(chrome: Browser, server: TaskHubProcess, cookies: Any) -> None:
     look = """(state) => {
         Object.defineProperty(document, "visibilityState", {value: state, configurable: true});
         document.dispatchEvent(new Event("visibilitychange"));
     }"""
-    await page.evaluate(look, "hidden")
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
-    for _ in range(5):
-        await page.clock.run_for(2000)
-    assert asked == []
+    # A window of its own: it keeps the clock that it is given.
+    async with window(chrome, server.url) as pages:
+        await pages.context.add_cookies(cookies)
+        await pages.context.clock.install()
+        page = await signed_in(pages)
+        await expect(page.locator(".totals")).to_be_visible()
+        await page.clock.pause_at(await page.evaluate("Date.now() + 60_000"))
+        await page.wait_for_load_state("networkidle")
+        await page.evaluate(look, "hidden")
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        for _ in range(5):
+            await page.clock.run_for(2000)
+        assert asked == []
 
-    async with page.expect_request("**/events/debug?*"):
-        await page.evaluate(look, "visible")
+        async with page.expect_request("**/events/debug?*"):
+            await page.evaluate(look, "visible")
 
 
 async def test_it_outlives_the_server(pages: Window, server: TaskHubProcess) -> None:

@@ -139,7 +139,7 @@ async def test_after_a_reset_the_page_is_to_begin_anew() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "state"), [(204, "ended"), (400, "refused"), (401, "signed_out"), (403, "signed_out"), (404, "refused")]
+    ("code", "state"), [(204, "ended"), (400, "refused"), (401, "signed_out"), (403, "refused"), (404, "refused")]
 )
 async def test_what_another_attempt_would_not_change_is_said_and_ends_it(code: int, state: str) -> None:
     async with reading(status(code), LIVE) as script:
