@@ -27,5 +27,10 @@ function leave(name, tab) {
 
 globalThis.addEventListener("connect", (/** @type {any} */ event) => {
   const [port] = event.ports;
-  port.onmessage = ({ data: { kind, name, wish, tab } }) => (kind === "leave" ? leave(name, tab) : join(name, wish, tab));
+  port.onmessage = ({ data: { kind, name, wish, tab } }) => {
+    if (kind === "leave") return leave(name, tab);
+    if (kind === "join") join(name, wish, tab);
+    // Who asks whether they are still told, and is not, does not get an answer, and joins again.
+    if (streams.get(name)?.tabs.has(tab)) port.postMessage("here");
+  };
 });

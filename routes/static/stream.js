@@ -16,6 +16,9 @@ const RETRY_MS = 2000;
 const RETRY_MAX_MS = 30_000;
 const NUDGE_MS = 1000;
 const REMEMBERED = 4096;
+const ASKED_EVERY_MS = 15_000;
+const ANSWER_MS = 4000;
+const UNANSWERED = 3;
 
 /**
  * What a stream is doing. `connecting`: for the first time. `live`. `catching_up`: replaying; `count` events so far.
@@ -335,6 +338,9 @@ export class TaskHubStream extends EventTarget {
   #ending = new AbortController();
   #seen = new Set();
   #begun = false;
+  #asking = 0;
+  #answer = 0;
+  #unanswered = 0;
   /** @type {string | null} */ position = null;
   /** @type {StreamState} */ state = { name: "connecting" };
   /** How the connection is shared: `worker`, `lock` or `none`. */
@@ -361,7 +367,7 @@ export class TaskHubStream extends EventTarget {
     this.#holder?.close();
     this.#leave();
     this.#channel.close();
-    this.#worker?.port.close();
+    this.#dropWorker();
     globalThis.document?.removeEventListener("visibilitychange", this.#look);
     globalThis.removeEventListener?.("pagehide", this.#leave);
     globalThis.removeEventListener?.("pageshow", this.#back);
@@ -381,6 +387,7 @@ export class TaskHubStream extends EventTarget {
     if (document.visibilityState !== "visible") return;
     this.#holder?.nudge();
     this.#channel.postMessage({ kind: "nudge" });
+    this.#ask("here");
   };
 
   #leave = () => this.#worker?.port.postMessage({ kind: "leave", name: this.#name, tab: this.#tab });
@@ -402,18 +409,52 @@ export class TaskHubStream extends EventTarget {
       return false;
     }
     this.sharing = "worker";
-    this.#worker.onerror = () => {
-      this.#worker = null;
-      if (globalThis.navigator?.locks) this.#awaitLock();
-      else this.#hold(null);
+    this.#worker.onerror = () => this.#goWithout();
+    this.#worker.port.onmessage = () => {
+      clearTimeout(this.#answer);
+      this.#answer = 0;
+      this.#unanswered = 0;
     };
+    // It ends with the process that it runs in, which may be that of another tab; nobody is told.
+    this.#asking = setInterval(() => this.#ask("here"), ASKED_EVERY_MS);
     this.#join();
     return true;
   }
 
   #join() {
-    if (this.#worker) this.#worker.port.postMessage({ kind: "join", name: this.#name, wish: this.#wish, tab: this.#tab });
+    if (this.#worker) this.#ask("join");
     else this.#channel.postMessage({ kind: "join", tab: this.#tab });
+  }
+
+  /** @param {"join" | "here"} kind `join`: tell this tab what comes; `here`: does it, still? */
+  #ask(kind) {
+    this.#worker?.port.postMessage({ kind, name: this.#name, wish: this.#wish, tab: this.#tab });
+    if (this.#worker) this.#answer ||= setTimeout(() => this.#replaceWorker(), ANSWER_MS * 2 ** this.#unanswered);
+  }
+
+  /** Who does not answer has ended, or was about to when this tab came. */
+  #replaceWorker() {
+    this.#dropWorker();
+    this.#begun = false;
+    this.#unanswered += 1;
+    if (this.#unanswered >= UNANSWERED || !this.#startWorker()) this.#goWithout();
+  }
+
+  #dropWorker() {
+    clearInterval(this.#asking);
+    clearTimeout(this.#answer);
+    this.#answer = 0;
+    if (!this.#worker) return;
+    this.#worker.onerror = null;
+    this.#worker.port.onmessage = null;
+    this.#worker.port.close();
+    this.#worker = null;
+  }
+
+  #goWithout() {
+    this.#dropWorker();
+    if (globalThis.navigator?.locks) this.#awaitLock();
+    else this.#hold(null);
   }
 
   #awaitLock() {
