@@ -22,6 +22,9 @@ export class ApiError extends Error {
   }
 }
 
+/** What went wrong, for a person. @param {unknown} error */
+export const words = (error) => (error instanceof ApiError ? error.words : String(error));
+
 /**
  * @param {string} path with its query
  * @param {{signal?: AbortSignal}} [options]

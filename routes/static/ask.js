@@ -6,7 +6,34 @@ import { t } from "./i18n.js";
 let number = 0;
 
 /**
- * Open a dialog with a form. Its element is gone when it closes, and what had the focus has it again.
+ * Open a dialog. Its element is gone when it closes, and what had the focus has it again.
+ * @param {string} title
+ * @param {HTMLElement} body
+ * @param {string} [kind] its class
+ * @returns {HTMLDialogElement}
+ */
+export function openDialog(title, body, kind = "") {
+  const id = `dialog-${++number}`;
+  const back = /** @type {HTMLElement | null} */ (document.activeElement);
+  body.prepend(h("h2", { id }, title));
+  const dialog = h("dialog", { "aria-labelledby": id, class: kind || null }, body);
+  dialog.addEventListener("close", () => {
+    dialog.remove();
+    if (back?.isConnected) back.focus({ preventScroll: true });
+  });
+  // The page's own keys are not for what is typed here.
+  dialog.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => event.stopPropagation());
+  document.body.append(dialog);
+  dialog.showModal();
+  if (!dialog.querySelector("[autofocus]")) {
+    const first = /** @type {HTMLInputElement[]} */ ([...dialog.querySelectorAll("input:not([readonly])")]);
+    (first.find((control) => !control.value) ?? first[0])?.focus();
+  }
+  return dialog;
+}
+
+/**
+ * Open a dialog with a form.
  * @param {string} title
  * @param {(Node | null)[]} content
  * @param {{go: string, danger?: boolean, submit: (form: HTMLFormElement) => Promise<boolean | void> | boolean | void,
@@ -14,8 +41,6 @@ let number = 0;
  * @returns {HTMLDialogElement}
  */
 export function formDialog(title, content, { go, danger = false, submit, wide = false }) {
-  const id = `dialog-${++number}`;
-  const back = /** @type {HTMLElement | null} */ (document.activeElement);
   const main = h("button", { class: `button ${danger ? "danger" : "main"}` }, go);
   const form = h(
     "form", { onsubmit: async (/** @type {SubmitEvent} */ event) => {
@@ -26,21 +51,14 @@ export function formDialog(title, content, { go, danger = false, submit, wide = 
       main.disabled = false;
       if (!stay) dialog.close("done");
     } },
-    h("h2", { id }, title), content.filter(Boolean),
+    content.filter(Boolean),
     h("div", { class: "actions" },
       h("button", { type: "button", class: "button", onclick: () => dialog.close() }, t("cancel")), main),
   );
-  const dialog = h("dialog", { "aria-labelledby": id, class: wide && "wide" }, form);
-  dialog.addEventListener("close", () => {
-    dialog.remove();
-    if (back?.isConnected) back.focus({ preventScroll: true });
-  });
-  dialog.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
-    event.stopPropagation();
+  form.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
   });
-  document.body.append(dialog);
-  dialog.showModal();
+  const dialog = openDialog(title, form, wide ? "wide" : "");
   return dialog;
 }
 
@@ -91,4 +109,23 @@ export function select(name, entries, chosen, none) {
     entries.map((entry) => h("option", { value: entry.id, selected: entry.id === chosen }, entry.name)),
     !known && chosen !== "" && h("option", { value: chosen, selected: true }, chosen),
   );
+}
+
+/**
+ * The same, of entries that may still be on their way: nobody waits for them before they write.
+ * @param {string} name
+ * @param {Promise<{id: string, name: string}[]>} entries
+ * @param {{id: string, name: string} | null} chosen
+ * @param {string} [none] words for choosing nothing
+ */
+export function awaited(name, entries, chosen, none) {
+  const list = select(name, chosen ? [chosen] : [], chosen?.id ?? "", none);
+  // Where they do not come, what is chosen stays.
+  const fill = (/** @type {{id: string, name: string}[]} */ found) => {
+    const { value } = list;
+    list.replaceChildren(...select(name, found, value, none).children);
+    list.value = value;
+  };
+  entries.then(fill, () => {});
+  return list;
 }

@@ -14,7 +14,7 @@ import { commands, openHelp } from "./help.js";
 import { t } from "./i18n.js";
 import { followKeys } from "./keys.js";
 import { openMenu } from "./menu.js";
-import { forget } from "./refs.js";
+import { choices, forget } from "./refs.js";
 import { headers } from "./session.js";
 import { announce, connection, start, tell, toast } from "./shell.js";
 import { openStream } from "./stream.js";
@@ -67,7 +67,7 @@ let expected = null;
 
 tickets.me = me.user?.id ?? null;
 const ways = {
-  create: () => compose({ open: (key) => open(key), created: appear, status: currentColumn()?.dataset.column }).catch(tell),
+  create: () => compose({ open: (key) => open(key), created: appear, status: statuses.find(({ id }) => id === currentColumn()?.dataset.column) }),
   help: openHelp,
   then: () => past.open(),
 };
@@ -411,14 +411,24 @@ function knownLabels() {
 
 /** @param {string} key */
 function open(key, edit = false) {
-  address.write({ ticket: key });
   drawer.open(key, { edit });
+  address.write({ ticket: key });
 }
+
+/** @param {any} ticket @param {"menu" | "people" | "priorities"} what */
+async function itemsOf(ticket, what) {
+  if (what === "people") return actions.people(ticket);
+  if (what === "priorities") return actions.priorities(ticket);
+  return actions.menu(ticket, { open: () => open(ticket.key), edit: () => open(ticket.key, true) });
+}
+
+/** Whether a menu is about to open: what is typed meanwhile is meant for it. */
+let opening = false;
 
 /** @param {HTMLElement} anchor @param {any} ticket @param {"menu" | "people" | "priorities"} what */
 async function showMenu(anchor, ticket, what) {
-  const items = what === "menu" ? await actions.menu(ticket, { open: () => open(ticket.key), edit: () => open(ticket.key, true) })
-    : what === "people" ? await actions.people(ticket) : actions.priorities(ticket);
+  opening = true;
+  const items = await itemsOf(ticket, what).finally(() => (opening = false));
   const back = elements.get(current?.column ?? "")?.linkOf(ticket.key) ?? anchor;
   openMenu(anchor, items, { label: t("card.menu", { key: ticket.key }), back });
 }
@@ -464,6 +474,7 @@ followKeys({
   },
   close: () => (drawer.isOpen ? drawer.close() : past.time ? past.close() : undefined),
   undo: () => actions.undo(),
+  opening: () => opening,
   ...ways,
 });
 addEventListener("open-ticket", (/** @type {any} */ { detail }) => open(detail));
@@ -534,6 +545,10 @@ stream.addEventListener("events", (/** @type {any} */ { detail: { events } }) =>
 setInterval(tick, 1000);
 document.body.dataset.started = "yes";
 
+// So that menus open at once.
+(globalThis.requestIdleCallback ?? setTimeout)(() => {
+  for (const kind of /** @type {const} */ (["users", "statuses"])) choices(kind).catch(() => {});
+});
 const who = await whoAmI().catch(() => null);
 if (who && tickets.me !== null) document.querySelector(".shell-tools")?.append(who);
 const opened = address.value("ticket");

@@ -1,7 +1,7 @@
 // Writing a new ticket.
 
-import { ApiError, send } from "./api.js";
-import { field, formDialog, select } from "./ask.js";
+import { ApiError, send, words } from "./api.js";
+import { awaited, field, formDialog, select } from "./ask.js";
 import { h } from "./dom.js";
 import { t } from "./i18n.js";
 import { choices } from "./refs.js";
@@ -9,29 +9,30 @@ import { tell, toast } from "./shell.js";
 import { PRIORITIES } from "./tickets.js";
 
 /**
- * @param {{open: (key: string) => void, created: (key: string) => void, status?: string}} options
- *   `status`: the column it is written in
+ * @param {{open: (key: string) => void, created: (key: string) => void,
+ *   status?: {id: string, name: string, phase: string} | null}} options `status`: of the column it is written in
  */
-export async function compose({ open, created, status = "" }) {
-  const [users, accounts, categories, statuses] = await Promise.all(
-    ["users", "accounts", "categories", "statuses"].map((kind) => choices(/** @type {any} */ (kind))),
-  );
+export function compose({ open, created, status = null }) {
+  const list = (/** @type {string} */ name, /** @type {any} */ kind) => awaited(name, choices(kind), null, t("none"));
+  const users = awaited("person_in_charge", choices("users"), null, t("board.nobody_assigned"));
   // A status that wants a reason is chosen when there is something to wait for.
-  const beginnings = statuses.filter((each) => each.phase !== "waiting");
+  const isBeginning = (/** @type {{phase?: string}} */ each) => each.phase !== "waiting";
+  const beginnings = choices("statuses").then((statuses) => statuses.filter(isBeginning));
+  const statuses = awaited("status", beginnings, status && isBeginning(status) ? status : null, t("compose.default"));
   const summary = h("input", { name: "summary", required: true, maxlength: 200, autofocus: true, placeholder: t("compose.summary"), autocomplete: "off" });
-  const words = PRIORITIES.map((id) => ({ id, name: t(`priority.${id}`) }));
+  const priorities = PRIORITIES.map((id) => ({ id, name: t(`priority.${id}`) }));
   let written = "";
   const dialog = formDialog(t("board.new"), [
     field(t("field.summary"), summary),
     field(t("field.description"), h("textarea", { name: "description", maxlength: 65_536 })),
     h(
       "div", { class: "fields" },
-      field(t("field.status"), select("status", beginnings, beginnings.some((each) => each.id === status) ? status : "", t("compose.default"))),
-      field(t("field.priority"), select("priority", words, "none")),
-      field(t("field.person_in_charge"), select("person_in_charge", users, "", t("board.nobody_assigned"))),
+      field(t("field.status"), statuses),
+      field(t("field.priority"), select("priority", priorities, "none")),
+      field(t("field.person_in_charge"), users),
       field(t("field.scheduled_completion_date"), h("input", { name: "scheduled_completion_date", type: "date" })),
-      field(t("field.account"), select("account", accounts, "", t("none"))),
-      field(t("field.category"), select("category", categories, "", t("none"))),
+      field(t("field.account"), list("account", "accounts")),
+      field(t("field.category"), list("category", "categories")),
       field(t("field.labels"), h("input", { name: "labels", placeholder: t("field.labels_hint"), autocomplete: "off" }), "wide"),
     ),
   ], {
@@ -54,11 +55,12 @@ export async function compose({ open, created, status = "" }) {
 }
 
 /**
- * Say beside each field what is wrong with it, and the rest at the bottom of the page.
+ * Say beside each field what is wrong with it, and the rest above the buttons.
  * @param {HTMLFormElement} form @param {unknown} error
  */
 export function showFaults(form, error) {
-  for (const old of form.querySelectorAll(".field > .error")) old.remove();
+  for (const old of form.querySelectorAll(".field > .error, .notice.error")) old.remove();
+  for (const old of form.querySelectorAll("[aria-invalid]")) old.removeAttribute("aria-invalid");
   const faults = error instanceof ApiError ? error.problem.errors ?? [] : [];
   let told = false;
   for (const { pointer, reason } of faults) {
@@ -71,5 +73,7 @@ export function showFaults(form, error) {
     if (!told) control.focus();
     told = true;
   }
-  if (!told) tell(error);
+  if (told) return;
+  if (error instanceof ApiError && error.status === 401) tell(error);
+  else form.querySelector(".actions")?.before(h("p", { class: "notice error", role: "alert" }, h("span", null, words(error))));
 }

@@ -1,7 +1,8 @@
 // The drawer: one ticket, beside the board.
 
 import { leaseOf } from "./actions.js";
-import { ApiError, get, send } from "./api.js";
+import { ApiError, get, send, words } from "./api.js";
+import { field } from "./ask.js";
 import { avatar } from "./card.js";
 import { attachmentList, commentList, facts, historyList, rawEvents, relationList, texts } from "./detail.js";
 import { h, icon } from "./dom.js";
@@ -24,6 +25,7 @@ export class Drawer {
   /** @type {any} */ #detail = null;
   #editing = false;
   #reading = 0;
+  /** What is done with the ticket when it comes, instead of showing it. @type {(() => Promise<void> | void) | null} */ #wanted = null;
 
   /** @param {{tickets: import("./tickets.js").Tickets, actions: import("./actions.js").Actions, me: any}} options */
   constructor({ tickets, actions, me }) {
@@ -65,7 +67,43 @@ export class Drawer {
       this.head.replaceChildren(h("h2", { id: "drawer-title", class: "key" }, key), h("span", { class: "space" }), this.#closer());
       this.element.focus({ preventScroll: true });
     }
-    this.#read().then(() => edit && this.#edit(), tell);
+    if (edit && this.#detail) this.#edit();
+    else if (edit) this.#editSoon();
+    else this.#begin(() => this.#show());
+  }
+
+  /** Read the ticket for the first time. @param {() => Promise<void> | void} then */
+  #begin(then) {
+    const key = this.key;
+    this.#wanted = then;
+    this.#read().catch((error) => {
+      if (key !== this.key || this.#detail) return;
+      if (error instanceof ApiError && error.status === 401) tell(error);
+      const notice = h(
+        "div", { class: "notice error", role: "alert" }, h("span", null, words(error)),
+        h("button", { type: "button", class: "button", onclick: () => (notice.remove(), this.#begin(then)) }, t("again")),
+      );
+      this.body.prepend(notice);
+    });
+  }
+
+  /** The summary can be written while the rest is on its way: else the first letters would be lost. */
+  #editSoon() {
+    const summary = h("input", { value: this.#tickets.get(this.key ?? "")?.summary ?? "", maxlength: 200, autocomplete: "off" });
+    const before = summary.value;
+    this.body.replaceChildren(h(
+      "form", { class: "editor", onsubmit: (/** @type {SubmitEvent} */ event) => event.preventDefault() },
+      field(t("field.summary"), summary, "wide"), h("p", { class: "quiet" }, t("loading")),
+    ));
+    summary.focus();
+    this.#begin(() => {
+      const typed = { value: summary.value, at: summary.selectionStart, to: summary.selectionEnd };
+      this.#edit();
+      const control = /** @type {HTMLInputElement | null} */ (this.body.querySelector("[name=summary]"));
+      if (!control) return;
+      if (typed.value !== before) control.value = typed.value;
+      control.setSelectionRange(typed.at, typed.to);
+    });
   }
 
   close() {
@@ -73,6 +111,7 @@ export class Drawer {
     this.onclose();
     this.key = null;
     this.#detail = null;
+    this.#wanted = null;
     this.#editing = false;
     this.element.hidden = true;
     delete document.body.dataset.drawer;
@@ -112,7 +151,9 @@ export class Drawer {
     }
     if (key !== this.key) return;
     this.#detail = detail;
-    if (!this.#editing) await this.#show();
+    const show = this.#wanted ?? (() => this.#show());
+    this.#wanted = null;
+    if (!this.#editing) await show();
   }
 
   /** @param {ApiError} error */
@@ -200,7 +241,7 @@ export class Drawer {
     return h("button", { type: "button", class: "button plain icon-only", "data-keep": "close", "aria-label": t("close"), onclick: () => this.close() }, icon("close"));
   }
 
-  async #edit() {
+  #edit() {
     if (!this.#detail || this.#editing) return;
     this.#editing = true;
     const { ticket } = this.#detail;
@@ -209,17 +250,12 @@ export class Drawer {
       this.foot.hidden = false;
       this.#read().then(() => /** @type {HTMLElement | null} */ (this.element.querySelector('[data-keep="edit"]'))?.focus(), tell);
     };
-    try {
-      const form = await editor(ticket, { holds: this.#actions.holds(ticket), done: leave, cancel: leave });
-      this.head.replaceChildren(h("h2", { id: "drawer-title" }, t("edit.title", { key: ticket.key })), h("span", { class: "space" }), this.#closer());
-      this.foot.hidden = true;
-      this.body.replaceChildren(form);
-      this.body.scrollTop = 0;
-      /** @type {any} */ (form).elements.namedItem("summary").focus();
-    } catch (error) {
-      this.#editing = false;
-      tell(error);
-    }
+    const form = editor(ticket, { holds: this.#actions.holds(ticket), done: leave, cancel: leave });
+    this.head.replaceChildren(h("h2", { id: "drawer-title" }, t("edit.title", { key: ticket.key })), h("span", { class: "space" }), this.#closer());
+    this.foot.hidden = true;
+    this.body.replaceChildren(form);
+    this.body.scrollTop = 0;
+    /** @type {any} */ (form.elements.namedItem("summary")).focus();
   }
 
   #commentForm() {

@@ -13,11 +13,11 @@ import { toast } from "./shell.js";
  * A form for a ticket.
  * @param {any} ticket as the API answers it
  * @param {{holds: boolean, done: () => void, cancel: () => void}} ways
- * @returns {Promise<HTMLElement>}
+ * @returns {HTMLFormElement}
  */
-export async function editor(ticket, { holds, done, cancel }) {
+export function editor(ticket, { holds, done, cancel }) {
   let base = ticket;
-  const controls = await Promise.all(FIELDS.map((field) => controlOf(ticket, field)));
+  const controls = FIELDS.map((field) => controlOf(ticket, field));
   const save = h("button", { class: "button main" }, t("save"));
   const notice = h("div", { class: "editor-notice" });
   const form = h(

@@ -1,6 +1,6 @@
 // The fields of a ticket that people edit, and how they are shown.
 
-import { field, select } from "./ask.js";
+import { awaited, field, select } from "./ask.js";
 import { h } from "./dom.js";
 import { dayOf, knows, t } from "./i18n.js";
 import { choices, entries } from "./refs.js";
@@ -73,14 +73,13 @@ export function labelOf(event) {
   return knows(key) ? t(key) : event;
 }
 
-/** The control of a field. @param {any} ticket @param {Field} each @returns {Promise<HTMLElement>} */
-export async function controlOf(ticket, each) {
+/** The control of a field. @param {any} ticket @param {Field} each @returns {HTMLElement} */
+export function controlOf(ticket, each) {
   const { name, kind } = each;
   const value = valueOf(ticket, each);
   const label = t(`field.${name}`);
   if (CHOSEN.has(kind)) {
-    const found = await choices(/** @type {any} */ (kind));
-    return field(label, select(name, found, value, name === "status" ? undefined : t("none")));
+    return field(label, awaited(name, choices(/** @type {any} */ (kind)), ticket[name] ?? null, name === "status" ? undefined : t("none")));
   }
   if (kind === "priority") return field(label, select(name, PRIORITIES.map((id) => ({ id, name: t(`priority.${id}`) })), value));
   if (kind === "yesno") return field(label, select(name, [{ id: "true", name: t("yes") }, { id: "false", name: t("no") }], value, t("none")));

@@ -1,5 +1,6 @@
 // Which keys there are, and how programs reach the same board.
 
+import { openDialog } from "./ask.js";
 import { h } from "./dom.js";
 import { t } from "./i18n.js";
 
@@ -19,23 +20,14 @@ export function commands() {
 }
 
 export function openHelp() {
-  const dialog = h(
-    "dialog", { "aria-labelledby": "help-title", class: "help" },
-    h(
-      "div", { class: "body" },
-      h("h2", { id: "help-title" }, t("board.help")),
-      h("dl", { class: "keys" }, KEYS.map(([keys, words]) => [
-        h("dt", null, /** @type {string[]} */ (keys).map((key) => h("kbd", null, key))), h("dd", null, t(/** @type {string} */ (words))),
-      ])),
-      h("h3", null, t("help.programs")),
-      commands().map((command) => h("pre", { class: "command", tabindex: 0 }, command)),
-      h("p", null, h("a", { href: "/mcp" }, t("help.mcp")), " · ", h("a", { href: "/docs" }, t("help.api"))),
-      h("div", { class: "actions" }, h("button", { type: "button", class: "button main", autofocus: true, onclick: () => dialog.close() }, t("close"))),
-    ),
-  );
-  const back = /** @type {HTMLElement | null} */ (document.activeElement);
-  dialog.addEventListener("close", () => (dialog.remove(), back?.focus()));
-  dialog.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => event.stopPropagation());
-  document.body.append(dialog);
-  dialog.showModal();
+  const dialog = openDialog(t("board.help"), h(
+    "div", { class: "body" },
+    h("dl", { class: "keys" }, KEYS.map(([keys, words]) => [
+      h("dt", null, /** @type {string[]} */ (keys).map((key) => h("kbd", null, key))), h("dd", null, t(/** @type {string} */ (words))),
+    ])),
+    h("h3", null, t("help.programs")),
+    commands().map((command) => h("pre", { class: "command", tabindex: 0 }, command)),
+    h("p", null, h("a", { href: "/mcp" }, t("help.mcp")), " · ", h("a", { href: "/docs" }, t("help.api"))),
+    h("div", { class: "actions" }, h("button", { type: "button", class: "button main", autofocus: true, onclick: () => dialog.close() }, t("close"))),
+  ), "help");
 }

@@ -6,7 +6,7 @@ import { isTyping } from "./dom.js";
  * @param {{columns: () => import("./column.js").BoardColumn[], current: () => {column: string, key: string} | null,
  *   go: (column: string, key: string) => void, ticket: () => any, open: () => void, edit: () => void,
  *   menu: (what: "menu" | "people" | "priorities") => void, close: () => void, undo: () => void, create: () => void,
- *   help: () => void}} ways
+ *   help: () => void, opening: () => boolean}} ways `opening`: whether a menu is about to have the keys
  */
 export function followKeys(ways) {
   /** @param {number} by */
@@ -52,6 +52,6 @@ export function followKeys(ways) {
     const run = keys[event.key];
     if (!run) return;
     event.preventDefault();
-    run();
+    if (!ways.opening()) run();
   });
 }

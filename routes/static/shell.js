@@ -1,12 +1,12 @@
 // The frame of every page: the bar at the top, how the stream is, who one is, messages, and the word that is read out.
 
-import { ApiError, call, get } from "./api.js";
-import { confirmed } from "./ask.js";
+import { account } from "./account.js";
+import { ApiError, get, words } from "./api.js";
+import { openDialog } from "./ask.js";
 import { h } from "./dom.js";
 import { LANGUAGES, choose, clockTime, language, t, translate } from "./i18n.js";
-import { openMenu } from "./menu.js";
 import { asksWho, onSignIn, signInAddress } from "./session.js";
-import { passwordForm, providerLink, signInForm } from "./sign-in.js";
+import { providerLink, signInForm } from "./sign-in.js";
 
 const STALE_MS = 15_000;
 const RESYNCED_MS = 4000;
@@ -123,7 +123,7 @@ export function toast(words, { error = false, action, onaction } = {}) {
 export function tell(error) {
   if (error instanceof ApiError && error.status === 401) return signedOut();
   if (error instanceof DOMException && error.name === "AbortError") return undefined;
-  return toast(error instanceof ApiError ? error.words : String(error), { error: true });
+  return toast(words(error), { error: true });
 }
 
 /** The bar's connection state. @returns {ConnectionState} */
@@ -146,7 +146,7 @@ export async function start() {
     try {
       const found = await get("/api/v1/me");
       me = found;
-      if (asksWho) tools.append(account(found));
+      if (asksWho) tools.append(account(found, { tell, toast, announce, leaving: (really) => (leaving = really) }));
       return found;
     } catch (error) {
       if (!(error instanceof ApiError && error.status === 401)) await unreachable(error);
@@ -164,46 +164,6 @@ export function languages() {
     Object.entries(LANGUAGES).map(([tag, name]) => h("option", { value: tag, lang: tag, selected: tag === language }, name)),
   );
   return select;
-}
-
-/** The menu of who is signed in. @param {{actor: string, user: any}} found */
-function account({ actor, user }) {
-  const name = user?.name ?? actor;
-  const end = async (/** @type {string} */ path) => {
-    leaving = true;
-    try {
-      await call("DELETE", path);
-    } catch (error) {
-      // Whose session is over is out already.
-      if (!(error instanceof ApiError && error.status === 401)) {
-        leaving = false;
-        return tell(error);
-      }
-    }
-    return location.assign("/login");
-  };
-  const everywhere = async () => (await confirmed(t("session.everywhere"), t("session.everywhere_about"), t("session.everywhere"))) && end("/api/v1/sessions");
-  const button = h("button", {
-    type: "button", class: "button plain account", "aria-haspopup": "menu", "aria-expanded": "false", title: t("session.signed_in", { name }),
-    onclick: () => openMenu(button, [
-      { title: t("session.signed_in", { name }) },
-      { label: t("session.change_password"), run: () => changePassword(name) },
-      { label: t("session.sign_out"), run: () => end("/api/v1/session") },
-      { label: t("session.everywhere"), run: everywhere },
-    ], { label: t("session.account") }),
-  }, name);
-  return button;
-}
-
-/** @param {string} name */
-async function changePassword(name) {
-  const { has_password: known, session } = await get("/api/v1/session").catch((error) => (tell(error), {}));
-  if (!session) return;
-  const dialog = openDialog(t("session.change_password"), [passwordForm({
-    name, current: known,
-    done: () => (dialog.close(), toast(t("session.password_changed"))),
-    later: () => dialog.close(),
-  })]);
 }
 
 let asking = false;
@@ -231,12 +191,13 @@ async function signedOut() {
     dialog.close();
     goOn(user);
   };
-  const dialog = openDialog(t("session.over"), [
+  const dialog = openDialog(t("session.over"), h(
+    "div", { class: "body" },
     h("p", null, t("session.over_about")),
     signInForm({ name: me.user?.name ?? "", workspace: me.workspace, done: ({ user }) => done(user) }),
     providerLink({ next: "/", workspace: me.workspace, elsewhere: true }),
     h("p", { class: "quiet small" }, t("session.over_link"), " ", h("a", { href: signInAddress() }, t("session.over_leave"))),
-  ]);
+  ));
   dialog.addEventListener("cancel", (event) => event.preventDefault());
   onSignIn(done);
   return undefined;
@@ -257,23 +218,6 @@ function heard(user) {
 }
 onSignIn(heard);
 
-/** @param {string} title @param {Node[]} content @returns {HTMLDialogElement} */
-function openDialog(title, content) {
-  const back = /** @type {HTMLElement | null} */ (document.activeElement);
-  const dialog = h("dialog", { "aria-labelledby": "session-title" }, h("div", { class: "body" }, h("h2", { id: "session-title" }, title), content));
-  // The page's own keys are not for what is typed here.
-  dialog.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => event.stopPropagation());
-  dialog.addEventListener("close", () => {
-    dialog.remove();
-    if (back?.isConnected) back.focus({ preventScroll: true });
-  });
-  document.body.append(dialog);
-  dialog.showModal();
-  const first = /** @type {HTMLInputElement[]} */ ([...dialog.querySelectorAll("input:not([readonly])")]);
-  (first.find((control) => !control.value) ?? first[0])?.focus();
-  return dialog;
-}
-
 /** Say that nobody answers, and wait until somebody wants it tried again. @param {unknown} error */
 function unreachable(error) {
   return new Promise((resolve) => {
@@ -284,7 +228,7 @@ function unreachable(error) {
     };
     const notice = h(
       "p", { class: "notice error", role: "alert" },
-      h("span", null, error instanceof ApiError ? error.words : String(error)),
+      h("span", null, words(error)),
       h("button", { type: "button", class: "button", onclick: again }, t("again")),
     );
     document.querySelector("main")?.prepend(notice);

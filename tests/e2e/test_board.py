@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Locator, Page, expect
+from playwright.async_api import Browser, Locator, Page, Route, expect
 
 from tests.e2e.harness.clients import Api, api, mcp_http
 from tests.e2e.harness.pages import Window, becomes, is_live, window
@@ -194,6 +194,65 @@ async def test_everything_goes_by_keyboard(pages: Window, rest: Api) -> None:
     await keys.type("Typed")
     await expect(page.locator("li[data-key]")).to_have_count(1)
     assert "q=Typed" in page.url
+
+
+async def test_what_is_typed_at_once_is_not_lost(pages: Window, server: TaskHubProcess, rest: Api) -> None:
+    key = (await rest.create("Old words"))["key"]
+    page = await pages.open()
+    await expect(card(page, key)).to_be_visible()
+    keys = page.keyboard
+    lists, tickets = re.compile("/api/v1/(users|accounts|categories|statuses)$"), re.compile(f"/api/v1/tickets/{key}[?]")
+    held = asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        await held.wait()
+        await route.continue_()
+
+    await pages.context.route(lists, hold)
+    await pages.context.route(tickets, hold)
+    await rest.request("POST", "/api/v1/users", json={"name": "Zoe"})
+    await keys.press("c")
+    await keys.type("Accents and mazes")
+    await expect(page.get_by_label("Summary")).to_have_value("Accents and mazes")
+    held.set()
+    await page.get_by_label("Assignee").select_option("zoe")
+    await keys.press("Control+Enter")
+    await expect(page.locator("board-column:not(.tinted) li", has_text="Accents and mazes")).to_be_visible()
+
+    held.clear()
+    await card(page, key).locator("a").focus()
+    await keys.press("e")
+    await keys.press("Control+a")
+    await keys.type("Amazing, ")
+    held.set()
+    await expect(page.locator(".editor [name=summary]")).to_be_focused()
+    await keys.type("new")
+    await keys.press("Control+Enter")
+    await expect(page.locator("#drawer-title")).to_have_text("Amazing, new")
+    await pages.context.unroute_all()
+
+
+async def test_a_ticket_that_cannot_be_read_or_written_says_why_and_can_be_tried_again(
+    pages: Window, rest: Api
+) -> None:
+    key = (await rest.create("Out of reach"))["key"]
+    page = await pages.open()
+    await expect(card(page, key)).to_be_visible()
+    await pages.context.route("**/api/v1/tickets**", lambda route: route.abort())
+    await card(page, key).locator("a").click()
+    drawer = page.locator(".drawer")
+    await expect(drawer.get_by_role("alert")).to_contain_text("does not answer")
+    await drawer.get_by_role("button", name="Close").click()
+    await page.keyboard.press("c")
+    await page.keyboard.type("Kept")
+    await page.keyboard.press("Enter")
+    dialog = page.get_by_role("dialog")
+    await expect(dialog.get_by_role("alert")).to_contain_text("does not answer")
+
+    await pages.context.unroute_all()
+    await page.keyboard.press("Enter")
+    await expect(dialog).to_have_count(0)
+    await expect(page.locator("board-column:not(.tinted) li", has_text="Kept")).to_be_visible()
 
 
 async def test_a_card_is_dragged_to_another_column(pages: Window, rest: Api) -> None:
@@ -391,6 +450,27 @@ async def test_twenty_tabs_share_a_stream_that_outlives_the_first(pages: Window,
     for tab in (last, *others):
         await tab.close()
     await until(lambda: _are(streams(rest), before), "closed stream")
+
+
+async def test_tabs_go_on_when_the_worker_that_listens_for_them_ends(chrome: Browser, pages: Window, rest: Api) -> None:
+    tabs = [await pages.open(), await pages.open()]
+    for tab in tabs:
+        await is_live(tab)
+    devtools = await chrome.new_browser_cdp_session()
+    targets = (await devtools.send("Target.getTargets"))["targetInfos"]
+    (worker,) = (each["targetId"] for each in targets if each["type"] == "shared_worker")
+    await devtools.send("Target.closeTarget", {"targetId": worker})
+    missed = (await rest.create("While nobody listened"))["key"]
+
+    for tab in tabs:
+        # As when somebody looks at it again: else it finds out a little later.
+        await tab.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    for tab in tabs:
+        await expect(card(tab, missed)).to_be_visible()
+        await is_live(tab)
+    heard = (await rest.create("Heard again"))["key"]
+    for tab in tabs:
+        await expect(card(tab, heard)).to_be_visible()
 
 
 async def _are(counting: Any, wanted: int) -> bool:

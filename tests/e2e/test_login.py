@@ -11,13 +11,12 @@ from playwright.async_api import Browser, Locator, Page, expect
 
 from tests.e2e.harness.browser import other_origin
 from tests.e2e.harness.clients import Api, api
-from tests.e2e.harness.pages import Window, launched, window
+from tests.e2e.harness.pages import Window, window
 from tests.e2e.harness.process import TaskHubProcess, run_taskhub
 from tests.e2e.harness.signing_in import sign_in, sign_in_link
 from tests.e2e.harness.waiting import DEADLINE_S
 
-# One server and one browser for all tests, so one loop as well.
-pytestmark = [pytest.mark.needs("chromium"), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.needs("chromium"), pytest.mark.asyncio(loop_scope="session")]
 
 expect.set_options(timeout=DEADLINE_S * 1000)
 
@@ -49,24 +48,18 @@ def locked(tmp_path_factory: pytest.TempPathFactory, hubs: list[TaskHubProcess])
     hubs.remove(hub)
 
 
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
+@pytest_asyncio.fixture(loop_scope="session", scope="module")
 async def server(locked: TaskHubProcess) -> TaskHubProcess:
     return await locked.start()
 
 
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def chrome() -> AsyncIterator[Browser]:
-    async with launched() as browser:
-        yield browser
-
-
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="session")
 async def pages(chrome: Browser, server: TaskHubProcess) -> AsyncIterator[Window]:
     async with window(chrome, server.url) as pages:
         yield pages
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="session")
 async def rest(server: TaskHubProcess) -> AsyncIterator[Api]:
     async with api(server.url, KEY) as client:
         yield client
@@ -249,6 +242,37 @@ async def test_a_password_is_changed_at_the_board(pages: Window, server: TaskHub
     await choose(page, "Sign out")
     await fill_in(page, "Sven", "staple " + PASSWORD)
     await expect(page.locator("button.account")).to_have_text("Sven")
+
+
+async def test_one_sees_where_one_is_signed_in_and_ends_it_there(
+    chrome: Browser, pages: Window, server: TaskHubProcess
+) -> None:
+    await sign_in(pages.context, server, "Ulla")
+    page = await pages.open("/feed")
+    firefox = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
+    async with window(chrome, server.url, user_agent=firefox) as elsewhere:
+        await sign_in(elsewhere.context, server, "Ulla")
+        other = await elsewhere.open("/feed")
+        await is_live(other)
+
+        await page.locator("button.account").focus()
+        await page.keyboard.press("Enter")
+        await page.get_by_role("menuitem", name="Where I am signed in").focus()
+        await page.keyboard.press("Enter")
+        dialog = page.get_by_role("dialog", name="Where you are signed in")
+        rows = dialog.get_by_role("listitem")
+        await expect(rows).to_have_count(2)
+        await expect(rows.filter(has_text="this browser").get_by_role("button")).to_have_count(0)
+        await expect(rows.filter(has_text="Firefox on Linux")).to_contain_text("by link")
+        await dialog.get_by_role("button", name="Sign out: Firefox on Linux").focus()
+        await page.keyboard.press("Enter")
+
+        await expect(other.get_by_role("dialog", name="You are signed out")).to_be_visible()
+        await expect(rows).to_have_count(1)
+        await expect(dialog.get_by_role("button", name="Close")).to_be_focused()
+        await page.keyboard.press("Escape")
+        await expect(page.locator("button.account")).to_be_focused()
+        await is_live(page)
 
 
 async def test_a_page_of_another_origin_changes_nothing(pages: Window, server: TaskHubProcess, rest: Api) -> None:
