@@ -9,8 +9,9 @@ from hypothesis import HealthCheck, settings
 from sqlalchemy import Connection, Engine, event
 
 # The same examples in every run; `pytest --hypothesis-profile=search` looks for new ones.
-settings.register_profile("search", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("any machine", settings.get_profile("search"), derandomize=True)
+# Tests that take long take a part of the examples.
+settings.register_profile("search", max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("any machine", settings.get_profile("search"), max_examples=100, derandomize=True)
 settings.load_profile("any machine")
 
 

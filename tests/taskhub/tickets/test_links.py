@@ -313,7 +313,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=settings.default.max_examples // 16, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS)
 async def test_whatever_is_done_no_circle_comes_about_and_what_is_ready_is_right(
     database: Database, steps: list[tuple[str, int, RelationName, int]]

@@ -71,14 +71,14 @@ async def test_a_row_is_added_renamed_used_and_removed(world: World, kind: Refer
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["in-progress", "ＷＡＩＴＩＮＧ", "completed ", "me", "NONE", "!!!", "a\0b", "a\nb"])
-async def test_a_name_that_means_another_or_nothing_is_refused(world: World, name: str) -> None:
-    with pytest.raises(InvalidInput) as refused:
-        await create(world, "statuses", name=name, phase="todo")
-    assert [problem.pointer for problem in refused.value.problems] == ["/name"]
-    if name not in ("completed ",):
-        with pytest.raises(InvalidInput):
-            await change(world, "statuses", "completed", name=name)
+async def test_a_name_that_means_another_or_nothing_is_refused(world: World) -> None:
+    for name in ["in-progress", "ＷＡＩＴＩＮＧ", "completed ", "me", "NONE", "!!!", "a\0b", "a\nb"]:
+        with pytest.raises(InvalidInput) as refused:
+            await create(world, "statuses", name=name, phase="todo")
+        assert [problem.pointer for problem in refused.value.problems] == ["/name"]
+        if name not in ("completed ",):
+            with pytest.raises(InvalidInput):
+                await change(world, "statuses", "completed", name=name)
 
 
 async def test_details_of_two_categories_may_have_one_name(world: World) -> None:

@@ -35,16 +35,18 @@ def heard(world: World) -> tuple[str, dict[str, Any], str | None]:
     return event.type, dict(event.changes), event.parsed["comment"]
 
 
-@pytest.mark.parametrize(
-    "spelling", ["in_progress", "In Progress", "IN-PROGRESS", "inprogress", " in  progress ", "ｉｎ＿ｐｒｏｇｒｅｓｓ"]
-)
-async def test_a_status_is_known_in_every_spelling(world: World, spelling: str) -> None:
-    written = await world.update("th-1", status=spelling)
+SPELLINGS = ["in_progress", "In Progress", "IN-PROGRESS", "inprogress", " in  progress ", "ｉｎ＿ｐｒｏｇｒｅｓｓ"]
 
-    assert written.version == 2
-    assert heard(world) == (
-        "ticket.status_changed", {"status": ["received", "in_progress"], "phase": ["todo", "active"]}, None,
-    )  # fmt: skip
+
+async def test_a_status_is_known_in_every_spelling(world: World) -> None:
+    for spelling in SPELLINGS:
+        world.heard.clear()
+        await world.update("th-1", status=spelling)
+
+        assert heard(world) == (
+            "ticket.status_changed", {"status": ["received", "in_progress"], "phase": ["todo", "active"]}, None,
+        )  # fmt: skip
+        await world.update("TH-1", status="received")
 
 
 async def test_a_change_of_several_fields_is_one_event_that_names_them_all(world: World) -> None:
@@ -89,12 +91,12 @@ async def test_absent_is_kept_and_null_is_cleared(world: World) -> None:
     assert (ticket.has_defect, ticket.summary) == (False, "Printer")
 
 
-@pytest.mark.parametrize("field", ["summary", "status", "reception_at"])
-async def test_what_a_ticket_cannot_be_without_cannot_be_cleared(world: World, field: str) -> None:
-    with pytest.raises(InvalidInput, match="cannot be cleared") as refused:
-        await world.tickets.update_ticket(ALICE, "TH-1", TicketChange.model_validate({field: None}))
+async def test_what_a_ticket_cannot_be_without_cannot_be_cleared(world: World) -> None:
+    for field in ["summary", "status", "reception_at"]:
+        with pytest.raises(InvalidInput, match="cannot be cleared") as refused:
+            await world.tickets.update_ticket(ALICE, "TH-1", TicketChange.model_validate({field: None}))
 
-    assert refused.value.problems[0].pointer == f"/{field}"
+        assert refused.value.problems[0].pointer == f"/{field}"
 
 
 async def test_what_is_so_already_is_a_noop(world: World) -> None:
@@ -282,19 +284,19 @@ async def test_labels_changed_by_many_at_once_are_never_stale_in_an_event(world:
     assert [before for before, _ in changes] == [["a"], *(after for _, after in changes[:-1])]
 
 
-@pytest.mark.parametrize("key", ["TH-2", "XX-1", "nonsense", "TH-", "TH-0", "TH-99999999999999999999", "1", "TH-1\0"])
-async def test_a_key_that_is_no_ticket_is_not_found(world: World, key: str) -> None:
-    with pytest.raises(TicketNotFound):
-        await world.update(key, summary="x")
-    with pytest.raises(TicketNotFound):
-        await world.tickets.add_comment(ALICE, key, NewComment(comment="x"))
-    with pytest.raises(TicketNotFound):
-        await world.tickets.get_ticket(ALICE, key)
+async def test_a_key_that_is_no_ticket_is_not_found(world: World) -> None:
+    for key in ["TH-2", "XX-1", "nonsense", "TH-", "TH-0", "TH-99999999999999999999", "1", "TH-1\0"]:
+        with pytest.raises(TicketNotFound):
+            await world.update(key, summary="x")
+        with pytest.raises(TicketNotFound):
+            await world.tickets.add_comment(ALICE, key, NewComment(comment="x"))
+        with pytest.raises(TicketNotFound):
+            await world.tickets.get_ticket(ALICE, key)
 
 
-@pytest.mark.parametrize("key", ["th-1", " TH-1 ", "TH-0001", "ＴＨ－１"])
-async def test_a_key_is_known_as_people_write_it(world: World, key: str) -> None:
-    assert (await world.update(key, summary=f"by {key}")).key == "TH-1"
+async def test_a_key_is_known_as_people_write_it(world: World) -> None:
+    for key in ["th-1", " TH-1 ", "TH-0001", "ＴＨ－１"]:
+        assert (await world.update(key, summary=f"by {key}")).key == "TH-1"
 
 
 async def test_a_deleted_ticket_is_gone(world: World) -> None:
@@ -355,21 +357,21 @@ async def test_an_id_of_a_category_detail_means_its_row_alone(world: World) -> N
     assert (by_id.category, by_id.category_detail) == (Ref("incident", "Incident"), Ref("other", "Other"))
 
 
-@pytest.mark.parametrize(
-    ("fields", "reason"),
-    [
-        (
-            {"category": None, "category_detail": "Billing"},
-            "category_detail: cannot be set while the category is cleared",
-        ),
-        (
-            {"status": "completed", "completion_date": None},
-            "completion_date: cannot be cleared while the ticket becomes",
-        ),
-    ],
-)
-async def test_a_change_that_contradicts_itself_is_refused(world: World, fields: dict[str, Any], reason: str) -> None:
-    with pytest.raises(InvalidInput, match=reason):
-        await world.update("TH-1", **fields)
+CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
+    (
+        {"category": None, "category_detail": "Billing"},
+        "category_detail: cannot be set while the category is cleared",
+    ),
+    (
+        {"status": "completed", "completion_date": None},
+        "completion_date: cannot be cleared while the ticket becomes",
+    ),
+]
 
-    assert (await world.ticket("TH-1")).version == 1
+
+async def test_a_change_that_contradicts_itself_is_refused(world: World) -> None:
+    for fields, reason in CONTRADICTIONS:
+        with pytest.raises(InvalidInput, match=reason):
+            await world.update("TH-1", **fields)
+
+        assert (await world.ticket("TH-1")).version == 1
