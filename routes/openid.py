@@ -103,9 +103,7 @@ def _openid(request: web.Request) -> OpenId:
 def _refused(request: web.Request, refused: OpenIdRefused, workspace: str, next_: str) -> web.Response:
     """Whoever is kept out is told as much as lets them go on, and the log why."""
     address = client_address(request, request.app[GATE].trusted)
-    log.warning(
-        "a sign-in through the provider failed", trouble=refused.trouble, reason=refused.reason, address=address
-    )
+    log.info("a sign-in through the provider failed", trouble=refused.trouble, reason=refused.reason, address=address)
     if refused.trouble in _COUNTED:
         reason = f"sign-in through the provider: {refused.trouble}"
         request.app[REFUSALS].note(Refusal("authentication.failed", reason, address=source(address)))

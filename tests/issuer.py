@@ -4,13 +4,15 @@ import asyncio
 import base64
 import hashlib
 import secrets
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any, Self
-from urllib.parse import urlencode
+from urllib.parse import unquote_plus, urlencode
 
-from aiohttp import web
+from aiohttp import BasicAuth, web
 
 from tests.signing import Signer, elliptic, good_claims
 
@@ -37,6 +39,14 @@ class Issuer:
     resources_asked: list[str] = field(default_factory=list)
     open: asyncio.Event = field(default_factory=asyncio.Event)
     """While it is not set, no request is answered."""
+    clients: dict[str, str] = field(default_factory=lambda: {"taskhub": "s3cret & more"})
+    """Those that people sign in to, with their secrets."""
+    person: dict[str, Any] = field(default_factory=lambda: {"email": "olga@example.org", "email_verified": True})
+    """What ID tokens say of the subject."""
+    id_token: Callable[[dict[str, Any]], str] | None = None
+    """Another token than an honest one would make of these claims."""
+    asks: bool = False
+    """Whether people are asked, on a page, before they are sent back."""
     port: int = 0
     _codes: dict[str, Mapping[str, str]] = field(default_factory=dict)
     _runner: web.AppRunner | None = None
@@ -120,6 +130,11 @@ class Issuer:
         return web.json_response({**await request.json(), "client_id": secrets.token_hex(4)}, status=201)
 
     async def _authorize(self, request: web.Request) -> web.Response:
+        if self.asks and "agreed" not in request.query:
+            given = (f'<input type="hidden" name="{escape(n)}" value="{escape(v)}">' for n, v in request.query.items())
+            button = f'<button name="agreed">Go on as {self.subject}</button>'
+            page = f"<!doctype html><title>Provider</title><form>{''.join(given)}{button}</form>"
+            return web.Response(text=page, content_type="text/html")
         code = secrets.token_hex(8)
         self._codes[code] = dict(request.query)
         self.scopes_asked.append(request.query.get("scope", ""))
@@ -129,12 +144,32 @@ class Issuer:
 
     async def _token(self, request: web.Request) -> web.Response:
         form = await request.post()
-        asked = self._codes.pop(str(form["code"]))
+        asked = self._codes.pop(str(form["code"]), None)
+        if asked is None:
+            return web.json_response({"error": "invalid_grant"}, status=400)
         challenge = base64.urlsafe_b64encode(hashlib.sha256(str(form["code_verifier"]).encode()).digest())
         if challenge.decode().rstrip("=") != asked["code_challenge"]:
             return web.json_response({"error": "invalid_grant"}, status=400)
+        if "openid" in asked["scope"].split():
+            return self._signed_in(request, form, asked)
         scope = " ".join(sorted(self.grants & set(asked.get("scope", "").split())))
         claims = {"aud": str(form["resource"]), "client_id": asked["client_id"], "scope": scope}
         return web.json_response(
             {"access_token": self.token(claims), "token_type": "Bearer", "expires_in": 600, "scope": scope}
         )
+
+    def _signed_in(self, request: web.Request, form: Mapping[str, Any], asked: Mapping[str, str]) -> web.Response:
+        """The answer to a client that somebody signs in to."""
+        client_id = asked["client_id"]
+        pair = BasicAuth.decode(request.headers["Authorization"])
+        if (unquote_plus(pair.login), unquote_plus(pair.password)) != (client_id, self.clients.get(client_id)):
+            return web.json_response({"error": "invalid_client"}, status=401)
+        if form["redirect_uri"] != asked["redirect_uri"]:
+            return web.json_response({"error": "invalid_grant"}, status=400)
+        now = int(time.time())
+        claims = {
+            "iss": self.url, "sub": self.subject, "aud": client_id, "iat": now, "exp": now + 300,
+            "nonce": asked["nonce"], **self.person,
+        }  # fmt: skip
+        token = self.signer.signed(claims) if self.id_token is None else self.id_token(claims)
+        return web.json_response({"access_token": "opaque", "token_type": "Bearer", "id_token": token})

@@ -34,8 +34,12 @@ class Signer:
 
     def token(self, claims: Mapping[str, Any] | None = None, *, header: Mapping[str, Any] | None = None) -> str:
         """A good token, but for what is given. A claim or member of the header that is None is left out."""
-        said = without_none({**good_claims(), **(claims or {})})
-        headers = {"typ": "at+jwt", "kid": self.kid, **(header or {})}
+        return self.signed({**good_claims(), **(claims or {})}, {"typ": "at+jwt", **(header or {})})
+
+    def signed(self, claims: Mapping[str, Any], header: Mapping[str, Any] | None = None) -> str:
+        """A token that says this and nothing else."""
+        said = without_none(claims)
+        headers = {"kid": self.kid, **(header or {})}
         given = without_none({"alg": self.algorithm, **headers})
         signed = f"{segment(given)}.{segment(said)}"
         algorithm = jwt.get_algorithm_by_name(self.algorithm)

@@ -142,10 +142,8 @@ class OpenIdProvider:
         if said != self.issuer and (said is not None or _promised(metadata)):
             raise OpenIdRefused("refused", "another issuer answered")
         if (error := answer.get("error")) is not None:
-            code = "declined" if error == "access_denied" else "refused"
-            raise OpenIdRefused(
-                code, f"the provider said {error[:80]!r}: {answer.get('error_description', '')[:200]!r}"
-            )
+            said_why = f"the provider said {error[:80]!r}: {answer.get('error_description', '')[:200]!r}"
+            raise OpenIdRefused("declined" if error == "access_denied" else "refused", said_why)
         code = answer.get("code", "")
         if not 0 < len(code) <= MAX_CODE:
             raise OpenIdRefused("refused", "the provider sent no code")

@@ -90,7 +90,7 @@ async def hub(start: Start) -> Hub:
 
 async def person(hub: Hub, name: str, role: Any) -> Person:
     await hub.app[TICKETS].create_reference(ALICE, "users", NewUser(name=name, role=role))
-    link = await hub.app[SIGN_IN].new_link("default", name, "user:local")
+    link = await hub.app[SIGN_IN].new_link(ALICE, name)
     headers = {"Sec-Fetch-Site": "same-origin", "Origin": hub.url}
     opened = await hub.post("/api/v1/session", {"link": link.secret}, headers=headers)
     (cookie,) = SimpleCookie(opened.headers["Set-Cookie"]).values()

@@ -65,6 +65,8 @@ TABLE: Final[Mapping[str, tuple[frozenset[str], int]]] = {
     "GET /static/{name}": (OPEN, 200),
     "GET /static/{version}/{name}": (OPEN, 200),
     "GET /login": (OPEN, 200),
+    "GET /login/openid": (OPEN, 404),
+    "GET /login/openid/callback": (OPEN, 404),
     "POST /api/v1/session": (OPEN, 201),
     **dict.fromkeys(SESSIONS, (LET_IN, 404)),
     "GET /.well-known/oauth-protected-resource": (OPEN, 404),
