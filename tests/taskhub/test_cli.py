@@ -362,8 +362,8 @@ def test_every_command_has_its_module() -> None:
     commands = list(actions[0].choices or ())
 
     assert sorted(commands) == [
-        "audit", "backup", "check", "doctor", "export", "import", "keys", "mcp-config", "migrate", "restore", "serve",
-        "stdio", "users", "watch", "workspaces",
+        "audit", "backup", "check", "doctor", "export", "import", "keys", "mcp-config", "migrate", "oauth", "restore",
+        "serve", "stdio", "users", "watch", "workspaces",
     ]  # fmt: skip
     for command in sorted({*commands, "import_file"} - {"import"}):
         assert (directory / f"{command.replace('-', '_')}.py").is_file()
