@@ -24,7 +24,22 @@ def upgrade() -> None:
         ),
         sa.UniqueConstraint("workspace_id", "user_id", "issuer", name="uq_identities_workspace_id_user_id_issuer"),
     )
+    _say_of_sessions("password, link, openid", before="password, link")
 
 
 def downgrade() -> None:
+    _say_of_sessions("password, link", before="password, link, openid")
     op.drop_table("identities")
+
+
+def _say_of_sessions(comment: str, before: str) -> None:
+    """How they may have been opened. SQLite keeps no comments."""
+    if op.get_bind().dialect.name == "postgresql":
+        op.alter_column(
+            "sessions",
+            "opened_by",
+            existing_type=sa.Text(),
+            existing_nullable=False,
+            comment=comment,
+            existing_comment=before,
+        )
