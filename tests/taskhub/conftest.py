@@ -11,6 +11,7 @@ from taskhub.storage.database import Database
 from taskhub.storage.migrate import migrate
 from tests.servers import PostgresServer
 from tests.taskhub.databases import CleanDatabases
+from tests.taskhub.storage.history import live
 from tests.taskhub.world import World
 
 
@@ -83,3 +84,33 @@ async def world(database: Database) -> AsyncIterator[World]:
     yield world
     await world.writer.close()
     assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("unit of work")]
+
+
+async def _live(url: str) -> None:
+    database = Database(url)
+    await database.open()
+    world = World(database)
+    await live(world)
+    await world.writer.close()
+    await database.close()
+
+
+@pytest.fixture(scope="session")
+def lived_sqlite_url(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    url = f"sqlite:///{shutil.copy(sqlite_template, tmp_path_factory.mktemp('lived') / 'taskhub.db')}"
+    asyncio.run(_live(url))
+    return url
+
+
+@pytest.fixture(scope="session")
+def lived_postgres_url(postgres: PostgresServer, postgres_template: str) -> str:
+    url = postgres.create_database(postgres_template)
+    asyncio.run(_live(url))
+    return url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def lived_url(request: pytest.FixtureRequest) -> str:
+    """A database, of each kind in turn, in which a bit of everything has happened: for tests that leave it as it is."""
+    found: str = request.getfixturevalue("lived_sqlite_url" if request.param == "sqlite" else "lived_postgres_url")
+    return found

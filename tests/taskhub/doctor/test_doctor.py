@@ -3,9 +3,7 @@
 import asyncio
 import json
 import re
-import shutil
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +30,6 @@ from taskhub.storage.schema import (
     workspaces,
 )
 from taskhub.tickets.inputs import NewAttachment, NewClaim, Release
-from tests.servers import PostgresServer
 from tests.taskhub.storage.history import BOB, live
 from tests.taskhub.storage.test_migrate import to_revision
 from tests.taskhub.world import ALICE, World, execute
@@ -211,31 +208,6 @@ DAMAGES: dict[str, tuple[list[Executable], str, str]] = {
     "there is no deployment": ([delete(deployment)], "deployment", "there are 0 deployments"),
     "events of a workspace that is gone": ([insert(events).values(**STRANGER)], "deployment", "the workspace gone"),
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def lived_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A database in which a bit of everything has happened, for tests that leave it as it is."""
-
-    async def fill(url: str) -> None:
-        database = Database(url)
-        await database.open()
-        world = World(database)
-        await live(world)
-        await world.writer.close()
-        await database.close()
-
-    if request.param == "sqlite":
-        template: Path = request.getfixturevalue("sqlite_template")
-        url = f"sqlite:///{shutil.copy(template, tmp_path_factory.mktemp('lived') / 'taskhub.db')}"
-        asyncio.run(fill(url))
-        yield url
-        return
-    server: PostgresServer = request.getfixturevalue("postgres")
-    url = server.create_database(request.getfixturevalue("postgres_template"))
-    asyncio.run(fill(url))
-    yield url
-    server.drop_database(url)
 
 
 class TakenBack(Exception):

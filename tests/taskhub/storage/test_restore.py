@@ -6,11 +6,14 @@ import errno
 import fcntl
 import gzip
 import os
+import shutil
 import signal
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace as replace_in
+from functools import cache
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 from sqlalchemy import Connection, text
@@ -32,25 +35,32 @@ from taskhub.tickets.errors import LeaseLost, StorageBusy
 from taskhub.tickets.inputs import NewClaim, NewComment, NewTicket
 from tests.forked import run_forked
 from tests.servers import PostgresServer
-from tests.taskhub.storage.history import BOB, DRAFT, contents, live, without_names
+from tests.taskhub.storage.history import BOB, DRAFT, contents, without_names
 from tests.taskhub.storage.killed import killed_restore
 from tests.taskhub.storage.test_migrate import to_revision
 from tests.taskhub.world import ALICE, World, execute, ills
 
-MakeUrl = Callable[[str], str]
+
+class MakeUrl(Protocol):
+    def __call__(self, kind: str, *, migrated: bool = False) -> str: ...
 
 
 @pytest.fixture
 def make_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeUrl]:
-    """Addresses of databases of each kind that do not exist yet, or are empty."""
+    """Addresses of databases of each kind that do not exist yet or are empty, or that are new but `migrated`."""
     made: list[tuple[PostgresServer, str]] = []
 
-    def make(kind: str) -> str:
+    def make(kind: str, *, migrated: bool = False) -> str:
         if kind == "sqlite":
-            return f"sqlite:///{tmp_path}/not yet {len(os.listdir(tmp_path))}/taskhub.db"
+            directory = tmp_path / f"not yet {len(os.listdir(tmp_path))}"
+            if migrated:
+                template: Path = request.getfixturevalue("sqlite_template")
+                shutil.copytree(template.parent, directory)
+            return f"sqlite:///{directory}/taskhub.db"
         server: PostgresServer = request.getfixturevalue("postgres")
-        made.append((server, server.create_database()))
-        return made[-1][1]
+        url = server.create_database(request.getfixturevalue("postgres_template") if migrated else None)
+        made.append((server, url))
+        return url
 
     yield make
     for server, url in made:
@@ -68,29 +78,53 @@ async def opened(url: str) -> AsyncIterator[World]:
 
 
 @pytest.fixture
-async def saved(world: World, tmp_path: Path) -> Path:
-    """A backup of a database in which a bit of everything has happened."""
-    await live(world)
-    await backup(world.database, tmp_path / "taskhub.backup")
-    return tmp_path / "taskhub.backup"
+async def lived(lived_url: str) -> AsyncIterator[World]:
+    """Where the backup `saved` comes from; to be left as it is."""
+    async with opened(lived_url) as world:
+        world.tick()
+        yield world
+
+
+@pytest.fixture(scope="module")
+def backups(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The backup of a database in which nothing happens any more."""
+
+    async def make(url: str, path: Path) -> None:
+        async with opened(url) as world:
+            await backup(world.database, path)
+
+    @cache
+    def made(url: str) -> Path:
+        path = tmp_path_factory.mktemp("backup") / "taskhub.backup"
+        asyncio.run(make(url, path))
+        return path
+
+    return made
+
+
+@pytest.fixture
+def saved(request: pytest.FixtureRequest, backups: Callable[[str], Path], tmp_path: Path) -> Path:
+    """A backup of `lived`, or for a test that has nothing to do with that, of one like it."""
+    kind = "lived_url" if "lived_url" in request.fixturenames else "lived_sqlite_url"
+    return Path(shutil.copy(backups(request.getfixturevalue(kind)), tmp_path))
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 async def test_a_backup_of_either_database_goes_into_either(
-    world: World, saved: Path, kind: str, make_url: MakeUrl
+    lived: World, saved: Path, kind: str, make_url: MakeUrl
 ) -> None:
     url = make_url(kind)
-    before = await contents(world.database)
+    before = await contents(lived.database)
 
     done = await restore(url, saved)
 
     async with opened(url) as restored:
-        restored.now = world.now
+        restored.now = lived.now
         after = await contents(restored.database)
         assert await ills(restored.database) == []
         assert without_names(after) == without_names(before)
         assert (await restored.log.bounds("default")).epoch == done.workspaces["default"].epoch
-        assert done.workspaces["default"].epoch != (await world.log.bounds("default")).epoch
+        assert done.workspaces["default"].epoch != (await lived.log.bounds("default")).epoch
         assert after["deployment"][0][0] != before["deployment"][0][0]  # its channels on a shared Redis are its own
         for typed, found in (("検索", ["TH-1"]), ("special", ["TH-1"]), ("second", ["TH-2"]), ("質問", ["TH-1"])):
             assert await restored.keys(query=typed) == found
@@ -114,11 +148,9 @@ async def test_a_backup_of_either_database_goes_into_either(
         assert await restored.keys(query="holder speaks") == ["TH-1"]
 
 
-async def test_the_restored_database_has_the_schema_of_a_new_one(
-    saved: Path, url: str, make_url: MakeUrl, world: World
-) -> None:
+async def test_the_restored_database_has_the_schema_of_a_new_one(saved: Path, make_url: MakeUrl, lived: World) -> None:
     """Foreign keys that were put aside are there again."""
-    kind = "postgresql" if world.database.path is None else "sqlite"
+    kind = "postgresql" if lived.database.path is None else "sqlite"
     target = make_url(kind)
     await restore(target, saved)
 
@@ -140,10 +172,9 @@ def test_no_table_of_a_backup_counts_its_rows_by_itself() -> None:
 
 
 async def test_what_is_there_is_replaced_only_when_that_is_asked_for(
-    saved: Path, world: World, make_url: MakeUrl
+    saved: Path, lived: World, make_url: MakeUrl
 ) -> None:
-    url = make_url("postgresql" if world.database.path is None else "sqlite")
-    await asyncio.to_thread(migrate, url)
+    url = make_url("postgresql" if lived.database.path is None else "sqlite", migrated=True)
     async with opened(url) as other:
         for n in range(7):
             await other.create(f"of the other database {n}", labels=["other"])
@@ -159,7 +190,7 @@ async def test_what_is_there_is_replaced_only_when_that_is_asked_for(
     await restore(url, saved, replace=True)
     async with opened(url) as other:
         restored = await contents(other.database)
-        assert without_names(restored) == without_names(await contents(world.database))
+        assert without_names(restored) == without_names(await contents(lived.database))
         assert await other.keys(query="other") == []
         # Whoever has a copy of the reference data that was there must not take it for this one.
         assert restored["workspaces"][0][8] > before["workspaces"][0][8]
@@ -176,9 +207,9 @@ async def test_a_database_that_is_open_is_not_replaced(saved: Path, world: World
 
 
 async def test_who_comes_while_a_backup_is_being_restored_waits_or_is_refused(
-    saved: Path, world: World, make_url: MakeUrl, monkeypatch: pytest.MonkeyPatch
+    saved: Path, lived: World, make_url: MakeUrl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    url = make_url("postgresql" if world.database.path is None else "sqlite")
+    url = make_url("postgresql" if lived.database.path is None else "sqlite")
     migrating: list[asyncio.Task[None]] = []
     refused: list[str] = []
     loop = asyncio.get_running_loop()
@@ -210,22 +241,21 @@ async def test_who_comes_while_a_backup_is_being_restored_waits_or_is_refused(
 
     assert refused == ["all"]
     async with opened(url) as restored:
-        assert without_names(await contents(restored.database)) == without_names(await contents(world.database))
+        assert without_names(await contents(restored.database)) == without_names(await contents(lived.database))
 
 
 @pytest.mark.parametrize("where", ["_load", "rebuild", "_renew", "_settle", "sync_directory", "named"])
 async def test_a_restore_that_is_killed_leaves_the_old_database_or_the_new_one(
-    saved: Path, world: World, url: str, make_url: MakeUrl, where: str
+    saved: Path, lived: World, make_url: MakeUrl, where: str
 ) -> None:
-    sqlite = world.database.path is not None
+    sqlite = lived.database.path is not None
     if not sqlite and where in ("_settle", "sync_directory", "named"):
         pytest.skip("that is for files")
-    target = make_url("sqlite" if sqlite else "postgresql")
-    await asyncio.to_thread(migrate, target)
+    target = make_url("sqlite" if sqlite else "postgresql", migrated=True)
     async with opened(target) as other:
         await other.create("of the other database")
         old = without_names(await contents(other.database))
-    new = without_names(await contents(world.database))
+    new = without_names(await contents(lived.database))
 
     assert await asyncio.to_thread(killed_restore, target, saved, where) == -signal.SIGKILL
 
@@ -253,11 +283,10 @@ os._exit(0)
 
 
 async def test_a_log_of_changes_that_was_left_beside_the_old_file_does_not_reach_the_new_one(
-    saved: Path, world: World, make_url: MakeUrl
+    saved: Path, lived: World, make_url: MakeUrl
 ) -> None:
-    url = make_url("sqlite")
+    url = make_url("sqlite", migrated=True)
     file = Path(url.removeprefix("sqlite:///"))
-    await asyncio.to_thread(migrate, url)
     (await asyncio.to_thread(run_forked, "-c", LEFT, str(file))).check_returncode()
     log = file.with_name("taskhub.db-wal")
     assert log.stat().st_size > 0
@@ -265,16 +294,15 @@ async def test_a_log_of_changes_that_was_left_beside_the_old_file_does_not_reach
     await restore(url, saved)
 
     async with opened(url) as restored:
-        assert without_names(await contents(restored.database)) == without_names(await contents(world.database))
+        assert without_names(await contents(restored.database)) == without_names(await contents(lived.database))
 
 
 @pytest.mark.parametrize("log", [True, False])
 async def test_a_file_that_is_damaged_is_replaced_when_that_is_asked_for(
-    saved: Path, world: World, make_url: MakeUrl, log: bool
+    saved: Path, lived: World, make_url: MakeUrl, log: bool
 ) -> None:
-    url = make_url("sqlite")
+    url = make_url("sqlite", migrated=True)
     file = Path(url.removeprefix("sqlite:///"))
-    await asyncio.to_thread(migrate, url)
     if log:
         (await asyncio.to_thread(run_forked, "-c", LEFT, str(file))).check_returncode()
     await asyncio.to_thread(file.write_bytes, b"nothing that SQLite knows" * 1000)
@@ -284,12 +312,11 @@ async def test_a_file_that_is_damaged_is_replaced_when_that_is_asked_for(
     await restore(url, saved, replace=True)
 
     async with opened(url) as restored:
-        assert without_names(await contents(restored.database)) == without_names(await contents(world.database))
+        assert without_names(await contents(restored.database)) == without_names(await contents(lived.database))
 
 
 async def test_a_file_that_another_program_has_open_is_not_replaced(saved: Path, make_url: MakeUrl) -> None:
-    url = make_url("sqlite")
-    await asyncio.to_thread(migrate, url)
+    url = make_url("sqlite", migrated=True)
     async with opened(url) as first:
         await first.database.ping()  # now it is in WAL mode
     with contextlib.closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as other:
@@ -333,11 +360,10 @@ async def test_a_backup_of_a_newer_schema_is_refused_by_name(url: str, tmp_path:
 
 
 async def test_a_database_of_a_newer_schema_gives_way_where_all_of_it_goes(
-    saved: Path, world: World, make_url: MakeUrl
+    saved: Path, lived: World, make_url: MakeUrl
 ) -> None:
-    sqlite = world.database.path is not None
-    url = make_url("sqlite" if sqlite else "postgresql")
-    await asyncio.to_thread(migrate, url)
+    sqlite = lived.database.path is not None
+    url = make_url("sqlite" if sqlite else "postgresql", migrated=True)
     async with opened(url) as other:
         await execute(other.database, text("UPDATE alembic_version SET version_num = '9999'"))
 
@@ -350,9 +376,8 @@ async def test_a_database_of_a_newer_schema_gives_way_where_all_of_it_goes(
             await restore(url, saved)
 
 
-async def test_a_damaged_backup_changes_nothing(saved: Path, make_url: MakeUrl, world: World) -> None:
-    url = make_url("postgresql" if world.database.path is None else "sqlite")
-    await asyncio.to_thread(migrate, url)
+async def test_a_damaged_backup_changes_nothing(saved: Path, make_url: MakeUrl, lived: World) -> None:
+    url = make_url("postgresql" if lived.database.path is None else "sqlite", migrated=True)
     async with opened(url) as other:
         before = await contents(other.database)
     await asyncio.to_thread(lambda: os.truncate(saved, saved.stat().st_size - 30))
@@ -366,11 +391,10 @@ async def test_a_damaged_backup_changes_nothing(saved: Path, make_url: MakeUrl, 
 
 @pytest.mark.parametrize("what", ["a row", "a table", "a column"])
 async def test_a_backup_whose_parts_do_not_go_together_changes_nothing(
-    saved: Path, make_url: MakeUrl, world: World, what: str
+    saved: Path, make_url: MakeUrl, lived: World, what: str
 ) -> None:
     """What no TaskHub has written, for its sums are right."""
-    url = make_url("postgresql" if world.database.path is None else "sqlite")
-    await asyncio.to_thread(migrate, url)
+    url = make_url("postgresql" if lived.database.path is None else "sqlite", migrated=True)
     async with opened(url) as other:
         before = await contents(other.database)
     _write_again(saved, what)
@@ -406,12 +430,12 @@ def _write_again(path: Path, leave_out: str) -> None:
 
 
 async def test_the_command_says_what_it_did_and_who_is_in_its_way(
-    saved: Path, world: World, url: str, make_url: MakeUrl, monkeypatch: pytest.MonkeyPatch,
+    saved: Path, lived: World, lived_url: str, make_url: MakeUrl, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str], tmp_path: Path,
 ) -> None:  # fmt: skip
     monkeypatch.setenv("TASKHUB_DATA_DIR", str(tmp_path))
-    target = make_url("postgresql" if world.database.path is None else "sqlite")
-    head = (await world.log.bounds("default")).head
+    target = make_url("postgresql" if lived.database.path is None else "sqlite")
+    head = (await lived.log.bounds("default")).head
 
     async def command(url: str, *arguments: str) -> tuple[int, str]:
         monkeypatch.setenv("TASKHUB_DATABASE_URL", url)
@@ -419,8 +443,8 @@ async def test_the_command_says_what_it_did_and_who_is_in_its_way(
         said = capsys.readouterr()
         return status, said.out + said.err
 
-    assert (await command(url, str(saved), "--replace"))[0] == 1
-    assert "uses the database" in (await command(url, str(saved), "--replace"))[1]
+    assert (await command(lived_url, str(saved), "--replace"))[0] == 1
+    assert "uses the database" in (await command(lived_url, str(saved), "--replace"))[1]
     status, said = await command(target, str(saved))
     assert (status, said[: said.index(" of ")]) == (0, f"4 tickets and {head} events")
     assert "--replace" in (await command(target, str(saved)))[1]
@@ -429,8 +453,8 @@ async def test_the_command_says_what_it_did_and_who_is_in_its_way(
     assert "is not a backup" in (await command(target, str(tmp_path / "other.gz")))[1]
 
 
-async def test_the_database_of_another_program_is_never_replaced(saved: Path, make_url: MakeUrl, world: World) -> None:
-    sqlite = world.database.path is not None
+async def test_the_database_of_another_program_is_never_replaced(saved: Path, make_url: MakeUrl, lived: World) -> None:
+    sqlite = lived.database.path is not None
     url = make_url("sqlite" if sqlite else "postgresql")
     if sqlite:
         file = Path(url.removeprefix("sqlite:///"))
@@ -463,8 +487,7 @@ async def _on_postgres(url: str, statement: str) -> None:
 
 
 async def test_a_table_beside_those_of_taskhub_is_named_before_it_goes(saved: Path, make_url: MakeUrl) -> None:
-    url = make_url("sqlite")
-    await asyncio.to_thread(migrate, url)
+    url = make_url("sqlite", migrated=True)
     with contextlib.closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as other, other:
         other.execute("CREATE TABLE notes (text TEXT)")
 
@@ -479,8 +502,7 @@ async def test_who_has_a_table_for_longer_than_the_restore_waits_is_named(
 ) -> None:
     import asyncpg
 
-    url = make_url("postgresql")
-    await asyncio.to_thread(migrate, url)
+    url = make_url("postgresql", migrated=True)
     impatient = url + ("&" if "?" in url else "?") + "options=-c%20lock_timeout%3D200ms"
     other = await asyncpg.connect(url.replace("+asyncpg", ""), server_settings={"application_name": "a report"})
     try:
@@ -522,9 +544,8 @@ def _access(path: Path) -> tuple[int, int, int]:
 
 @root_alone
 async def test_what_root_does_leaves_the_files_to_whom_the_database_belongs(saved: Path, make_url: MakeUrl) -> None:
-    url = make_url("sqlite")
+    url = make_url("sqlite", migrated=True)
     file = Path(url.removeprefix("sqlite:///"))
-    await asyncio.to_thread(migrate, url)
     await asyncio.to_thread(file.with_name("taskhub.db.migrate").unlink)
     await asyncio.to_thread(os.chown, file, OTHER_UID, OTHER_GID)
     await asyncio.to_thread(file.chmod, 0o640)
@@ -600,8 +621,7 @@ def test_a_lock_that_cannot_be_had_is_named(tmp_path: Path, monkeypatch: pytest.
 async def test_a_disk_that_fails_is_not_taken_for_another_program(
     saved: Path, make_url: MakeUrl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    url = make_url("sqlite")
-    await asyncio.to_thread(migrate, url)
+    url = make_url("sqlite", migrated=True)
     error = sqlite3.OperationalError("disk I/O error")
     error.sqlite_errorcode = sqlite3.SQLITE_IOERR
 
@@ -616,9 +636,8 @@ async def test_a_disk_that_fails_is_not_taken_for_another_program(
 async def test_who_gives_up_a_restore_finds_the_database_as_it_was(
     saved: Path, make_url: MakeUrl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    url = make_url("sqlite")
+    url = make_url("sqlite", migrated=True)
     file = Path(url.removeprefix("sqlite:///"))
-    await asyncio.to_thread(migrate, url)
     before = await asyncio.to_thread(file.read_bytes)
     loop = asyncio.get_running_loop()
 
@@ -639,9 +658,9 @@ async def test_who_gives_up_a_restore_finds_the_database_as_it_was(
 
 @pytest.mark.parametrize("whole", [True, False])
 async def test_standard_input_is_read_to_its_end_before_anything_changes(
-    saved: Path, world: World, make_url: MakeUrl, whole: bool
+    saved: Path, lived: World, make_url: MakeUrl, whole: bool
 ) -> None:
-    url = make_url("postgresql" if world.database.path is None else "sqlite")
+    url = make_url("postgresql" if lived.database.path is None else "sqlite")
     given = await asyncio.to_thread(saved.read_bytes)
 
     done = await asyncio.to_thread(
@@ -653,13 +672,16 @@ async def test_standard_input_is_read_to_its_end_before_anything_changes(
 
     if whole:
         assert (done.returncode, done.stderr) == (0, b"")
-        log = await world.log.bounds("default")
+        log = await lived.log.bounds("default")
         said = f"default: 4 tickets, {log.head} events; its log goes on after event {log.head} of epoch {log.epoch} in"
         assert said in done.stdout.decode()
         async with opened(url) as restored:
-            assert without_names(await contents(restored.database)) == without_names(await contents(world.database))
+            after = without_names(await contents(restored.database))
+            [recorded] = set(after["audit"]) - set((before := without_names(await contents(lived.database)))["audit"])
+            assert "database.restored" in recorded
+            assert after == {**before, "audit": sorted([*before["audit"], recorded], key=repr)}
     else:
         assert (done.returncode, done.stderr) == (1, b"taskhub: standard input is cut off: its end is missing\n")
-    if world.database.path is not None:
+    if lived.database.path is not None:
         left = os.listdir(os.path.dirname(url.removeprefix("sqlite:///")))
         assert not [name for name in left if "unfinished" in name]

@@ -129,14 +129,10 @@ async def test_a_time_before_the_oldest_event_that_streams_can_replay_is_answere
 
 
 NO_POINTS = [
-    ("yesterday", "RFC 3339"),
-    ("2026-11-20", "RFC 3339"),
-    ("2026-11-20T12:00:00", "RFC 3339"),
-    ("2026-13-20T12:00:00Z", "no time"),
-    ("0001-01-01T00:00:00+09:00", "no time"),
-    ("aaaaaaaa-1", "no event"),
+    ("yesterday", "RFC 3339"), ("2026-11-20", "RFC 3339"), ("2026-11-20T12:00:00", "RFC 3339"),
+    ("2026-13-20T12:00:00Z", "no time"), ("0001-01-01T00:00:00+09:00", "no time"), ("aaaaaaaa-1", "no event"),
     ("{epoch}-99", "no event"),
-]
+]  # fmt: skip
 
 
 async def test_what_is_no_point_of_the_log_is_refused(world: World) -> None:

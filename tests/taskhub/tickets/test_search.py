@@ -78,40 +78,10 @@ async def test_a_key_comes_first_and_stands_for_its_ticket_alone(world: World) -
 
 
 TYPED = [
-    '"',
-    '""',
-    '"""',
-    "*",
-    "NEAR(",
-    "NEAR(a b)",
-    "name:x",
-    "words:x",
-    "%",
-    "_",
-    "AND",
-    "OR NOT",
-    "a AND",
-    "-",
-    "a*",
-    "^a",
-    "(",
-    "a)",
-    "{a}",
-    "\\",
-    "'",
-    "a'b",
-    "':*",
-    "a & b",
-    "a | !b",
-    "<->",
-    ";",
-    "🔥",
-    "・",
-    "\u3000x",
-    "+a",
-    "search_words:a",
-    "a\tb",
-]
+    '"', '""', '"""', "*", "NEAR(", "NEAR(a b)", "name:x", "words:x", "%", "_", "AND", "OR NOT", "a AND", "-", "a*",
+    "^a", "(", "a)", "{a}", "\\", "'", "a'b", "':*", "a & b", "a | !b", "<->", ";", "🔥", "・", "\u3000x", "+a",
+    "search_words:a", "a\tb",
+]  # fmt: skip
 
 
 async def test_what_is_typed_is_never_taken_for_a_query_language(world: World) -> None:
