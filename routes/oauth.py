@@ -1,6 +1,7 @@
 """`/oauth` and its metadata: the authorization server for MCP clients (OAuth 2.1), where TaskHub issues tokens."""
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 from urllib.parse import parse_qsl, quote
@@ -9,12 +10,13 @@ from aiohttp import hdrs, web
 from multidict import istr
 
 from routes import consent_page, cookies
+from routes.access import failure_address
 from routes.api import PAGE, Route
 from routes.assets import ASSETS
 from routes.bodies import json_response, read_body, read_json
 from routes.errors import RETRY_AFTER_S, Problem
 from routes.hosts import same_origin
-from routes.keys import AUTH
+from routes.keys import AUTH, LIMITS
 from routes.middlewares import GATE
 from taskhub.auth.errors import KeysUnavailable, Unauthenticated
 from taskhub.auth.principal import Principal
@@ -33,7 +35,7 @@ from taskhub.oauth.server import (
     AuthorizationServer,
     Refused,
 )
-from taskhub.tickets.errors import StorageBusy
+from taskhub.tickets.errors import RateLimited, StorageBusy
 
 METADATA: Final = "/.well-known/oauth-authorization-server"
 FORM: Final = "application/x-www-form-urlencoded"
@@ -71,6 +73,7 @@ async def authorize(request: web.Request) -> web.Response:
             await server.recognise(parameters)
             # Before anything else is looked at: who is not signed in is sent nowhere else.
             return _see_other(f"/login?next={quote(request.raw_path, safe='')}")
+        request.app[LIMITS].write(user)  # it may fetch what the client says of itself, and remember it
         asked = await server.asked(user, parameters)
         if await server.agreed(user, asked):
             return _see_other(await server.allow(user, asked, asked.scopes))
@@ -124,11 +127,12 @@ async def register(request: web.Request) -> web.Response:
     """POST /oauth/register → the client, with its id (RFC 7591)."""
     server = server_of(request)
     try:
+        _count(request)
         said = await read_json(request, MAX_REGISTRATION_BYTES)
         return json_response(await server.register(said), status=201)
     except Problem as problem:
         return _error(OAuthError("invalid_client_metadata", _printable(problem.detail)), problem.status)
-    except (OAuthError, StorageBusy) as error:
+    except (OAuthError, StorageBusy, RateLimited) as error:
         return _error(error)
 
 
@@ -158,6 +162,7 @@ async def _told(
 ) -> web.Response:
     """The answer to a form of a client."""
     try:
+        _count(request)
         if hdrs.AUTHORIZATION in request.headers:
             raise OAuthError("invalid_client", "clients have no secrets here: send client_id in the form alone")
         if request.rel_url.raw_query_string:
@@ -165,8 +170,13 @@ async def _told(
         return json_response(await ask(await _form(request)))
     except Problem as problem:
         return _error(OAuthError("invalid_request", _printable(problem.detail)), problem.status)
-    except (OAuthError, StorageBusy, KeysUnavailable) as error:
+    except (OAuthError, StorageBusy, KeysUnavailable, RateLimited) as error:
         return _error(error)
+
+
+def _count(request: web.Request) -> None:
+    """Raise RateLimited where too many of these come from one address: nobody has let in who sends them."""
+    request.app[LIMITS].oauth(failure_address(request, request.app[GATE].trusted))
 
 
 async def _form(request: web.Request) -> list[tuple[str, str]]:
@@ -221,11 +231,15 @@ def _public(value: object) -> web.Response:
     return json_response(value, headers={hdrs.CACHE_CONTROL: f"public, max-age={METADATA_MAX_AGE_S}"})
 
 
-def _error(error: OAuthError | StorageBusy | KeysUnavailable, status: int | None = None) -> web.Response:
+def _error(error: OAuthError | StorageBusy | KeysUnavailable | RateLimited, status: int | None = None) -> web.Response:
     """RFC 6749, 5.2."""
-    if not isinstance(error, OAuthError):
+    retry_s: float = RETRY_AFTER_S
+    if isinstance(error, RateLimited):
+        status, retry_s = 429, error.retry_after_s
+        error = OAuthError("temporarily_unavailable", _printable(str(error)))
+    elif not isinstance(error, OAuthError):
         error = OAuthError("temporarily_unavailable", "the database is busy or away: try again")
-    headers = {"Retry-After": str(RETRY_AFTER_S)} if error.code == "temporarily_unavailable" else {}
+    headers = {"Retry-After": str(math.ceil(retry_s))} if error.code == "temporarily_unavailable" else {}
     if error.status == 401:
         headers[hdrs.WWW_AUTHENTICATE] = 'Basic realm="TaskHub"'
     said = {"error": error.code, "error_description": error.description}

@@ -318,6 +318,11 @@ class Settings(BaseSettings):
         "when absent, 20, or none with `AUTH=none`",
     )
     write_burst: int = Field(100, ge=1, description="Changes that a credential may make at once after a quiet time")
+    oauth_requests_per_min: int = Field(
+        600,
+        ge=0,
+        description="Requests per address and minute for tokens, their end and clients (`AUTH=oauth`); 0 for no limit",
+    )
     auth_failures_per_min: int = Field(
         30,
         ge=0,

@@ -66,6 +66,7 @@ class Limits:
         writes_per_s: float | None = None,
         write_burst: int = 1,
         auth_failures_per_min: float | None = None,
+        oauth_requests_per_min: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
@@ -76,6 +77,8 @@ class Limits:
         )
         self._writes = None if writes_per_s is None else Rate(writes_per_s, write_burst, clock=clock)
         self._failures = None if auth_failures_per_min is None else Failures(auth_failures_per_min, clock=clock)
+        per_min = oauth_requests_per_min
+        self._oauth = None if per_min is None else Rate(per_min / 60, max(1, int(per_min)), clock=clock)
         self._held: Counter[str] = Counter()
         self._turn_at = 0.0
         """For when the last of those that were refused a new stream was told to come again."""
@@ -96,6 +99,7 @@ class Limits:
             writes_per_s=_limit(settings.writes_per_s, None if trusting else WRITES_PER_S),
             write_burst=settings.write_burst,
             auth_failures_per_min=settings.auth_failures_per_min or None,
+            oauth_requests_per_min=settings.oauth_requests_per_min or None,
         )
 
     def write(self, principal: Principal) -> None:
@@ -105,6 +109,16 @@ class Limits:
         raise self._limited(
             f"{_whose(principal)} may make {self._writes.per_s:g} changes a second, and {self._writes.burst} at once",
             "writes_per_s",
+            wait_s,
+        )
+
+    def oauth(self, address: str) -> None:
+        """A client that nobody has let in asks the authorization server for something. Raises RateLimited."""
+        if self._oauth is None or not (wait_s := self._oauth.take(address)):
+            return
+        raise self._limited(
+            f"{address[:60]} may ask the authorization server {self._oauth.burst} times a minute",
+            "oauth_requests_per_min",
             wait_s,
         )
 

@@ -542,3 +542,22 @@ async def test_applications_do_not_look_after_each_other(hub: Hub, olga: Person)
 
     assert (await hub.get("/api/v1/grants", headers=bearing(got))).code == "forbidden"
     assert (await hub.request("DELETE", f"/api/v1/grants/{grant['id']}", headers=bearing(got))).code == "forbidden"
+
+
+async def test_who_asks_too_much_is_told_when_to_come_again(start: Start) -> None:
+    hub = await start(auth="oauth", public_url="http://127.0.0.1:1", oauth_registration=True, oauth_requests_per_min=3)
+    body = {"redirect_uris": [LOOPBACK]}
+    first = await hub.post("/oauth/register", body)
+    second = await send(hub, "/oauth/revoke", {"token": "x", "client_id": "y"})
+    third = await send(hub, "/oauth/token", {})
+    over = [
+        await send(hub, "/oauth/token", {"grant_type": "refresh_token"}),
+        await hub.post("/oauth/register", body),
+        await send(hub, "/oauth/introspect", {"token": "x"}),
+    ]
+
+    assert 429 not in (first.status, second.status, third.status)
+    for answer in over:
+        assert (answer.status, answer.json["error"]) == (429, "temporarily_unavailable")
+        assert "TASKHUB_OAUTH_REQUESTS_PER_MIN" in answer.json["error_description"]
+        assert 0 < int(answer.headers["Retry-After"]) <= 21
