@@ -203,7 +203,11 @@ def _add_users(commands: Any) -> None:
 
     out = _add(actions, "sign-out", "end all sessions of a user")
     out.add_argument("user", metavar="NAME", help="whose, by id or name")
-    for action in (list_, add, change, password, link, out):
+    unlink = _add(actions, "unlink", "forget which account at the OpenID provider a user is, and sign them out")
+    unlink.add_argument("user", metavar="NAME", help="whose, by id or name")
+    for action in (add, change):
+        action.add_argument("--email", metavar="ADDRESS", help="by which an OpenID provider knows them")
+    for action in (list_, add, change, password, link, out, unlink):
         _add_workspace(action)
 
 

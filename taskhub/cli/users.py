@@ -1,4 +1,4 @@
-"""`taskhub users list`, `add`, `change`, `set-password`, `sign-in-link` and `sign-out`."""
+"""`taskhub users list`, `add`, `change`, `set-password`, `sign-in-link`, `sign-out` and `unlink`."""
 
 import argparse
 import getpass
@@ -43,7 +43,7 @@ async def _add(parsed: argparse.Namespace, settings: "Settings", services: "Serv
     from taskhub.tickets.reference_inputs import NewUser
 
     caller = await caller_in(services, parsed.workspace)
-    new = checked(NewUser, {"name": parsed.user, "kind": parsed.kind, "role": parsed.role})
+    new = checked(NewUser, {"name": parsed.user, "kind": parsed.kind, "role": parsed.role, "email": parsed.email})
     added = await services.tickets.create_reference(caller, "users", new)
     print(f"{added.id} is added", file=sys.stderr)
     return 0
@@ -52,10 +52,10 @@ async def _add(parsed: argparse.Namespace, settings: "Settings", services: "Serv
 async def _change(parsed: argparse.Namespace, settings: "Settings", services: "Services") -> int:
     from taskhub.tickets.reference_inputs import UserChange
 
-    given = {"role": parsed.role, "active": parsed.active}
+    given = {"role": parsed.role, "active": parsed.active, "email": parsed.email}
     change = checked(UserChange, {name: value for name, value in given.items() if value is not None})
     if not change.model_fields_set:
-        raise CannotRun("nothing is to be changed: --role, --out-of-use or --in-use says what")
+        raise CannotRun("nothing is to be changed: --role, --email, --out-of-use or --in-use says what")
     caller = await caller_in(services, parsed.workspace)
     user = await named_user(services, caller, parsed.user)
     if user is None:
@@ -71,7 +71,7 @@ async def _sign_in_link(parsed: argparse.Namespace, settings: "Settings", servic
     caller = await caller_in(services, parsed.workspace)
     user = await named_user(services, caller, parsed.user, role=parsed.role)
     if user is None and parsed.role is not None:
-        parsed.kind = "human"
+        parsed.kind, parsed.email = "human", None
         await _add(parsed, settings, services)
     link = await services.sign_in.new_link(caller, parsed.user)
     server = server_file.read(settings.data_dir)
@@ -98,6 +98,14 @@ async def _sign_out(parsed: argparse.Namespace, settings: "Settings", services: 
     return 0
 
 
+async def _unlink(parsed: argparse.Namespace, settings: "Settings", services: "Services") -> int:
+    caller = await caller_in(services, parsed.workspace)
+    if not await services.sign_in.unlink(caller, parsed.user):
+        raise CannotRun(f"{parsed.user[:80]!r} is linked with no account at an OpenID provider")
+    print("the next account that has the address is linked", file=sys.stderr)
+    return 0
+
+
 _ACTIONS: Final[Mapping[str, "Callable[[argparse.Namespace, Settings, Services], Awaitable[int]]"]] = {
     "list": _list,
     "add": _add,
@@ -105,6 +113,7 @@ _ACTIONS: Final[Mapping[str, "Callable[[argparse.Namespace, Settings, Services],
     "sign-in-link": _sign_in_link,
     "set-password": _set_password,
     "sign-out": _sign_out,
+    "unlink": _unlink,
 }
 
 

@@ -17,7 +17,7 @@ from taskhub.sign_in.passwords import PasswordHash, Passwords
 from taskhub.sign_in.sessions import SessionStore, session_of
 from taskhub.storage.database import Database
 from taskhub.storage.names import normalise
-from taskhub.storage.schema import passwords, sessions, sign_in_links, users
+from taskhub.storage.schema import identities, passwords, sessions, sign_in_links, users
 from taskhub.storage.times import Clock, later, to_text, utc_now
 from taskhub.tickets.errors import InputProblem, InvalidInput
 from taskhub.tickets.reference import UnknownReference, load
@@ -174,6 +174,22 @@ class SignIn:
         workspace = caller.principal.workspace
         user = await self._database.read(lambda connection: _found(connection, workspace, name))
         return await self.sessions.end_all_of(caller, user.id)
+
+    async def unlink(self, caller: Caller, name: str) -> int:
+        """Forget who a user, by id or name, is to OpenID providers, and end its sessions; to how many it was somebody.
+        Raises InvalidInput."""
+        workspace = caller.principal.workspace
+
+        def work(connection: Connection) -> int:
+            user = _found(connection, workspace, name)
+            own = (identities.c.workspace_id == workspace, identities.c.user_id == user.id)
+            forgotten = connection.execute(delete(identities).where(*own)).rowcount
+            if forgotten:
+                self.sessions.end_others(connection, workspace, user.id, but=None)
+                record(connection, Entry.by(caller, "identity.removed", user.id), self._clock())
+            return forgotten
+
+        return await self._database.write(work)
 
     async def with_password(self, workspace: str) -> frozenset[str]:
         """The ids of those who have one."""

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from routes.keys import DATABASE, SIGN_IN, TICKETS
+from routes.keys import AUDIT, DATABASE, INSTANCES, SIGN_IN, TICKETS
+from taskhub.audit.log import AuditQuery
 from taskhub.sign_in.model import NewPassword
 from taskhub.sign_in.passwords import Cost, Passwords
 from taskhub.sign_in.service import PER_USER
@@ -425,3 +426,47 @@ async def test_where_nobody_has_to_sign_in_nobody_can(hub: Hub) -> None:
     assert (answer.status, answer.code) == (409, "nobody_signs_in")
     assert (page.status, page.headers["Location"]) == (303, "/")
     assert (await hub.get(SESSION)).code == "no_session"
+
+
+async def test_what_people_sign_in_by_and_end_is_in_the_audit_log(office: Hub) -> None:
+    mine, first = with_cookie(await sign_in(office)), with_cookie(await sign_in(office))
+    second = with_cookie(await sign_in(office, link=await link(office)))
+    changed = await office.request("PUT", f"{SESSION}/password", json={"password": OTHER}, headers=second)
+    assert changed.status == 204, changed
+    assert (await office.get("/api/v1/me", headers=first)).code == "unauthenticated"
+    assert (await office.get("/api/v1/me", headers=mine)).code == "unauthenticated"
+    assert (await office.request("DELETE", SESSION, headers=second)).status == 204
+    third = with_cookie(await sign_in(office, name="Olga", password=OTHER))
+    assert (await office.post("/events/tokens", {}, headers=third)).status == 201
+    assert (await office.request("DELETE", "/api/v1/sessions", headers=third)).status == 204
+    await sign_in(office, name="Olga", password=OTHER)
+    assert await office.app[SIGN_IN].sign_out(ALICE, "Olga") == 1
+
+    page = await office.app[AUDIT].page(ALICE, AuditQuery(since="1h", limit=50))
+    told = [(entry.action, entry.actor) for entry in reversed(page.entries) if entry.action != "user.added"]
+    opened, olga, alice = ("session.opened", "user:olga"), "user:olga", "user:alice"
+    assert told == [
+        ("password.changed", alice), opened, opened, ("sign_in_link.created", alice), opened,
+        ("password.changed", olga), ("session.ended", olga), opened, ("stream_token.created", olga),
+        ("session.ended", olga), opened, ("session.ended", alice),
+    ]  # fmt: skip
+    assert not any(secret in str(page) for secret in (PASSWORD, OTHER, "ths_", "thl_"))
+
+
+async def test_what_a_user_may_no_longer_do_ends_at_once_and_not_after_a_while(office: Hub) -> None:
+    instances, looked = office.app[INSTANCES], []
+    look = instances.on_credentials_changed
+    assert look is not None
+
+    async def noted() -> None:
+        looked.append(True)
+        await look()
+
+    instances.on_credentials_changed = noted
+    mine = with_cookie(await sign_in(office))
+    await add(office, "Pia")
+    for method, body in [("PATCH", {"role": "viewer"}), ("PATCH", {"active": False}), ("DELETE", None)]:
+        looked.clear()
+        answer = await office.request(method, "/api/v1/users/pia", json=body, headers=mine)
+        assert answer.status < 300, answer
+        assert looked == [True], method

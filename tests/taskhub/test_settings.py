@@ -376,3 +376,42 @@ def test_what_is_wrong_with_a_value_is_said_without_the_words_of_a_library(monke
         load()
 
     assert "value error" not in str(error.value).lower()
+
+
+OPENID = {
+    "auth": "api_key", "public_url": "https://hub.example.org", "openid_issuer": "https://accounts.google.com",
+    "openid_client_id": "taskhub", "openid_client_secret": "s3cret",
+}  # fmt: skip
+
+
+def test_people_sign_in_at_google_with_an_issuer_and_what_it_gave() -> None:
+    settings = load(OPENID).settings
+
+    assert settings.serving_problems() == []
+    assert settings.openid_label == "Google"
+    assert shown("openid_client_secret", settings) == "********"
+    assert load({**OPENID, "openid_issuer": "https://login.example.org/realms/one"}).settings.openid_label == (
+        "login.example.org"
+    )
+    assert load({**OPENID, "openid_name": "Acme"}).settings.openid_label == "Acme"
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"openid_issuer": ""}, "OPENID_CLIENT_ID has no effect without TASKHUB_OPENID_ISSUER"),
+        ({"openid_client_secret": ""}, "OPENID_ISSUER needs TASKHUB_OPENID_CLIENT_SECRET"),
+        ({"openid_client_id": ""}, "OPENID_ISSUER needs TASKHUB_OPENID_CLIENT_ID"),
+        ({"public_url": ""}, "OPENID_ISSUER needs TASKHUB_PUBLIC_URL"),
+        ({"auth": "none"}, "OPENID_ISSUER has no effect with AUTH=none"),
+        ({"api_base_url": "https://hub.example.org"}, "with API_BASE_URL this server has none"),
+        ({"openid_new_user_role": "agent"}, "everybody who has a Google account: set TASKHUB_OPENID_DOMAINS"),
+    ],
+)
+def test_half_a_provider_is_refused_with_what_is_missing(changed: dict[str, str], said: str) -> None:
+    assert said in " ".join(load({**OPENID, **changed}).settings.serving_problems())
+
+
+def test_a_domain_is_no_address() -> None:
+    with pytest.raises(SettingsError, match=r"'@example\.org', which is no domain such as example\.org"):
+        load({**OPENID, "openid_domains": "example.com,@example.org"})

@@ -84,8 +84,17 @@ def test_who_signs_in_has_the_role_that_was_asked_for(environment: Mapping[str, 
     assert b"the role of Olga (olga) is viewer" in refused.stderr
     assert b"`taskhub users change`" in refused.stderr
     assert refused.stdout == b""
-    assert b"--role, --out-of-use or --in-use" in nothing.stderr
+    assert b"--role, --email, --out-of-use or --in-use" in nothing.stderr
     assert b"there is no user 'Olag'" in nobody.stderr
     assert b"#link=thl_" in link.stdout
     assert gone.stdout == b""
     assert "olga  Olga  human  operator  no password" in users(environment, "list").stdout.decode()
+
+
+def test_an_address_for_the_provider_is_given_and_changed(environment: Mapping[str, str]) -> None:
+    users(environment, "add", "Olga", "--email", "olga@example.org")
+    users(environment, "change", "Olga", "--email", "olga@example.com")
+    (olga,) = (json.loads(line) for line in users(environment, "list", "--json").stdout.splitlines() if b"olga" in line)
+
+    assert olga["email"] == "olga@example.com"
+    assert b"no account" in users(environment, "unlink", "Olga", status=1).stderr
