@@ -257,7 +257,7 @@ async def test_a_reader_that_lags_beyond_the_ring_is_served_from_the_log() -> No
         await settle()
 
     stalled.drain()
-    await until(lambda: len(stalled.events) == 100)
+    await until(lambda: len(stalled.events) == len(healthy.events) == 100)
 
     assert stalled.numbers == healthy.numbers == list(range(1, 101))
     await world.broadcaster.stop()
