@@ -18,7 +18,8 @@ def test_a_loopback_bind_accepts_names_of_loopback(host: str) -> None:
 @pytest.mark.parametrize(
     "host",
     ["127.0.0.1.evil", "localhost.evil.example", "evil.example", "0.0.0.0", "", "localhost:", "localhost:x",
-     "localhost@evil", "[::1", "::1", "localhost/..", "127.1", "2130706433", "localhost\x00"],
+     "localhost:\u0661", "localhost.", "localhost@evil", "[::1", "::1", "localhost/..", "127.1", "2130706433",
+     "localhost\x00"],
 )  # fmt: skip
 def test_a_loopback_bind_refuses_every_other_name(host: str) -> None:
     assert not LOOPBACK.host_allowed(host)
