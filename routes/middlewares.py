@@ -279,9 +279,7 @@ def _note_refusal(error: Exception, request: web.Request, gate: Gate) -> None:
         reason = "sign-in refused" if isinstance(error, SignInRefused) else "too many attempts to sign in"
         refusals.note(Refusal("authentication.failed", reason, address=address))
     elif isinstance(error, Forbidden) and (caller := request.get(CALLER)) is not None:
-        who = caller.principal
-        reason = f"needs {error.scope}"
-        refusals.note(Refusal("access.denied", reason, who.workspace, who.actor, who.credential, address))
+        refusals.note_denied(caller, error)
 
 
 def _error_response(error: Exception, request: web.Request) -> web.StreamResponse:

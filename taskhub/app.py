@@ -437,6 +437,7 @@ def _mcp(
         hosts += LOOPBACK_NAMES
     if not settings.production:
         origins += tuple(f"{scheme}://{name}:*" for scheme in ("http", "https") for name in LOOPBACK_NAMES)
+    refusals = app.get(REFUSALS)  # only where there is a database
     mcp = McpDoor(
         tickets,
         app[AUTH],
@@ -451,6 +452,7 @@ def _mcp(
         limits=app[LIMITS],
         body_read_s=settings.body_read_s or None,
         meters=app[METERS],
+        on_forbidden=None if refusals is None else refusals.note_denied,
     )
     stack.push_async_callback(_unless_draining, app, lambda: mcp.stop(0))
     return mcp

@@ -14,6 +14,8 @@ from typing import Final, Literal
 from sqlalchemy import Connection
 
 from taskhub.audit.record import DEPLOYMENT, Entry, record
+from taskhub.auth.errors import Forbidden
+from taskhub.auth.principal import Caller
 from taskhub.storage.database import Database
 from taskhub.storage.recurring import Recurring
 from taskhub.storage.times import Clock, to_text, utc_now
@@ -90,6 +92,12 @@ class Refusals(Recurring):
         elif tally.count == 0:
             tally.since = now
         tally.count += 1
+
+    def note_denied(self, caller: Caller, error: Forbidden) -> None:
+        """Count that a caller, known as it is, was not allowed something."""
+        who, address = caller.principal, source(caller.address)
+        reason = f"needs {error.scope}"
+        self.note(Refusal("access.denied", reason, who.workspace, who.actor, who.credential, address))
 
     async def write(self, *, all: bool = False) -> None:
         """Record what is due. Raises StorageBusy; then it is still due."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from aiohttp import web
 
+from taskhub.auth.errors import Forbidden
 from taskhub.auth.principal import AuthProvider, Caller
 from taskhub.limits.limits import Limits
 from taskhub.mcp.bridge import BODY_READ_TIMEOUT_S, error_response
@@ -49,6 +50,7 @@ class McpDoor:
         limits: Limits | None = None,
         body_read_s: float | None = BODY_READ_TIMEOUT_S,
         meters: Meters | None = None,
+        on_forbidden: Callable[[Caller, Forbidden], None] | None = None,
     ) -> None:
         self.tickets = tickets
         self.transports = frozenset(transports)
@@ -73,6 +75,7 @@ class McpDoor:
                 limits=limits,
                 body_read_s=body_read_s,
                 meters=meters,
+                on_forbidden=on_forbidden,
             )
 
         self._make = make

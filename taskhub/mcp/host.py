@@ -19,6 +19,7 @@ from mcp_types.version import (
     MODERN_PROTOCOL_VERSIONS,
 )
 
+from taskhub.auth.errors import Forbidden
 from taskhub.auth.principal import AuthProvider, Caller, Principal, Scope
 from taskhub.limits.limits import Limits, TooManyStreams
 from taskhub.mcp.bridge import (
@@ -80,7 +81,8 @@ class McpHost:
     the tools of `tickets`. `draining`: it is stopping, and opens no further streams. `tickets` is what its tools call.
     `watch` tells of changes; without it there are no subscriptions. `pass_on` shows messages to the other processes.
     `opened` learns what is open, where others have to know before there is a host.
-    `limits`: what each caller may have of this process. A body may take `body_read_s` to arrive.
+    `limits`: what each caller may have of this process. A body may take `body_read_s` to arrive. `on_forbidden` is told
+    of callers who lack the scope of a tool.
     """
 
     def __init__(
@@ -101,11 +103,14 @@ class McpHost:
         limits: Limits | None = None,
         body_read_s: float | None = BODY_READ_TIMEOUT_S,
         meters: Meters | None = None,
+        on_forbidden: Callable[[Caller, Forbidden], None] | None = None,
     ) -> None:
         self.tickets = tickets
         self.registry = registry or tool_registry(tickets)
         self._limits = limits or Limits()
         self.registry.before_write = self._limits.write
+        if on_forbidden is not None:
+            self.registry.on_forbidden = on_forbidden
         self._body_read_s = body_read_s
         self.transports = frozenset(transports)
         self._max_age_s = max_age_s

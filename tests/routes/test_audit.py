@@ -2,11 +2,14 @@
 
 from typing import Any
 
+import httpx2
 import pytest
+from mcp.client.client import Client
+from mcp.client.streamable_http import streamable_http_client
 
 from routes.keys import TICKETS
 from taskhub.tickets.reference_inputs import NewUser
-from tests.routes.conftest import Hub, Start
+from tests.routes.conftest import DEADLINE_S, Hub, Start
 from tests.taskhub.world import ALICE, until
 
 ROOT = {"x-api-key": "k-bootstrap"}
@@ -82,6 +85,21 @@ async def test_what_somebody_may_not_is_counted_as_theirs(locked: Hub) -> None:
 
     assert (entry["actor"], entry["credential"]) == ("user:carol", key)
     assert entry["details"]["reason"] == "needs events:publish"
+
+
+@pytest.mark.parametrize("version", ["legacy", "2026-07-28"])
+async def test_a_tool_that_is_not_allowed_is_recorded_as_a_request_is(locked: Hub, version: str) -> None:
+    key_id, headers = await viewer(locked)
+    async with (
+        httpx2.AsyncClient(headers=headers, timeout=DEADLINE_S) as http,
+        Client(streamable_http_client(f"http://127.0.0.1:{locked.port}/mcp", http_client=http), mode=version) as client,
+    ):
+        refused = await client.call_tool("create_ticket", {"summary": "Not to be made"})
+    entry = await recorded(locked, "access.denied")
+
+    assert refused.is_error
+    assert (entry["actor"], entry["credential"]) == ("agent:carol.mcp", key_id)
+    assert (entry["details"]["reason"], entry["details"]["count"]) == ("needs tickets:write", 1)
 
 
 async def test_a_stream_that_an_operator_ends_is_recorded(locked: Hub) -> None:
