@@ -25,6 +25,7 @@ from taskhub.tickets.errors import (
 from taskhub.tickets.inputs import BulkUpdate, UndoBatch
 from taskhub.tickets.model import BatchResult, ReferenceKind
 from taskhub.tickets.record import RECORDS, TicketRecord, record_of
+from tests.examples import EXAMPLES
 from tests.taskhub.leasing import hold
 from tests.taskhub.world import ALICE, World, caller, rows
 
@@ -589,7 +590,7 @@ FIELDS = st.fixed_dictionaries(
 CHANGES = st.dictionaries(st.sampled_from([1, 2, 3, 4]), FIELDS, min_size=1)
 
 
-@settings(max_examples=settings.default.max_examples // 12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=EXAMPLES // 12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(prepared=CHANGES, changed=CHANGES)
 async def test_undo_gives_back_every_row_as_it_was(
     database: Database, prepared: dict[int, dict[str, Any]], changed: dict[int, dict[str, Any]]

@@ -18,6 +18,7 @@ from taskhub.storage.times import utc_now
 from taskhub.tickets.errors import BatchFailed, InvalidInput, LeaseHeld, TicketError, TicketNotFound
 from taskhub.tickets.inputs import BoardQuery, BulkUpdate, NewClaim, NewComment, ProgressReport, Release, TicketQuery
 from taskhub.tickets.model import Board, TicketDetail
+from tests.examples import EXAMPLES
 from tests.taskhub.world import ALICE, World, caller, execute
 
 
@@ -222,7 +223,7 @@ STEPS = st.lists(
 )  # fmt: skip
 
 
-@settings(max_examples=settings.default.max_examples // 12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=EXAMPLES // 12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS, dice=st.randoms(use_true_random=False))
 async def test_as_of_shows_what_was_seen_then(world: World, steps: list[tuple[str, dict[str, Any]]], dice: Any) -> None:
     if slug("Bob") not in {user.id for user in await world.tickets.users(ALICE)}:

@@ -14,6 +14,7 @@ from taskhub.tickets.errors import InvalidInput, TicketCycle, TicketGone, Ticket
 from taskhub.tickets.inputs import NewAttachment
 from taskhub.tickets.links import MAX_ATTACHMENTS
 from taskhub.tickets.model import Attachment, RelationName
+from tests.examples import EXAMPLES
 from tests.taskhub.world import ALICE, World, rows
 
 OPPOSITE: dict[str, RelationName] = {
@@ -313,7 +314,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=settings.default.max_examples // 16, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=EXAMPLES // 16, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS)
 async def test_whatever_is_done_no_circle_comes_about_and_what_is_ready_is_right(
     database: Database, steps: list[tuple[str, int, RelationName, int]]

@@ -15,6 +15,7 @@ from taskhub.storage import search
 from taskhub.storage.schema import search_documents
 from taskhub.tickets.errors import InvalidInput
 from taskhub.tickets.inputs import NewComment, TicketQuery
+from tests.examples import EXAMPLES
 from tests.taskhub.world import ALICE, World, execute, rows
 
 
@@ -220,7 +221,7 @@ def holds(texts: list[str], word: str) -> bool:
     return any(f" {wanted} " in f" {folded(text)} " for text in texts)
 
 
-@settings(max_examples=settings.default.max_examples // 12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=EXAMPLES // 12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(writes=WRITES)
 async def test_the_index_follows_every_write(world: World, writes: list[tuple[str, int, str]]) -> None:
     model: dict[str, dict[str, list[str]]] = {}
