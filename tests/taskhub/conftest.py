@@ -2,8 +2,10 @@
 
 import asyncio
 import shutil
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -13,6 +15,8 @@ from tests.servers import PostgresServer
 from tests.taskhub.databases import CleanDatabases
 from tests.taskhub.storage.history import live
 from tests.taskhub.world import World
+
+_ROOM_IN_MEMORY: Final = 1_000_000_000
 
 
 @pytest.fixture(scope="session")
@@ -42,9 +46,14 @@ def postgres_template(postgres: PostgresServer) -> str:
 
 
 @pytest.fixture
-def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
-    """A migrated SQLite database of this test's own."""
-    return f"sqlite:///{shutil.copy(sqlite_template, tmp_path / 'taskhub.db')}"
+def sqlite_url(sqlite_template: Path, tmp_path: Path) -> Iterator[str]:
+    """A migrated SQLite database of this test's own; in memory where it can be, for each write waits for the disk."""
+    memory = Path("/dev/shm")
+    if not memory.is_dir() or shutil.disk_usage(memory).free < _ROOM_IN_MEMORY:
+        yield f"sqlite:///{shutil.copy(sqlite_template, tmp_path / 'taskhub.db')}"
+        return
+    with tempfile.TemporaryDirectory(prefix="taskhub-", dir=memory) as directory:
+        yield f"sqlite:///{shutil.copy(sqlite_template, Path(directory) / 'taskhub.db')}"
 
 
 @pytest.fixture(scope="session")
