@@ -143,6 +143,8 @@ class PostgresServer:
             "port": self.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": "",
             "fsync": "off", "full_page_writes": "off", "max_connections": 100,
             "ssl": "on" if self._tls else "off",
+            # In a file among the others: a server that is killed would leave its memory behind.
+            "dynamic_shared_memory_type": "mmap",
         }  # fmt: skip
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         self._process = subprocess.Popen(
