@@ -1,6 +1,7 @@
 """`/`, and what else people look at: pages that use the same API as everybody."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
 from typing import Final
@@ -95,15 +96,6 @@ def _html(view: View, assets: Assets, language: str, *, with_key: bool, openid: 
         f'<link rel="modulepreload" href="{assets.address(name)}">'
         for name in [script, *assets.modules(script), f"words-{language}.js"]
     )
-    # Who is not signed in yet has nowhere else to go.
-    links = (
-        ""
-        if view is LOGIN
-        else "".join(
-            f'<a href="{path}"{" aria-current=page" if path == view.path else ""} data-t="nav.{name}">{words}</a>'
-            for path, name, words in NAVIGATION
-        )
-    )
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f"<title>{escape(view.title)} · TaskHub</title>"
@@ -114,14 +106,30 @@ def _html(view: View, assets: Assets, language: str, *, with_key: bool, openid: 
         f'{preloads}<script type="module" src="{assets.address(script)}"></script></head>'
         f'<body data-page="{view.name}" data-auth="{"api_key" if with_key else "none"}" '
         f'data-version="{__version__}"{openid}>'
-        '<a class="skip" href="#main" data-t="nav.skip">Skip to the content</a>'
-        '<header class="shell"><a class="brand" href="/">'
-        f'<img src="{assets.address("icon.svg")}" alt="" width="20" height="20">TaskHub</a>'
-        f'<nav data-t-label="nav.pages" aria-label="Pages">{links}</nav><div class="shell-tools"></div></header>'
+        f"{top_bar(view.path, assets.address)}"
         '<main id="main" tabindex="-1"><noscript><p class="notice">This page needs JavaScript. Without it, '
         'everything can be done through <a href="/docs">the API</a>.</p></noscript></main>'
         # For scripts, which copy from it.
         f'<template id="icons">{assets.files["icons.svg"].body.decode()}</template></body></html>'
+    )
+
+
+def top_bar(path: str, address: Callable[[str], str]) -> str:
+    """What every page begins with. `path`: of the page; `address`: where a file of it is."""
+    # Who is not signed in yet has nowhere else to go.
+    links = (
+        ""
+        if path == LOGIN.path
+        else "".join(
+            f'<a href="{other}"{" aria-current=page" if other == path else ""} data-t="nav.{name}">{words}</a>'
+            for other, name, words in NAVIGATION
+        )
+    )
+    return (
+        '<a class="skip" href="#main" data-t="nav.skip">Skip to the content</a>'
+        '<header class="shell"><a class="brand" href="/">'
+        f'<img src="{address("icon.svg")}" alt="" width="20" height="20">TaskHub</a>'
+        f'<nav data-t-label="nav.pages" aria-label="Pages">{links}</nav><div class="shell-tools"></div></header>'
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import orjson
 
+from routes.dashboard import top_bar
 from routes.openapi import PROBLEM_TYPE, Json
 
 _MEASURES: Final = {
@@ -29,14 +30,14 @@ def render(document: Json, origin: str, address: Callable[[str], str], *, with_k
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>TaskHub API</title>'
         '<meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">'
         f'<link rel="icon" type="image/svg+xml" href="{address("icon.svg")}">'
-        f'<link rel="stylesheet" href="{address("docs.css")}"><script src="{address("docs.js")}" defer></script>'
-        "</head><body>"
+        f'<link rel="stylesheet" href="{address("base.css")}"><link rel="stylesheet" href="{address("docs.css")}">'
+        f'<script src="{address("docs.js")}" defer></script>'
+        f'</head><body>{top_bar("/docs", address)}<main id="main" tabindex="-1">'
         f"<header><h1>TaskHub API <small>{escape(info['version'])}</small></h1>{about}"
-        '<p><a href="/">TaskHub</a> · <a href="/openapi.json">openapi.json</a> · <a href="/mcp">for MCP clients</a> · '
-        '<a href="/events/debug">event engine</a> · <a href="/capabilities">capabilities</a> · '
-        '<a href="/health">health</a></p>'
+        '<p><a href="/openapi.json">openapi.json</a> · <a href="/mcp">for MCP clients</a> · '
+        '<a href="/capabilities">capabilities</a> · <a href="/health">health</a></p>'
         f'<form class="tools" hidden><label>Filter <input type="search" id="filter"></label>{key}</form></header>'
-        f"<main>{''.join(page.sections())}</main></body></html>"
+        f"{''.join(page.sections())}</main></body></html>"
     )
 
 

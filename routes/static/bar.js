@@ -111,7 +111,7 @@ async function openFilters(anchor, labels, me) {
   const panel = h(
     "div", { class: "menu filters", role: "dialog", "aria-label": t("board.filter"), tabindex: -1 },
     group("assignee", [...mine, nobody, ...users]), group("priority", PRIORITIES.map((id) => ({ id, name: t(`priority.${id}`) }))),
-    group("label", labels.map((id) => ({ id, name: id }))), group("account", accounts), group("category", categories), columns, orders,
+    group("label", labels.map((id) => ({ id, name: id }))), group("account", accounts), group("category", categories), h("div", null, columns, orders),
     h("div", { class: "actions" },
       h("button", { type: "button", class: "button plain", onclick: () => (address.write(Object.fromEntries(address.FIELDS.map((name) => [name, null]))), close()) }, t("board.clear"))),
   );

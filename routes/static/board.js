@@ -517,6 +517,7 @@ let spoken = 0;
 let unspoken = 0;
 let begun = false;
 const first = load().catch(failed);
+stream.addEventListener("state", (/** @type {any} */ { detail }) => detail.name === "live" && drawer.again());
 stream.addEventListener("begin", (/** @type {any} */ { detail }) => {
   const again = begun;
   begun = true;

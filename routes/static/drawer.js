@@ -63,7 +63,7 @@ export class Drawer {
       this.#detail = null;
       this.#editing = false;
       this.foot.reset();
-      this.body.replaceChildren(h("p", { class: "quiet" }, t("loading")));
+      this.body.replaceChildren(h("p", { class: "quiet loading" }, t("loading")));
       this.head.replaceChildren(h("h2", { id: "drawer-title", class: "key" }, key), h("span", { class: "space" }), this.#closer());
       this.element.focus({ preventScroll: true });
     }
@@ -83,8 +83,14 @@ export class Drawer {
         "div", { class: "notice error", role: "alert" }, h("span", null, words(error)),
         h("button", { type: "button", class: "button", onclick: () => (notice.remove(), this.#begin(then)) }, t("again")),
       );
+      this.body.querySelector(".loading")?.remove();
       this.body.prepend(notice);
     });
+  }
+
+  /** The server is there again. */
+  again() {
+    /** @type {HTMLElement | null} */ (this.body.querySelector(":scope > .notice.error button"))?.click();
   }
 
   /** The summary can be written while the rest is on its way: else the first letters would be lost. */
@@ -93,7 +99,7 @@ export class Drawer {
     const before = summary.value;
     this.body.replaceChildren(h(
       "form", { class: "editor", onsubmit: (/** @type {SubmitEvent} */ event) => event.preventDefault() },
-      field(t("field.summary"), summary, "wide"), h("p", { class: "quiet" }, t("loading")),
+      field(t("field.summary"), summary, "wide"), h("p", { class: "quiet loading" }, t("loading")),
     ));
     summary.focus();
     this.#begin(() => {

@@ -84,7 +84,7 @@ export default {
   "problem.sign_in_refused": "The name or the password is wrong.",
   "problem.too_many_attempts": "Too many attempts. Try again in a few minutes.",
   "problem.insecure_connection": ({ detail }) => `Signing in needs an encrypted connection: ${detail}`,
-  "problem.unreachable": "The server does not answer. Is it running? TaskHub tries again by itself.",
+  "problem.unreachable": "The server does not answer. Is it running?",
   "problem.version_conflict": "Somebody else changed this meanwhile.",
   "problem.lease_held": ({ detail }) => `An agent works on this ticket: ${detail}. Take it over first, or wait.`,
   "problem.lease_lost": "The lease is over: somebody else may have gone on with the ticket.",

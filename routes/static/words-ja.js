@@ -82,7 +82,7 @@ export default {
   "problem.sign_in_refused": "名前またはパスワードが違います。",
   "problem.too_many_attempts": "試行回数が多すぎます。数分後にもう一度お試しください。",
   "problem.insecure_connection": ({ detail }) => `サインインには暗号化された接続が必要です: ${detail}`,
-  "problem.unreachable": "サーバーが応答しません。起動していますか。TaskHub は自動で再試行します。",
+  "problem.unreachable": "サーバーが応答しません。起動していますか。",
   "problem.version_conflict": "ほかの人が先に変更しました。",
   "problem.lease_held": ({ detail }) => `エージェントが作業中です: ${detail}。引き継ぐか、お待ちください。`,
   "problem.lease_lost": "リースは終了しました。ほかの人が作業を続けている可能性があります。",

@@ -2,46 +2,21 @@
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
-from functools import cache
 from typing import Any, Final
 
 import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Locator, Page, expect
 
+from tests.e2e.harness.axe import judge
 from tests.e2e.harness.clients import Api, api
 from tests.e2e.harness.pages import Window, becomes, is_live, window
 from tests.e2e.harness.process import TaskHubProcess
-from tests.e2e.harness.tools import NODE_MODULES
 
 pytestmark = [pytest.mark.needs("chromium", "npm packages"), pytest.mark.asyncio(loop_scope="session")]
 
-SERIOUS: Final = """async (only) => {
-  // A page in motion has colours that it does not keep.
-  for (const each of document.getAnimations()) if (each.effect?.getComputedTiming().endTime !== Infinity) each.finish();
-  const { violations } = await axe.run(document, { resultTypes: ["violations"], ...(only ? { runOnly: only } : {}) });
-  return violations.filter(({ impact }) => impact === "serious" || impact === "critical").flatMap(
-    ({ id, nodes }) => nodes.map(({ html, failureSummary }) => `${id}: ${html.slice(0, 200)} ${failureSummary}`));
-}"""
-
 TABS: Final = 150
 """More controls than a page has."""
-
-
-@cache
-def axe() -> str:
-    return (NODE_MODULES / "axe-core/axe.min.js").read_text()
-
-
-async def judge(page: Page, where: str) -> list[str]:
-    """What is serious, in light; and what is to be seen worse in the dark."""
-    if not await page.evaluate("'axe' in window"):
-        await page.evaluate(axe())
-    found = await page.evaluate(SERIOUS, None)
-    await page.emulate_media(color_scheme="dark", reduced_motion="reduce")
-    found += await page.evaluate(SERIOUS, ["color-contrast", "link-in-text-block"])
-    await page.emulate_media(color_scheme="light", reduced_motion="reduce")
-    return [f"{where}: {each}" for each in found]
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -131,8 +106,16 @@ async def test_nothing_serious_is_wrong_with_the_board(
     assert "\n".join(found) == ""
 
 
-@SIZES
-@pytest.mark.parametrize("path", ["/feed", "/feed?type=never.*", "/events/debug", "/docs"])
+@pytest.mark.parametrize(
+    ("path", "options"),
+    [
+        ("/feed", WIDE),
+        ("/feed?type=never.*", NARROW),
+        ("/events/debug", WIDE),
+        ("/events/debug", NARROW),
+        ("/docs", NARROW),
+    ],
+)
 async def test_nothing_serious_is_wrong_with_the_other_pages(
     chrome: Browser, server: TaskHubProcess, rest: Api, options: Any, path: str
 ) -> None:

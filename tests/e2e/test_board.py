@@ -201,10 +201,8 @@ async def test_what_is_typed_at_once_is_not_lost(pages: Window, server: TaskHubP
     page = await pages.open()
     await expect(card(page, key)).to_be_visible()
     keys = page.keyboard
-    lists, tickets = (
-        re.compile("/api/v1/(users|accounts|categories|statuses)$"),
-        re.compile(f"/api/v1/tickets/{key}[?]"),
-    )
+    lists = re.compile("/api/v1/(users|accounts|categories|statuses)$")
+    tickets = re.compile(f"/api/v1/tickets/{key}[?]")
     held = asyncio.Event()
 
     async def hold(route: Route) -> None:

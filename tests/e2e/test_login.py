@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Locator, Page, expect
 
+from tests.e2e.harness.axe import judge
 from tests.e2e.harness.browser import other_origin
 from tests.e2e.harness.clients import Api, api
 from tests.e2e.harness.pages import Window, window
@@ -273,6 +274,27 @@ async def test_one_sees_where_one_is_signed_in_and_ends_it_there(
         await page.keyboard.press("Escape")
         await expect(page.locator("button.account")).to_be_focused()
         await is_live(page)
+
+
+@pytest.mark.needs("npm packages")
+async def test_nothing_serious_is_wrong_with_signing_in_and_the_account(
+    chrome: Browser, server: TaskHubProcess
+) -> None:
+    size = {"width": 320, "height": 640}
+    async with window(chrome, server.url, viewport=size, reduced_motion="reduce") as narrow:
+        page = await narrow.open("/login")
+        await expect(page.get_by_label("Name")).to_be_focused()
+        found = await judge(page, "sign in")
+        await sign_in(narrow.context, server, "Vera")
+        page = await narrow.open("/feed")
+        await page.locator("button.account").click()
+        found += await judge(page, "menu")
+        await page.get_by_role("menuitem", name="Where I am signed in").click()
+        await expect(page.get_by_role("dialog").get_by_role("listitem")).to_have_count(1)
+        assert await page.evaluate("document.documentElement.scrollWidth") <= 320
+        found += await judge(page, "sessions")
+
+    assert "\n".join(found) == ""
 
 
 async def test_a_page_of_another_origin_changes_nothing(pages: Window, server: TaskHubProcess, rest: Api) -> None:

@@ -156,12 +156,12 @@ async def test_where_a_key_is_needed_the_commands_have_a_place_for_it(start: Sta
 async def test_the_page_needs_nothing_that_its_policy_refuses(hub: Hub) -> None:
     answer = await hub.get("/docs")
     page = answer.body.decode()
-    loaded = re.findall(r'(?:src|rel="stylesheet" href)="([^"]+)"', page)
+    loaded = re.findall(r'(?:script src|rel="stylesheet" href)="([^"]+)"', page)
 
     assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
-    assert [path.rpartition("/")[2] for path in loaded] == ["docs.css", "docs.js"]
+    assert [path.rpartition("/")[2] for path in loaded] == ["base.css", "docs.css", "docs.js"]
     assert not re.search(r"<script>|<style|\son[a-z]+=|\sstyle=", page)
-    for path, kind in zip(loaded, ("text/css", "text/javascript"), strict=True):
+    for path, kind in zip(loaded, ("text/css", "text/css", "text/javascript"), strict=True):
         found = await hub.get(path)
         assert (found.status, found.headers["Content-Type"].partition(";")[0]) == (200, kind)
 
