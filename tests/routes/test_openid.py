@@ -124,7 +124,8 @@ def told(answer: Answer) -> str:
     assert answer.status == 303, answer
     address = urlsplit(answer.headers["Location"])
     assert (address.netloc, address.path) == ("", "/login")
-    return parse_qs(address.query).get("trouble", [""])[0]
+    text: str = parse_qs(address.query).get("trouble", [""])[0]
+    return text
 
 
 def altered(address: str, **parameters: str | None) -> str:
@@ -308,7 +309,7 @@ def shared(claims: dict[str, Any], secret: bytes) -> str:
 
 async def test_a_token_that_is_not_just_right_lets_nobody_in(hub: Hub, browser: Browser, issuer: Issuer) -> None:
     for name, made in HOSTILE.items():
-        issuer.id_token = lambda claims, made=made: made(claims, issuer)  # type: ignore[misc]  # a default of its own
+        issuer.id_token = lambda claims, made=made: made(claims, issuer)
         assert await browser.sign_in() == "refused", name
         assert browser.cookies == {}, name
     issuer.id_token = None
