@@ -66,6 +66,7 @@ export default {
   "session.unknown_browser": "A browser",
   "session.by_password": "by password",
   "session.by_link": "by link",
+  "session.by_openid": "through your provider",
   "session.since": ({ time }) => `since ${time}`,
   "session.used": ({ time }) => `last used ${time}`,
   "session.end": "Sign out",

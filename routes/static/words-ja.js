@@ -64,6 +64,7 @@ export default {
   "session.unknown_browser": "ブラウザー",
   "session.by_password": "パスワード",
   "session.by_link": "リンク",
+  "session.by_openid": "プロバイダー経由",
   "session.since": ({ time }) => `${time} から`,
   "session.used": ({ time }) => `最終利用: ${time}`,
   "session.end": "サインアウト",
