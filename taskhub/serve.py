@@ -56,6 +56,7 @@ async def serve(
         app,
         handler_cancellation=True,
         access_log=None,
+        auto_decompress=False,  # who packs a body is refused: nothing of it is worth unpacking
         keepalive_timeout=settings.keep_alive_s,  # of a head that does not come to its end as well
         max_line_size=settings.header_bytes,
         max_field_size=settings.header_bytes,

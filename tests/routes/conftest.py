@@ -213,7 +213,12 @@ async def start(tmp_path: Path, migrated: Path) -> AsyncIterator[Start]:
                 shutil.copy(migrated, tmp_path / "taskhub.db")
             app = create_app(Settings(data_dir=tmp_path, poll_interval_ms=50, **settings))
             runner = web.AppRunner(
-                app, handler_cancellation=True, access_log=None, max_field_size=16384, shutdown_timeout=1
+                app,
+                handler_cancellation=True,
+                access_log=None,
+                auto_decompress=False,
+                max_field_size=16384,
+                shutdown_timeout=1,
             )
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
