@@ -122,7 +122,7 @@ def browser(hub: Hub, issuer: Issuer) -> Browser:
 
 def told(answer: Answer) -> str:
     assert answer.status == 303, answer
-    address = urlsplit(answer.headers["Location"])
+    address = urlsplit(str(answer.headers["Location"]))
     assert (address.netloc, address.path) == ("", "/login")
     text: str = parse_qs(address.query).get("trouble", [""])[0]
     return text
