@@ -21,11 +21,12 @@ from routes.hosts import HostRules, target_authority
 from routes.keys import AUTH, CALLER, LIMITS, METERS, REFUSALS, REQUEST_ID
 from routes.refusals import goodbye, told_in_stream
 from taskhub import logs, tracing
-from taskhub.audit.refusals import Refusal, source
+from taskhub.audit.refusals import Refusal
 from taskhub.auth.errors import AuthError, Forbidden, Unauthenticated, UnknownSubject
 from taskhub.auth.principal import AuthProvider, Caller, Origin, Principal
 from taskhub.auth.providers import ApiKeyAuth
 from taskhub.headers import IDEMPOTENCY_HEADER
+from taskhub.rates import household
 from taskhub.settings import Settings, is_loopback
 from taskhub.sign_in.errors import SignInRefused, TooManyAttempts
 
@@ -277,7 +278,7 @@ def _note_refusal(error: Exception, request: web.Request, gate: Gate) -> None:
     """Count for the audit log that somebody was not let in, or not allowed something."""
     if not isinstance(error, AuthError) or (refusals := request.app.get(REFUSALS)) is None:
         return
-    address = source(access.client_address(request, gate.trusted))
+    address = household(access.client_address(request, gate.trusted) or "") or None
     if isinstance(error, Unauthenticated | UnknownSubject):
         refusals.note(Refusal("authentication.failed", error.reason, address=address))
     elif isinstance(error, SignInRefused | TooManyAttempts):

@@ -20,8 +20,9 @@ from routes.errors import Problem
 from routes.keys import OPENID, REFUSALS, SIGN_IN, OpenId
 from routes.middlewares import GATE
 from routes.session import hand_over, visitor_of
-from taskhub.audit.refusals import Refusal, source
+from taskhub.audit.refusals import Refusal
 from taskhub.auth.providers import DEFAULT_WORKSPACE
+from taskhub.rates import household
 from taskhub.sign_in.errors import OpenIdRefused, TooManyAttempts
 from taskhub.tickets.errors import StorageBusy
 
@@ -106,7 +107,7 @@ def _refused(request: web.Request, refused: OpenIdRefused, workspace: str, next_
     log.info("a sign-in through the provider failed", trouble=refused.trouble, reason=refused.reason, address=address)
     if refused.trouble in _COUNTED:
         reason = f"sign-in through the provider: {refused.trouble}"
-        request.app[REFUSALS].note(Refusal("authentication.failed", reason, address=source(address)))
+        request.app[REFUSALS].note(Refusal("authentication.failed", reason, address=household(address or "") or None))
     return _to_login(workspace, next_, refused.trouble)
 
 

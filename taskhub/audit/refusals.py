@@ -7,7 +7,6 @@ it. Whoever is refused waits for nothing, and a flood is at most so many entries
 import logging
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from ipaddress import IPv6Address, ip_address, ip_network
 from types import TracebackType
 from typing import Final, Literal
 
@@ -16,6 +15,7 @@ from sqlalchemy import Connection
 from taskhub.audit.record import DEPLOYMENT, Entry, record
 from taskhub.auth.errors import Forbidden
 from taskhub.auth.principal import Caller
+from taskhub.rates import household
 from taskhub.storage.database import Database
 from taskhub.storage.recurring import Recurring
 from taskhub.storage.times import Clock, to_text, utc_now
@@ -95,7 +95,7 @@ class Refusals(Recurring):
 
     def note_denied(self, caller: Caller, error: Forbidden) -> None:
         """Count that a caller, known as it is, was not allowed something."""
-        who, address = caller.principal, source(caller.address)
+        who, address = caller.principal, household(caller.address or "") or None
         reason = f"needs {error.scope}"
         self.note(Refusal("access.denied", reason, who.workspace, who.actor, who.credential, address))
 
@@ -121,13 +121,3 @@ class Refusals(Recurring):
             if now >= tally.until:
                 tally.until = now + WINDOW
         self._tallies = {refusal: tally for refusal, tally in self._tallies.items() if tally.count or now < tally.until}
-
-
-def source(address: str | None) -> str | None:
-    """Whom an address stands for: of IPv6 the network, of whose addresses one host may have as many as it likes."""
-    if address is None or "%" in address:
-        return address
-    parsed = ip_address(address)
-    if not isinstance(parsed, IPv6Address) or parsed.is_loopback:
-        return address
-    return str(ip_network((parsed, 64), strict=False))

@@ -5,14 +5,12 @@ wait. Refusing is by address, and addresses are shared: a credential that was go
 where others fail, and the address is one that nobody but its owner can have (see `routes.access.failure_address`).
 """
 
-import ipaddress
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Final
 
-from taskhub.limits.rates import MAX_KEYS, Rate
+from taskhub.rates import MAX_KEYS, Rate, household
 
 MAX_KNOWN: Final = 10_000
 
@@ -29,12 +27,12 @@ class Failures:
 
     def refused(self, address: str, presented: str) -> float:
         """For how many seconds this credential from this address is not looked at; 0.0 when it is."""
-        wait_s = self._rate.wait_s(_network(address))
+        wait_s = self._rate.wait_s(household(address))
         return wait_s if wait_s and hash(presented) not in self._known else 0.0
 
     def failed(self, address: str) -> None:
         """A credential from there was wrong."""
-        self._rate.take(_network(address))
+        self._rate.take(household(address))
 
     def succeeded(self, presented: str) -> None:
         """A credential was good."""
@@ -43,13 +41,3 @@ class Failures:
             self._known[known] = None
             if len(self._known) > MAX_KNOWN:
                 self._known.popitem(last=False)
-
-
-@lru_cache(maxsize=1024)
-def _network(address: str) -> str:
-    """What one sender has of addresses: of IPv6 a network of 2**64."""
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    return str(ipaddress.ip_network((parsed, 64), strict=False)) if parsed.version == 6 else address

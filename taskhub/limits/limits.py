@@ -12,7 +12,7 @@ from typing import Any, Final
 from broadcaster.stream import StreamRefused
 from taskhub.auth.principal import Principal
 from taskhub.limits.failures import Failures
-from taskhub.limits.rates import Rate
+from taskhub.rates import Rate, household
 from taskhub.settings import PREFIX, Settings, is_loopback
 from taskhub.tickets.errors import RateLimited
 
@@ -114,7 +114,7 @@ class Limits:
 
     def oauth(self, address: str) -> None:
         """A client that nobody has let in asks the authorization server for something. Raises RateLimited."""
-        if self._oauth is None or not (wait_s := self._oauth.take(address)):
+        if self._oauth is None or not (wait_s := self._oauth.take(household(address))):
             return
         raise self._limited(
             f"{address[:60]} may ask the authorization server {self._oauth.burst} times a minute",

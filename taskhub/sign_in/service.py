@@ -1,7 +1,7 @@
 """Signing in: by name and password, or by a link that works once."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any, Final
 
@@ -10,7 +10,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 from taskhub.audit.record import Entry, record
 from taskhub.auth.principal import Caller
 from taskhub.auth.secret import SIGN_IN_LINK_PREFIX, digest, new_secret
-from taskhub.sign_in.attempts import Attempts, household
+from taskhub.rates import Rate, household
 from taskhub.sign_in.errors import LINK_OVER, WRONG_PASSWORD, OpenIdRefused, SignInRefused, TooManyAttempts
 from taskhub.sign_in.model import NewPassword, Opened, SignedInBy, SignInLink, Visitor
 from taskhub.sign_in.passwords import PasswordHash, Passwords
@@ -26,9 +26,13 @@ LINK_S: Final = 900
 """How long a link works: it is made for somebody who waits for it."""
 WITHOUT_PASSWORD: Final = timedelta(minutes=15)
 """For how long after a link was used its session may set a new password without the old one, which is lost."""
-PER_USER: Final = (10, 900.0)
-PER_ADDRESS: Final = (50, 900.0)
-"""Failures at once, and within so many seconds. Of an address more: an office has one."""
+FAILURES_WITHIN_S: Final = 900.0
+PER_USER: Final = 10
+"""Failures of one user's name from one address, at once and within that time."""
+PER_ADDRESS: Final = 50
+"""Of all names: an office has one address."""
+PER_USER_ANYWHERE: Final = 100
+"""From all addresses. More than one has, so that nobody keeps somebody else out; and a link is always a way in."""
 
 _P: Final = passwords.c
 _L: Final = sign_in_links.c
@@ -49,8 +53,10 @@ class SignIn:
         self._database = database
         self._clock = clock
         self.passwords = Passwords()
-        self._of_user = Attempts(*PER_USER, monotonic)
-        self._of_address = Attempts(*PER_ADDRESS, monotonic)
+        self._attempts = [
+            Rate(at_once / FAILURES_WITHIN_S, at_once, clock=monotonic)
+            for at_once in (PER_ADDRESS, PER_USER, PER_USER_ANYWHERE)
+        ]
 
     def close(self) -> None:
         """Nobody can sign in by a password any more."""
@@ -77,8 +83,7 @@ class SignIn:
             return self._open(connection, user, "password", visitor)
 
         opened = await self._database.write(work)
-        self._of_user.give_back(who)
-        self._of_address.give_back(household(visitor.address))
+        self._succeeded(who, visitor.address)
         return opened
 
     async def by_link(self, secret: str, visitor: Visitor) -> Opened:
@@ -99,7 +104,7 @@ class SignIn:
             return self._open(connection, user, "link", visitor)
 
         opened = await self._database.write(work)
-        self._of_address.give_back(household(visitor.address))
+        self._succeeded(None, visitor.address)
         return opened
 
     def attempt(self, visitor: Visitor) -> None:
@@ -116,7 +121,7 @@ class SignIn:
             return self._open(connection, user, "openid", visitor)
 
         opened = await self._database.write(work)
-        self._of_address.give_back(household(visitor.address))
+        self._succeeded(None, visitor.address)
         return opened
 
     async def change_password(self, caller: Caller, new: NewPassword) -> None:
@@ -137,8 +142,7 @@ class SignIn:
             self._count(who, address)
             if not await self.passwords.fit(new.current_password.get_secret_value(), row.hash):
                 raise InvalidInput([InputProblem("/current_password", "is not your password")])
-            self._of_user.give_back(who)
-            self._of_address.give_back(household(address))
+            self._succeeded(who, address)
         await self._set(caller, row.user_id, new, but=session_id)
 
     async def set_password(self, caller: Caller, name: str, new: NewPassword) -> str:
@@ -204,10 +208,20 @@ class SignIn:
         return await self._database.read(lambda connection: connection.execute(statement.limit(1)).first() is not None)
 
     def _count(self, user: str | None, address: str | None) -> None:
-        if wait_s := self._of_address.take(household(address)):
-            raise TooManyAttempts(wait_s)
-        if user is not None and (wait_s := self._of_user.take(user)):
-            raise TooManyAttempts(wait_s)
+        """Somebody tries to get in. Raises TooManyAttempts."""
+        for rate, key in self._counted(user, address):
+            if wait_s := rate.take(key):
+                raise TooManyAttempts(wait_s)
+
+    def _succeeded(self, user: str | None, address: str | None) -> None:
+        """What was counted was no failure."""
+        for rate, key in self._counted(user, address):
+            rate.give_back(key)
+
+    def _counted(self, user: str | None, address: str | None) -> Iterator[tuple[Rate, str]]:
+        sender = household(address or "")
+        keys = [sender] if user is None else [sender, f"{sender} {user}", user]
+        return zip(self._attempts, keys, strict=False)
 
     async def _renewed(self, password: str, stored: str) -> str | None:
         """The hash anew, when new ones cost more to try than this one."""

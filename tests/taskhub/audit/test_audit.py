@@ -9,7 +9,7 @@ from sqlalchemy import Connection, func, select
 
 from taskhub.audit.log import AuditEntry, AuditLog, AuditQuery
 from taskhub.audit.record import Entry, record
-from taskhub.audit.refusals import MAX_KINDS, Refusal, Refusals, source
+from taskhub.audit.refusals import MAX_KINDS, Refusal, Refusals
 from taskhub.audit.retention import AuditKeeper
 from taskhub.auth.errors import Forbidden
 from taskhub.keys.model import NewKey, Rotation
@@ -202,11 +202,6 @@ async def test_refusals_that_are_left_at_the_end_are_recorded(world: World) -> N
         refusals.note(Refusal("access.denied", "needs admin", actor="user:bob"))
 
     assert [(e.action, e.actor) for e in await recorded(world)] == [("access.denied", "user:bob")]
-
-
-def test_the_addresses_of_a_network_of_ipv6_are_one_source() -> None:
-    assert source("2001:db8:1:2:3::4") == source("2001:db8:1:2:ffff::9") == "2001:db8:1:2::/64"
-    assert (source("192.0.2.7"), source("::1"), source(None)) == ("192.0.2.7", "::1", None)
 
 
 async def test_old_entries_are_deleted_in_chunks_and_others_stay(world: World) -> None:

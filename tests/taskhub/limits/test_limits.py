@@ -7,7 +7,7 @@ import pytest
 from taskhub.auth.principal import ALL_SCOPES, Principal
 from taskhub.limits.failures import Failures
 from taskhub.limits.limits import Limits, TooManyStreams
-from taskhub.limits.rates import Rate
+from taskhub.rates import Rate, household
 from taskhub.settings import Settings
 from taskhub.tickets.errors import RateLimited
 
@@ -140,6 +140,25 @@ def test_wrong_credentials_of_an_address_are_looked_at_so_often_and_good_ones_al
     assert not failures.refused("192.0.2.2", "guess 4")
     clock.advance(20)
     assert not failures.refused("192.0.2.1", "guess 4")
+
+
+def test_what_was_given_back_may_be_taken_again(clock: Clock) -> None:
+    rate = Rate(0.1, 3, clock=clock)
+
+    assert [rate.take("a") for _ in range(4)] == [0.0, 0.0, 0.0, 10.0]
+    assert rate.take("b") == 0.0
+    clock.advance(10)
+    assert [rate.take("a") for _ in range(2)] == [0.0, 10.0]
+    rate.give_back("a")
+    assert rate.take("a") == 0.0
+    rate.give_back("nobody")
+
+
+def test_the_addresses_of_a_network_of_ipv6_are_one_senders() -> None:
+    assert household("2001:db8:1:2:3::4") == household("2001:db8:1:2:ffff::9") == "2001:db8:1:2::/64"
+    assert [household(text) for text in ("192.0.2.7", "::1", "", "fe80::1%eth0")] == [
+        "192.0.2.7", "::1", "", "fe80::1%eth0",
+    ]  # fmt: skip
 
 
 def test_one_sender_has_all_addresses_of_a_network_of_ipv6(clock: Clock) -> None:

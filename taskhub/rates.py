@@ -1,8 +1,10 @@
-"""How often something may happen, in bounded memory and without timers."""
+"""How often something may happen, in bounded memory and without timers; and who is counted as one."""
 
+import ipaddress
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from functools import lru_cache
 from typing import Final
 
 MAX_KEYS: Final = 10_000
@@ -47,8 +49,26 @@ class Rate:
             self._whole_at.popitem(last=False)
         return 0.0
 
+    def give_back(self, key: Hashable = None) -> None:
+        """What was taken did not happen."""
+        if key in self._whole_at:
+            self._whole_at[key] -= self._interval_s
+
     def wait_s(self, key: Hashable = None) -> float:
         """After how many seconds there will be one; 0.0 when there is one now."""
         now = self._clock()
         wait_s = self._whole_at.get(key, now) - now - self._tolerance_s
         return wait_s if wait_s > ROUNDING_S else 0.0
+
+
+@lru_cache(maxsize=1024)
+def household(address: str) -> str:
+    """Whom an address stands for: of IPv6 the network of 2**64, of whose addresses one host may have as many as it
+    likes. A text that is no address stands for itself."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if parsed.version == 4 or parsed.is_loopback or "%" in address:
+        return address
+    return str(ipaddress.ip_network((parsed, 64), strict=False))
