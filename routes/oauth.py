@@ -164,7 +164,9 @@ async def _told(
     try:
         _count(request)
         if hdrs.AUTHORIZATION in request.headers:
-            raise OAuthError("invalid_client", "clients have no secrets here: send client_id in the form alone")
+            detail = "clients have no secrets here: send client_id in the form alone"
+            # To these alone 401 (RFC 6749, 5.2): with its challenge, clients look no further for what is wrong.
+            return _error(OAuthError("invalid_client", detail), 401)
         if request.rel_url.raw_query_string:
             raise OAuthError("invalid_request", "parameters belong into the body, not into the address")
         return json_response(await ask(await _form(request)))
@@ -240,7 +242,7 @@ def _error(error: OAuthError | StorageBusy | KeysUnavailable | RateLimited, stat
     elif not isinstance(error, OAuthError):
         error = OAuthError("temporarily_unavailable", "the database is busy or away: try again")
     headers = {"Retry-After": str(math.ceil(retry_s))} if error.code == "temporarily_unavailable" else {}
-    if error.status == 401:
+    if status == 401:
         headers[hdrs.WWW_AUTHENTICATE] = 'Basic realm="TaskHub"'
     said = {"error": error.code, "error_description": error.description}
     return json_response(said, status=status or error.status, headers=headers)

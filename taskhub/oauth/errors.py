@@ -22,7 +22,7 @@ ErrorCode = Literal[
 ]
 """RFC 6749 (4.1.2.1, 5.2), RFC 8707 (2), RFC 7591 (3.2.2)."""
 
-_STATUS: Final[dict[ErrorCode, int]] = {"invalid_client": 401, "access_denied": 403, "temporarily_unavailable": 503}
+_STATUS: Final[dict[ErrorCode, int]] = {"access_denied": 403, "temporarily_unavailable": 503}
 
 
 class OAuthError(Exception):

@@ -251,7 +251,21 @@ class AuthorizationServer:
         except Reused:
             await self._ended()
             raise
+        except OAuthError as error:
+            if error.code == "invalid_grant":
+                await self._check_known(given["client_id"])
+            raise
         return await self._answered(issued)
+
+    async def _check_known(self, client_id: str) -> None:
+        """Raise OAuthError where a client is no more: one that is told so registers again, while one with a bad grant
+        sends its user to be asked in the name that nobody knows."""
+        if _is_address(client_id):
+            return
+        try:
+            await self.registered.client(client_id)
+        except UnsafeRequest:
+            raise OAuthError("invalid_client", "no client has this id: register again") from None
 
     async def _redeemed(self, given: Mapping[str, str]) -> Issued:
         verifier = _needed(given, "code_verifier")

@@ -79,16 +79,16 @@ async def test_what_is_kept_does_not_let_anybody_in(here: Instance) -> None:
 
 OTHER_VERIFIER = "another-verifier-that-is-as-long-as-it-must-be"
 NOT_ITS: list[dict[str, str]] = [
-    {"code": "thc_unknown"}, {"client_id": "cli_other"}, {"code_verifier": OTHER_VERIFIER},
-    {"redirect_uri": "https://client.example.org/CB"},
+    {"code": "thc_unknown"}, {"code_verifier": OTHER_VERIFIER}, {"redirect_uri": "https://client.example.org/CB"},
 ]  # fmt: skip
 
 
 async def test_a_code_is_good_for_its_request_alone(here: Instance) -> None:
     client = await here.registered()
     code = await here.code(client)
-    for wrong in NOT_ITS:
+    for wrong in [{"client_id": await here.registered()}, *NOT_ITS]:
         assert await refused(here.redeem(client, code, **wrong)) == "invalid_grant", wrong
+    assert await refused(here.redeem(client, code, client_id="cli_other")) == "invalid_client"
 
     # Who does not know all of it cannot use it up either.
     assert await here.redeem(client, code)
