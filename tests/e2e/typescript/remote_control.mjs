@@ -43,11 +43,15 @@ export function obey(library) {
     },
   };
   const other = ({ client, do: method, with: parameters }) => clients.get(client)[method](...parameters);
+  answer((request) => (actions[request.do] ?? other)(request));
+}
 
+// Answer each request with what `handle` returns of it, or throws.
+export function answer(handle) {
   createInterface({ input: process.stdin }).on("line", async (line) => {
     const request = JSON.parse(line);
     try {
-      say({ id: request.id, result: (await (actions[request.do] ?? other)(request)) ?? null });
+      say({ id: request.id, result: (await handle(request)) ?? null });
     } catch (error) {
       say({ id: request.id, error: told(error) });
     }
