@@ -54,7 +54,7 @@ async def feed(request: web.Request) -> web.Response:
 async def login(request: web.Request) -> web.Response:
     """GET /login: where people sign in, and nowhere to go to where nobody has to."""
     if request.app[AUTH].name == "none":
-        raise web.HTTPSeeOther("/")
+        return web.Response(status=303, content_type=PAGE[0], headers={hdrs.LOCATION: "/"})
     return await page(request, LOGIN)
 
 

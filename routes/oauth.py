@@ -226,7 +226,7 @@ def _html(text: str, status: int, headers: Mapping[str, str] | None = None) -> w
 
 
 def _see_other(location: str) -> web.Response:
-    return web.Response(status=303, headers={**_NO_STORE, hdrs.LOCATION: location})
+    return web.Response(status=303, content_type=PAGE[0], headers={**_NO_STORE, hdrs.LOCATION: location})
 
 
 def _public(value: object) -> web.Response:
