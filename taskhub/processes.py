@@ -56,8 +56,8 @@ class Processes:
     """The server processes of one supervisor.
 
     `command` starts a server; to it are added `--supervised LISTEN_FD:CONTROL_FD:TURN`, and for a worker
-    `:NUMBER:GROUP`. `stop` is set by the first
-    SIGINT or SIGTERM after `stop_on_signals`; the second one kills every process. You must `end` it.
+    `:NUMBER:GROUP`. `stop` is set by the first SIGINT or SIGTERM after `stop_on_signals`; the second one kills every
+    process. You must `end` it.
     """
 
     def __init__(

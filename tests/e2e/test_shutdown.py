@@ -137,6 +137,8 @@ async def test_a_crowd_leaves_spread_out_and_what_runs_is_finished_and_heard_els
         "TASKHUB_REDIS_URL": redis.url,
         # So rare that what is heard sooner came through Redis.
         "TASKHUB_POLL_INTERVAL_MS": "60000",
+        "TASKHUB_SSE_MAX_STREAMS_PER_PRINCIPAL": "0",
+        "TASKHUB_SSE_NEW_STREAMS_PER_S": "0",
     }
     leaving, staying = (make_hub(name=name, environment=environment) for name in ("leaving", "staying"))
     await asyncio.gather(leaving.start(), staying.start())

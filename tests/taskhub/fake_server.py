@@ -36,7 +36,7 @@ async def serve(text: str, listening: socket.socket, control: Control) -> str:
 
 def main() -> int:
     text, log = Path(sys.argv[1]).read_text(), Path(sys.argv[2])
-    listening, line, turn = sys.argv[sys.argv.index("--supervised") + 1].split(":")
+    listening, line, turn, *_ = sys.argv[sys.argv.index("--supervised") + 1].split(":")
     control = Control(socket.socket(fileno=int(line)))
     match text.split()[0]:
         case "fail":
