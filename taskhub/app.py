@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 from aiohttp import web
@@ -56,6 +56,7 @@ from taskhub.instances import Instances
 from taskhub.keys.store import KeyStore
 from taskhub.limits.limits import Limits
 from taskhub.mcp.door import McpDoor, PassOn
+from taskhub.mcp.opened import OpenedStreams
 from taskhub.mcp.wakeups import Watch
 from taskhub.metrics.loop_lag import LoopLag
 from taskhub.metrics.meters import Meters
@@ -78,6 +79,9 @@ from taskhub.stream_tokens.store import StreamTokenStore
 from taskhub.tickets.api import Tickets
 from taskhub.tickets.service import TicketService
 from taskhub.tickets.sweeper import LeaseSweeper
+
+if TYPE_CHECKING:  # loaded by the first who speaks MCP
+    from taskhub.mcp.host import McpHost
 
 logger = structlog.stdlib.get_logger(__name__)
 
@@ -438,22 +442,29 @@ def _mcp(
     if not settings.production:
         origins += tuple(f"{scheme}://{name}:*" for scheme in ("http", "https") for name in LOOPBACK_NAMES)
     refusals = app.get(REFUSALS)  # only where there is a database
-    mcp = McpDoor(
-        tickets,
-        app[AUTH],
-        secret=secret,
-        transports=settings.mcp_transports,
-        allowed_hosts=hosts,
-        allowed_origins=origins,
-        max_age_s=settings.sse_max_age_s,
-        version=__version__,
-        watch=watch,
-        pass_on=pass_on,
-        limits=app[LIMITS],
-        body_read_s=settings.body_read_s or None,
-        meters=app[METERS],
-        on_forbidden=None if refusals is None else refusals.note_denied,
-    )
+
+    def make(opened: OpenedStreams) -> "McpHost":
+        from taskhub.mcp.host import McpHost
+
+        return McpHost(
+            tickets,
+            app[AUTH],
+            secret=secret,
+            transports=settings.mcp_transports,
+            allowed_hosts=hosts,
+            allowed_origins=origins,
+            max_age_s=settings.sse_max_age_s,
+            version=__version__,
+            watch=watch,
+            pass_on=pass_on,
+            opened=opened,
+            limits=app[LIMITS],
+            body_read_s=settings.body_read_s or None,
+            meters=app[METERS],
+            on_forbidden=None if refusals is None else refusals.note_denied,
+        )
+
+    mcp = McpDoor(make, tickets=tickets, transports=settings.mcp_transports)
     stack.push_async_callback(_unless_draining, app, lambda: mcp.stop(0))
     return mcp
 

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Final, Literal
 
 from aiohttp import web
 
-from taskhub.auth.errors import Forbidden
-from taskhub.auth.principal import AuthProvider, Caller
-from taskhub.limits.limits import Limits
-from taskhub.mcp.bridge import BODY_READ_TIMEOUT_S, error_response
+from taskhub.auth.principal import Caller
+from taskhub.mcp.bridge import error_response
 from taskhub.mcp.opened import OpenedStreams
-from taskhub.mcp.wakeups import Watch
-from taskhub.metrics.meters import Meters
 from taskhub.tickets.api import Tickets
 
 if TYPE_CHECKING:
@@ -32,53 +29,17 @@ PassOn = Callable[[bytes], Awaitable[object]]
 
 
 class McpDoor:
-    """Lets requests to the host, which it makes of these arguments (those of McpHost) when the first one comes."""
+    """Lets requests to the host, which `make` makes when the first one comes; of the streams that it opens `opened`
+    knows from the start. `tickets` and `transports` are the host's."""
 
     def __init__(
-        self,
-        tickets: Tickets,
-        auth: AuthProvider,
-        *,
-        secret: bytes,
-        transports: Collection[Transport],
-        allowed_hosts: Sequence[str],
-        allowed_origins: Sequence[str],
-        max_age_s: float,
-        version: str,
-        watch: Watch | None = None,
-        pass_on: PassOn | None = None,
-        limits: Limits | None = None,
-        body_read_s: float | None = BODY_READ_TIMEOUT_S,
-        meters: Meters | None = None,
-        on_forbidden: Callable[[Caller, Forbidden], None] | None = None,
+        self, make: Callable[[OpenedStreams], McpHost], *, tickets: Tickets, transports: Collection[Transport]
     ) -> None:
         self.tickets = tickets
         self.transports = frozenset(transports)
         self.opened = OpenedStreams()
         self.draining = False
-
-        def make() -> McpHost:
-            from taskhub.mcp.host import McpHost
-
-            return McpHost(
-                tickets,
-                auth,
-                secret=secret,
-                transports=transports,
-                allowed_hosts=allowed_hosts,
-                allowed_origins=allowed_origins,
-                max_age_s=max_age_s,
-                version=version,
-                watch=watch,
-                pass_on=pass_on,
-                opened=self.opened,
-                limits=limits,
-                body_read_s=body_read_s,
-                meters=meters,
-                on_forbidden=on_forbidden,
-            )
-
-        self._make = make
+        self._make = partial(make, self.opened)
         self._host: McpHost | None = None
         self._loading: asyncio.Task[McpHost] | None = None
 

@@ -15,6 +15,7 @@ from taskhub.auth.providers import NoAuth
 from taskhub.mcp import host as host_module
 from taskhub.mcp.door import McpDoor
 from taskhub.mcp.host import McpHost
+from taskhub.mcp.opened import OpenedStreams
 from taskhub.tickets.service import TicketService
 from tests.taskhub.mcp.wire import Wire
 from tests.taskhub.mcp.world import SECRET
@@ -24,10 +25,13 @@ NOBODY = NoAuth()
 
 @pytest.fixture
 def door(tickets: TicketService) -> McpDoor:
-    return McpDoor(
-        tickets, NOBODY, secret=SECRET, transports=("http", "sse"), allowed_hosts=("127.0.0.1",), allowed_origins=(),
-        max_age_s=840, version="1.2.3",
-    )  # fmt: skip
+    def make(opened: OpenedStreams) -> McpHost:
+        return host_module.McpHost(
+            tickets, NOBODY, secret=SECRET, transports=("http", "sse"), allowed_hosts=("127.0.0.1",),
+            allowed_origins=(), max_age_s=840, version="1.2.3", opened=opened,
+        )  # fmt: skip
+
+    return McpDoor(make, tickets=tickets, transports=("http", "sse"))
 
 
 @asynccontextmanager
