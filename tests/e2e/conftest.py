@@ -71,6 +71,39 @@ def redis() -> Iterator[RedisServer]:
     server.kill()
 
 
+@pytest.fixture(scope="module")
+def module_redis() -> Iterator[RedisServer]:
+    """A Redis for the tests of a file, on which `module_pair` is."""
+    server = RedisServer()
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="module")
+def module_pair(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    hubs: list[TaskHubProcess],
+    postgres: PostgresServer,
+    module_redis: RedisServer,
+) -> Iterator[list[TaskHubProcess]]:
+    """Two servers on one PostgreSQL and one Redis for the tests of a file, not started; its `PAIR` is what else is in
+    their environment."""
+    environment = {
+        "TASKHUB_DATABASE_URL": postgres.create_database(),
+        "TASKHUB_REDIS_URL": module_redis.url,
+        **getattr(request.module, "PAIR", {}),
+    }
+    directory = tmp_path_factory.mktemp("pair")
+    pair = [TaskHubProcess(directory / name, environment=environment, name=name) for name in ("first", "second")]
+    hubs += pair
+    yield pair
+    for hub in pair:
+        hub.dispose()
+        hubs.remove(hub)
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def idle_hub(request: pytest.FixtureRequest, make_hub: MakeHub) -> TaskHubProcess:
     """A server with an empty database of its own, of each kind in turn; not started yet."""

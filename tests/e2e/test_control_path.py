@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 import pytest
@@ -12,29 +12,7 @@ from tests.e2e.harness.clients import Api, api
 from tests.e2e.harness.process import TaskHubProcess
 from tests.e2e.harness.streams import SocketRecorder, record
 from tests.e2e.harness.waiting import until
-from tests.servers import PostgresServer, RedisServer
-
-
-@pytest.fixture(scope="module")
-def redis() -> Iterator[RedisServer]:
-    server = RedisServer()
-    server.start()
-    yield server
-    server.kill()
-
-
-@pytest.fixture(scope="module")
-def module_pair(
-    tmp_path_factory: pytest.TempPathFactory, hubs: list[TaskHubProcess], postgres: PostgresServer, redis: RedisServer
-) -> Iterator[list[TaskHubProcess]]:
-    environment = {"TASKHUB_DATABASE_URL": postgres.create_database(), "TASKHUB_REDIS_URL": redis.url}
-    directory = tmp_path_factory.mktemp("pair")
-    pair = [TaskHubProcess(directory / name, environment=environment, name=name) for name in ("first", "second")]
-    hubs += pair
-    yield pair
-    for hub in pair:
-        hub.dispose()
-        hubs.remove(hub)
+from tests.servers import RedisServer
 
 
 @pytest.fixture
@@ -150,10 +128,10 @@ async def test_an_instance_that_hangs_is_missed_and_what_it_may_have_is_not_deni
 
 
 async def test_without_redis_each_instance_speaks_for_itself_and_says_so_and_one_that_stopped_is_not_missed(
-    pair: list[TaskHubProcess], here: Api, stack: AsyncExitStack, redis: RedisServer
+    pair: list[TaskHubProcess], here: Api, stack: AsyncExitStack, module_redis: RedisServer
 ) -> None:
     own, there = await stream(pair[0], stack), await stream(pair[1], stack)
-    redis.kill()
+    module_redis.kill()
 
     async def alone() -> bool:
         figures = await here.get("/events/debug")
@@ -165,7 +143,7 @@ async def test_without_redis_each_instance_speaks_for_itself_and_says_so_and_one
     assert (await here.request("DELETE", f"/events/debug/streams/{id_of(there)}")).status == 503
     assert (await here.request("DELETE", f"/events/debug/streams/{id_of(own)}")).status == 204
 
-    redis.start()
+    module_redis.start()
     await until(lambda: knows(here, 2), "both instances")
     assert (await here.request("DELETE", f"/events/debug/streams/{id_of(there)}")).status == 204
 

@@ -1,7 +1,7 @@
 """A revoked API key ends what it opened on every instance, whoever revokes it, and also while Redis is away."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 
 import pytest
@@ -14,32 +14,7 @@ from tests.servers import PostgresServer, RedisServer
 
 SESSION = "Mcp-Session-Id"
 LEGACY = {"MCP-Protocol-Version": "2025-11-25", "Accept": "application/json, text/event-stream"}
-
-
-@pytest.fixture(scope="module")
-def redis() -> Iterator[RedisServer]:
-    server = RedisServer()
-    server.start()
-    yield server
-    server.kill()
-
-
-@pytest.fixture(scope="module")
-def module_pair(
-    tmp_path_factory: pytest.TempPathFactory, hubs: list[TaskHubProcess], postgres: PostgresServer, redis: RedisServer
-) -> Iterator[list[TaskHubProcess]]:
-    environment = {
-        "TASKHUB_DATABASE_URL": postgres.create_database(),
-        "TASKHUB_REDIS_URL": redis.url,
-        "TASKHUB_AUTH": "api_key",
-    }
-    directory = tmp_path_factory.mktemp("pair")
-    pair = [TaskHubProcess(directory / name, environment=environment, name=name) for name in ("first", "second")]
-    hubs += pair
-    yield pair
-    for hub in pair:
-        hub.dispose()
-        hubs.remove(hub)
+PAIR = {"TASKHUB_AUTH": "api_key"}
 
 
 @pytest.fixture
@@ -122,12 +97,12 @@ async def test_a_revocation_ends_streams_on_every_instance(
 
 
 async def test_without_redis_a_revocation_is_noticed_by_the_poll(
-    pair: list[TaskHubProcess], root: Api, redis: RedisServer, stack: AsyncExitStack
+    pair: list[TaskHubProcess], root: Api, module_redis: RedisServer, stack: AsyncExitStack
 ) -> None:
     key, secret = await make(root)
     there = await opened(pair[1], stack, secret)
     kept = await opened(pair[1], stack, (await make(root))[1])
-    redis.kill()
+    module_redis.kill()
     try:
         assert (await root.request("DELETE", f"/api/v1/keys/{key}")).status == 204
 
@@ -135,7 +110,7 @@ async def test_without_redis_a_revocation_is_noticed_by_the_poll(
         assert there.named("goodbye")[0].data["reason"] == "revoked"
         assert not kept.ended
     finally:
-        redis.start()
+        module_redis.start()
 
 
 async def test_a_key_revoked_on_the_command_line_ends_streams_of_servers(

@@ -14,41 +14,16 @@ from tests.e2e.harness.process import TaskHubProcess, run_taskhub
 from tests.e2e.harness.proxy import Proxy
 from tests.e2e.harness.streams import SocketRecorder, record
 from tests.e2e.harness.waiting import until
-from tests.servers import PostgresServer, RedisServer
+from tests.servers import RedisServer
 
 ROTATIONS = 3
-
-
-@pytest.fixture(scope="module")
-def redis() -> Iterator[RedisServer]:
-    server = RedisServer()
-    server.start()
-    yield server
-    server.kill()
-
-
-@pytest.fixture(scope="module")
-def module_pair(
-    tmp_path_factory: pytest.TempPathFactory, hubs: list[TaskHubProcess], postgres: PostgresServer, redis: RedisServer
-) -> Iterator[list[TaskHubProcess]]:
-    environment = {
-        "TASKHUB_DATABASE_URL": postgres.create_database(),
-        "TASKHUB_REDIS_URL": redis.url,
-        "TASKHUB_AUTH": "api_key",
-    }
-    directory = tmp_path_factory.mktemp("pair")
-    pair = [TaskHubProcess(directory / name, environment=environment, name=name) for name in ("first", "second")]
-    pair[0].configure(sse_max_age_s="2")
-    hubs += pair
-    yield pair
-    for hub in pair:
-        hub.dispose()
-        hubs.remove(hub)
+PAIR = {"TASKHUB_AUTH": "api_key"}
 
 
 @pytest.fixture
 async def pair(module_pair: list[TaskHubProcess]) -> list[TaskHubProcess]:
     """Two servers on one PostgreSQL and one Redis. Streams of the first rotate every other second."""
+    module_pair[0].configure(sse_max_age_s="2")
     await asyncio.gather(*(hub.start() for hub in module_pair if not hub.running))
     return module_pair
 
@@ -185,12 +160,12 @@ async def test_a_stream_of_the_same_token_on_another_instance_ends_the_one_befor
 
 
 async def test_without_redis_the_stream_of_a_token_ends_with_its_key_by_the_poll(
-    pair: list[TaskHubProcess], root: Api, redis: RedisServer, stack: AsyncExitStack
+    pair: list[TaskHubProcess], root: Api, module_redis: RedisServer, stack: AsyncExitStack
 ) -> None:
     key, secret = await make_key(root)
     stream = await opened(pair[1].url, stack, await make_token(pair[0].url, secret))
     kept = await opened(pair[1].url, stack, await make_token(pair[0].url, (await make_key(root))[1]))
-    redis.kill()
+    module_redis.kill()
     try:
         await run_taskhub("keys", "revoke", key, environment=pair[0].environment)
 
@@ -198,4 +173,4 @@ async def test_without_redis_the_stream_of_a_token_ends_with_its_key_by_the_poll
         assert stream.named("goodbye")[0].data["reason"] == "revoked"
         assert not kept.ended
     finally:
-        redis.start()
+        module_redis.start()
