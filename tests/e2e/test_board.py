@@ -198,9 +198,7 @@ async def test_everything_goes_by_keyboard(pages: Window, rest: Api) -> None:
 
 async def test_what_is_typed_at_once_is_not_lost(pages: Window, server: TaskHubProcess, rest: Api) -> None:
     key = (await rest.create("Old words"))["key"]
-    page = await pages.open()
-    await expect(card(page, key)).to_be_visible()
-    keys = page.keyboard
+    await rest.request("POST", "/api/v1/users", json={"name": "Zoe"})
     lists = re.compile("/api/v1/(users|accounts|categories|statuses)$")
     tickets = re.compile(f"/api/v1/tickets/{key}[?]")
     held = asyncio.Event()
@@ -211,7 +209,9 @@ async def test_what_is_typed_at_once_is_not_lost(pages: Window, server: TaskHubP
 
     await pages.context.route(lists, hold)
     await pages.context.route(tickets, hold)
-    await rest.request("POST", "/api/v1/users", json={"name": "Zoe"})
+    page = await pages.open()
+    await expect(card(page, key)).to_be_visible()
+    keys = page.keyboard
     await keys.press("c")
     await keys.type("Accents and mazes")
     await expect(page.get_by_label("Summary")).to_have_value("Accents and mazes")

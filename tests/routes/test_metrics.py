@@ -130,7 +130,7 @@ async def test_events_and_their_way_to_the_streams(hub: Hub) -> None:
     assert scraped("taskhub_event_delivery_latency_seconds_sum") > 0
     assert 2 <= scraped("taskhub_hub_flush_seconds_count") <= 4
     assert scraped("taskhub_streams", state="live") == 2
-    assert scraped("taskhub_streams_limit") == 10_000
+    assert scraped("taskhub_streams_limit") == hub.app[BROADCASTER].options.max_streams
     assert scraped("taskhub_stream_groups") == 2
     assert scraped("taskhub_log_head_seq", workspace="default") == 3
     assert scraped("taskhub_log_oldest_seq", workspace="default") == 1
