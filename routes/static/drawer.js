@@ -177,7 +177,7 @@ export class Drawer {
     const { ticket, comments, relations, attachments, history } = this.#detail;
     const [known, past] = await Promise.all([facts(ticket), historyList(history)]);
     if (ticket.key !== this.key) return;
-    const raw = this.body.querySelector("details[open]");
+    const raw = this.body.querySelector("details[open]:has(> .raw)");
     const focused = /** @type {HTMLElement | null} */ (document.activeElement)?.dataset?.keep;
     const [scroll, drafts] = [this.body.scrollTop, this.#drafts()];
     const tool = (/** @type {string} */ keep, /** @type {Node} */ picture, /** @type {string} */ words, /** @type {string} */ label, /** @type {() => any} */ items) => h(

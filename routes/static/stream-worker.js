@@ -6,14 +6,14 @@ import { Holder } from "./stream.js";
 const streams = new Map();
 
 function join(name, wish, tab) {
-  const known = streams.get(name);
-  if (known && !known.holder.over) {
-    known.tabs.add(tab);
-    known.holder.welcome(tab);
-    return;
+  let stream = streams.get(name);
+  if (!stream || stream.holder.over) {
+    stream?.holder.close();
+    stream = { holder: new Holder(name, wish), tabs: new Set(stream?.tabs) };
+    streams.set(name, stream);
   }
-  known?.holder.close();
-  streams.set(name, { holder: new Holder(name, wish), tabs: new Set(known?.tabs).add(tab) });
+  stream.tabs.add(tab);
+  stream.holder.welcome(tab);
 }
 
 function leave(name, tab) {

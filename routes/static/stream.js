@@ -19,6 +19,7 @@ const REMEMBERED = 4096;
 const ASKED_EVERY_MS = 15_000;
 const ANSWER_MS = 4000;
 const UNANSWERED = 3;
+const WELCOME_MS = 250;
 
 /**
  * What a stream is doing. `connecting`: for the first time. `live`. `catching_up`: replaying; `count` events so far.
@@ -338,6 +339,7 @@ export class TaskHubStream extends EventTarget {
   #ending = new AbortController();
   #seen = new Set();
   #begun = false;
+  #welcomed = false;
   #asking = 0;
   #answer = 0;
   #unanswered = 0;
@@ -414,6 +416,8 @@ export class TaskHubStream extends EventTarget {
       clearTimeout(this.#answer);
       this.#answer = 0;
       this.#unanswered = 0;
+      // It answers here, and welcomes on the channel, which may not reach a tab that has only just begun to listen there.
+      setTimeout(() => this.#welcomed || !this.#worker || this.#ask("join"), WELCOME_MS);
     };
     // It ends with the process that it runs in, which may be that of another tab; nobody is told.
     this.#asking = setInterval(() => this.#ask("here"), ASKED_EVERY_MS);
@@ -422,6 +426,7 @@ export class TaskHubStream extends EventTarget {
   }
 
   #join() {
+    this.#welcomed = false;
     if (this.#worker) this.#ask("join");
     else this.#channel.postMessage({ kind: "join", tab: this.#tab });
   }
@@ -475,6 +480,7 @@ export class TaskHubStream extends EventTarget {
   #hear(told) {
     if (told.kind === "welcome") {
       if (told.tab !== this.#tab) return;
+      this.#welcomed = true;
       this.#enter(told.state);
       // Who holds it listens already: what is read from now on is not older than the first event that comes.
       if (told.position !== null) this.#begin({ kind: "begin", position: told.position, reason: "joined" });

@@ -376,6 +376,22 @@ async def test_a_comment_reaches_who_reads_the_ticket(pages: Window, rest: Api) 
     await expect(reader.locator(".comment.question")).to_contain_text("Is it <i>plugged in</i>?")
 
 
+async def test_a_change_by_others_leaves_what_is_unfolded_where_it_is(pages: Window, rest: Api) -> None:
+    key = (await rest.create("Unfolded"))["key"]
+    page = await pages.open(f"/?ticket={key}")
+    drawer = page.locator(".drawer")
+    await drawer.locator(".adder summary").first.click()
+    await drawer.locator(".adder input").first.fill("TH-1")
+    await is_live(page)
+    await rest.change(key, summary="Unfolded, still")
+
+    await expect(page.locator("#drawer-title")).to_have_text("Unfolded, still")
+    await expect(drawer.locator(".adder")).to_have_count(2)
+    await expect(drawer.locator(".adder input").first).to_have_value("TH-1")
+    await drawer.locator("details summary").last.click()
+    await expect(drawer.locator(".raw pre").first).to_contain_text("ticket.created")
+
+
 async def test_a_ticket_is_deleted_after_a_question_and_restored(pages: Window, rest: Api) -> None:
     key = (await rest.create("Delete me"))["key"]
     page = await pages.open()
@@ -451,6 +467,24 @@ async def test_twenty_tabs_share_a_stream_that_outlives_the_first(pages: Window,
     for tab in (last, *others):
         await tab.close()
     await until(lambda: _are(streams(rest), before), "closed stream")
+
+
+async def test_a_tab_that_hears_late_is_told_where_the_stream_stands(pages: Window, rest: Api) -> None:
+    first, second = await pages.open("/version"), await pages.open("/version")
+    follow = ["/static/stream.js", {"url": "/events/stream?type=late.*"}]
+    await first.evaluate(FOLLOW, follow)
+    # As on a busy machine: the worker hears of the tab before the channel between them is open.
+    await second.evaluate(
+        """() => {
+          globalThis.BroadcastChannel = class extends BroadcastChannel {
+            set onmessage(hear) { setTimeout(() => (super.onmessage = hear), 400); }
+          };
+        }"""
+    )
+    await second.evaluate(FOLLOW, follow)
+    await rest.publish({"type": "late.said", "data": {}})
+    for tab in (first, second):
+        await becomes(tab, "window.heard.length === 1")
 
 
 async def test_tabs_go_on_when_the_worker_that_listens_for_them_ends(chrome: Browser, pages: Window, rest: Api) -> None:
