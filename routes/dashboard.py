@@ -14,7 +14,7 @@ from routes.assets import ASSETS, Assets
 from routes.keys import AUTH, SETTINGS
 from routes.pages import overview
 from taskhub import __version__
-from taskhub.settings import Settings
+from taskhub.settings.model import Settings
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from taskhub.mcp.door import McpDoor
 from taskhub.metrics.meters import Meters
 from taskhub.publishing import EventPublisher
 from taskhub.scrape import Scrape
-from taskhub.settings import Settings
+from taskhub.settings.model import Settings
 from taskhub.sign_in.service import SignIn
 from taskhub.storage.database import Database
 from taskhub.stream_tokens.access import StreamAccess

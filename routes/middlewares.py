@@ -27,7 +27,8 @@ from taskhub.auth.principal import AuthProvider, Caller, Origin, Principal
 from taskhub.auth.providers import ApiKeyAuth
 from taskhub.headers import IDEMPOTENCY_HEADER
 from taskhub.rates import household
-from taskhub.settings import Settings, is_loopback
+from taskhub.settings.addresses import is_loopback
+from taskhub.settings.model import Settings
 from taskhub.sign_in.errors import SignInRefused, TooManyAttempts
 
 MAX_QUERY_BYTES: Final = 4096

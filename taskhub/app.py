@@ -67,7 +67,8 @@ from taskhub.processes import Place
 from taskhub.publishing import EventPublisher
 from taskhub.remote import RemoteTickets
 from taskhub.scrape import Scrape
-from taskhub.settings import Settings, is_loopback
+from taskhub.settings.addresses import is_loopback
+from taskhub.settings.model import Settings
 from taskhub.sign_in.service import SignIn
 from taskhub.sign_in.sessions import SessionStore
 from taskhub.storage.database import Database

@@ -17,7 +17,7 @@ from taskhub.keys.store import KeyStore
 from taskhub.metrics.meters import Meters
 from taskhub.oauth.clients import RegisteredClients
 from taskhub.oauth.grants import GrantStore
-from taskhub.settings import Settings
+from taskhub.settings.model import Settings
 from taskhub.sign_in.service import SignIn
 from taskhub.sign_in.sessions import SessionStore
 from taskhub.storage.database import Database

@@ -17,7 +17,7 @@ from taskhub import server_file
 from taskhub.control import Control, StopReason
 from taskhub.listening import BACKLOG, url_of
 from taskhub.process_limits import raise_descriptor_limit, settle_collector
-from taskhub.settings import Settings
+from taskhub.settings.model import Settings
 
 logger = structlog.stdlib.get_logger(__name__)
 

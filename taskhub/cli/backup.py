@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from taskhub.cli.parser import load_settings
 from taskhub.cli.services import local_caller
 from taskhub.cli.termination import run_to_the_end
-from taskhub.settings import Settings, mask_url
+from taskhub.settings.addresses import mask_url
+from taskhub.settings.model import Settings
 
 if TYPE_CHECKING:
     from taskhub.storage.backup_file import Trailer

@@ -3,7 +3,9 @@
 import argparse
 
 from taskhub.cli.parser import look_at_settings
-from taskhub.settings import PREFIX, Settings, SettingsError, shown
+from taskhub.settings.loading import SettingsError
+from taskhub.settings.model import Settings, shown
+from taskhub.settings.server import PREFIX
 
 
 def run(parsed: argparse.Namespace) -> int:

@@ -9,7 +9,8 @@ import orjson
 
 from taskhub.cli.parser import load_settings
 from taskhub.doctor.findings import Findings
-from taskhub.settings import Settings, mask_url
+from taskhub.settings.addresses import mask_url
+from taskhub.settings.model import Settings
 
 
 def run(parsed: argparse.Namespace) -> int:

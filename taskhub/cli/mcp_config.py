@@ -11,7 +11,8 @@ from typing import Any
 import taskhub
 from taskhub import server_file
 from taskhub.cli.parser import load_settings
-from taskhub.settings import Loaded, Settings
+from taskhub.settings.loading import Loaded
+from taskhub.settings.model import Settings
 
 KEY_PLACEHOLDER = "${TASKHUB_API_KEY}"
 

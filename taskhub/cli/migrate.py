@@ -5,7 +5,7 @@ import sys
 
 from taskhub.cli.parser import load_settings
 from taskhub.failpoints import Failpoints
-from taskhub.settings import mask_url
+from taskhub.settings.addresses import mask_url
 
 
 def run(parsed: argparse.Namespace) -> int:

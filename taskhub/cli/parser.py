@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from taskhub import __version__
 from taskhub.auth.roles import SCOPES_OF_ROLE
-from taskhub.settings import Loaded, SettingsError, load, look
+from taskhub.settings.loading import Loaded, SettingsError, load, look
 
 EXIT_BAD_SETTINGS: Final = 2
 TOOLSETS: Final = ("tickets", "reference", "events")

@@ -13,7 +13,8 @@ from taskhub import server_file
 from taskhub.cli.parser import load_settings
 from taskhub.cli.services import local_caller
 from taskhub.cli.termination import exiting_when_terminated, run_to_the_end
-from taskhub.settings import Settings, mask_url
+from taskhub.settings.addresses import mask_url
+from taskhub.settings.model import Settings
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

@@ -22,7 +22,9 @@ from taskhub.cli.parser import look_at_settings
 from taskhub.control import Control
 from taskhub.listening import AddressUnavailable, listen, share, url_of
 from taskhub.processes import Place, Processes, server_command
-from taskhub.settings import Loaded, Settings, SettingsError, mask_url
+from taskhub.settings.addresses import mask_url
+from taskhub.settings.loading import Loaded, SettingsError
+from taskhub.settings.model import Settings
 
 MISTAKES: Final = (SyntaxError, ImportError, NameError, AttributeError, TypeError, LookupError)
 """What source that is being edited raises, and settings, ports and databases do not."""

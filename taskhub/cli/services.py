@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from taskhub.settings import Settings, mask_url
+from taskhub.settings.addresses import mask_url
+from taskhub.settings.model import Settings
 
 if TYPE_CHECKING:
     from taskhub.auth.principal import Caller, Origin

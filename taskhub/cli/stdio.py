@@ -6,7 +6,8 @@ import sys
 
 from taskhub import __version__
 from taskhub.cli.parser import load_settings
-from taskhub.settings import Settings, mask_url
+from taskhub.settings.addresses import mask_url
+from taskhub.settings.model import Settings
 
 
 def run(parsed: argparse.Namespace) -> int:

@@ -17,7 +17,7 @@ from taskhub.cli.services import CannotRun, caller_in, checked, named_user, prin
 
 if TYPE_CHECKING:
     from taskhub.opening import Services
-    from taskhub.settings import Settings
+    from taskhub.settings.model import Settings
 
 
 def run(parsed: argparse.Namespace) -> int:

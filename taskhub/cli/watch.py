@@ -16,7 +16,7 @@ import aiohttp
 from taskhub import server_file
 from taskhub.cli.parser import load_settings
 from taskhub.cli.sse import Frame, FrameReader
-from taskhub.settings import Settings
+from taskhub.settings.model import Settings
 
 SILENCE_S: Final = 90.0
 """A stream that says nothing for so long, heartbeats included, is dead."""

@@ -13,7 +13,9 @@ from broadcaster.stream import StreamRefused
 from taskhub.auth.principal import Principal
 from taskhub.limits.failures import Failures
 from taskhub.rates import Rate, household
-from taskhub.settings import PREFIX, Settings, is_loopback
+from taskhub.settings.addresses import is_loopback
+from taskhub.settings.model import Settings
+from taskhub.settings.server import PREFIX
 from taskhub.tickets.errors import RateLimited
 
 STREAMS_PER_PRINCIPAL: Final = 50

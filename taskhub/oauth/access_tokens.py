@@ -17,7 +17,7 @@ from taskhub.auth.errors import InvalidToken
 from taskhub.auth.secret import digest
 from taskhub.oauth.keys import KeySet
 from taskhub.oauth.model import GRANT_CLAIM
-from taskhub.settings import Algorithm
+from taskhub.settings.oauth import Algorithm
 
 LEEWAY_S: Final = 30
 """By how much the clocks of issuer and server may differ."""

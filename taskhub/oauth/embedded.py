@@ -11,7 +11,7 @@ from taskhub.oauth.guard import Guard
 from taskhub.oauth.server import AuthorizationServer
 from taskhub.oauth.signing import ALGORITHM, SigningKeys
 from taskhub.oauth.tokens import TokenStore
-from taskhub.settings import Settings
+from taskhub.settings.model import Settings
 from taskhub.storage.database import Database
 
 

@@ -15,7 +15,7 @@ import jwt
 from taskhub.auth.errors import InvalidToken
 from taskhub.oauth.access_tokens import LEEWAY_S, MAX_TEXT_CHARACTERS
 from taskhub.oauth.keys import KeySet
-from taskhub.settings import Algorithm
+from taskhub.settings.oauth import Algorithm
 
 ALGORITHMS: Final[frozenset[Algorithm]] = frozenset(("ES256", "EdDSA", "RS256", "PS256"))
 MAX_CHARACTERS: Final = 16_000

@@ -18,7 +18,8 @@ from jwt import PyJWK
 
 from taskhub.auth.errors import KeysUnavailable
 from taskhub.oauth.keys import PublicKeys
-from taskhub.settings import Algorithm, is_loopback
+from taskhub.settings.addresses import is_loopback
+from taskhub.settings.oauth import Algorithm
 
 REFRESH_S: Final = 300.0
 """A key that its issuer has withdrawn opens nothing after this."""

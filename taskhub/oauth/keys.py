@@ -5,7 +5,7 @@ from typing import Any, Final, Protocol
 
 from jwt import PyJWK, PyJWTError
 
-from taskhub.settings import Algorithm
+from taskhub.settings.oauth import Algorithm
 
 MAX_KEYS: Final = 100
 MIN_RSA_BITS: Final = 2048

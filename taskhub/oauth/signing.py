@@ -21,7 +21,7 @@ from sqlalchemy import Connection, delete, insert, select
 from taskhub.auth.errors import KeysUnavailable
 from taskhub.auth.secret import digest
 from taskhub.oauth.keys import PublicKeys
-from taskhub.settings import Algorithm
+from taskhub.settings.oauth import Algorithm
 from taskhub.storage.database import Database
 from taskhub.storage.schema import deployment, oauth_signing_keys
 from taskhub.storage.times import Clock, to_text, utc_now

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, func, insert, select
 from taskhub.audit.record import Entry, record
 from taskhub.auth.principal import ALL_SCOPES, Caller, Principal
 from taskhub.auth.providers import DEFAULT_WORKSPACE
-from taskhub.settings import GOOGLE
+from taskhub.settings.openid import GOOGLE
 from taskhub.sign_in.errors import OpenIdRefused
 from taskhub.sign_in.model import Visitor
 from taskhub.storage.database import Database

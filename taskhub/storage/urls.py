@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 
 from sqlalchemy import URL, make_url
 
-from taskhub.settings import POSTGRES_PARAMETERS
+from taskhub.settings.addresses import POSTGRES_PARAMETERS
 
 _SQLITE_NAMES: Final = ("sqlite", "sqlite+aiosqlite")
 _POSTGRES_NAMES: Final = ("postgresql", "postgres", "postgresql+asyncpg")

@@ -24,7 +24,7 @@ from taskhub.mcp.resources import Resources
 from taskhub.mcp.schema import result_schema
 from taskhub.mcp.server import build_server
 from taskhub.mcp.subscriptions import Subscriptions
-from taskhub.settings import load
+from taskhub.settings.loading import load
 from taskhub.storage.migrate import migrate
 from taskhub.tickets.api import Tickets
 from taskhub.tickets.inputs import Input

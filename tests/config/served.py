@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from taskhub.settings import Loaded, look
+from taskhub.settings.loading import Loaded, look
 from tests.config.dockerfile import ROOT, read
 
 SECRETS = {

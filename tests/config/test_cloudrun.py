@@ -10,7 +10,7 @@ from typing import Any, Final
 import pytest
 import yaml
 
-from taskhub.settings import Settings
+from taskhub.settings.model import Settings
 from tests.config.dockerfile import ROOT
 from tests.config.served import SECRETS, look_in_image, problems
 

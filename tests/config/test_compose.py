@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from taskhub.settings import Settings
+from taskhub.settings.model import Settings
 from tests.config.dockerfile import ROOT
 from tests.config.served import problems
 

@@ -3,7 +3,7 @@
 import re
 
 from taskhub.cli.parser import build_parser
-from taskhub.settings import Settings
+from taskhub.settings.model import Settings
 from tests.config.dockerfile import ROOT, in_context, read
 
 BUILD, IMAGE = read()

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from taskhub.settings import CONFIG_VARIABLE, PREFIX, Settings
+from taskhub.settings.loading import CONFIG_VARIABLE
+from taskhub.settings.model import Settings
+from taskhub.settings.server import PREFIX
 from tests.config.dockerfile import ROOT
 
 CONFIG = ROOT / "config"

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from routes.keys import SETTINGS
 from routes.setup import add_routes
-from taskhub.settings import Settings
+from taskhub.settings.model import Settings
 from tests.config.dockerfile import ROOT, read
 from tests.config.served import SECRETS, look_in_image, problems
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from taskhub.cli.parser import build_parser
-from taskhub.settings import Settings
+from taskhub.settings.model import Settings
 from tests.config.dockerfile import ROOT
 from tests.config.served import look_with
 

@@ -11,7 +11,8 @@ from routes.errors import CODES
 from routes.setup import add_routes
 from routes.stream import StreamParameters
 from taskhub.cli.parser import build_parser
-from taskhub.settings import OLDER_NAMES, Settings, load
+from taskhub.settings.loading import OLDER_NAMES, load
+from taskhub.settings.model import Settings
 from taskhub.tickets.errors import TicketError
 from taskhub.tickets.fields import FIELDS
 

@@ -11,7 +11,7 @@ import pytest
 from aiohttp.test_utils import BaseTestServer, TestServer
 
 from taskhub.app import create_app
-from taskhub.settings import load
+from taskhub.settings.loading import load
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()

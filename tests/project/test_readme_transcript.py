@@ -13,7 +13,7 @@ from mcp.client.client import Client
 from mcp_types import ElicitResult, Implementation
 
 from taskhub.app import create_app
-from taskhub.settings import load
+from taskhub.settings.loading import load
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PRINTED_ADDRESS: Final = "http://127.0.0.1:8000"

@@ -15,7 +15,7 @@ import uvloop
 from aiohttp import web
 
 from taskhub.app import create_app
-from taskhub.settings import Settings
+from taskhub.settings.model import Settings
 from taskhub.storage.migrate import migrate
 
 DEADLINE_S = 30.0

@@ -16,7 +16,7 @@ from routes.keys import SETTINGS
 from routes.openapi import describe
 from routes.setup import add_routes
 from taskhub import __version__
-from taskhub.settings import Settings
+from taskhub.settings.model import Settings
 
 KEPT: Final = Path(__file__).with_name("openapi.json")
 

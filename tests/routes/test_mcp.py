@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from taskhub.app import create_app
 from taskhub.mcp import headers as mcp_headers
-from taskhub.settings import Settings
+from taskhub.settings.model import Settings
 from tests.routes.conftest import DEADLINE_S
 from tests.taskhub.mcp.test_confirmation import Somebody
 

@@ -138,7 +138,7 @@ trace.set_tracer_provider(provider)
 
 from aiohttp.test_utils import TestClient, TestServer
 from taskhub.app import create_app
-from taskhub.settings import Settings
+from taskhub.settings.model import Settings
 from tests.routes.test_alerts import CALL, META
 
 async def main():

@@ -12,7 +12,7 @@ from aiohttp.test_utils import TestServer
 from taskhub import __main__, server_file
 from taskhub.cli.parser import build_parser, run
 from taskhub.server_file import RunningServer
-from taskhub.settings import Settings
+from taskhub.settings.model import Settings
 
 
 @pytest.fixture(autouse=True)

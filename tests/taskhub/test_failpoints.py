@@ -11,7 +11,8 @@ import pytest
 from broadcaster.event import Event, EventDraft
 from taskhub.failpoints import OFF, POINTS, FailpointReached, Failpoints
 from taskhub.publishing import EventPublisher
-from taskhub.settings import SettingsError, load, shown
+from taskhub.settings.loading import SettingsError, load
+from taskhub.settings.model import shown
 from taskhub.storage.writer import Writer
 from taskhub.tickets.inputs import NewTicket
 from taskhub.tickets.service import TicketService

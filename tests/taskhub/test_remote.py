@@ -19,7 +19,7 @@ from taskhub.auth.errors import Unauthenticated
 from taskhub.auth.principal import ALL_SCOPES, Caller, Principal
 from taskhub.remote import RemoteTickets
 from taskhub.remote_errors import RemoteRefused, RemoteUnavailable
-from taskhub.settings import Settings
+from taskhub.settings.model import Settings
 from taskhub.storage.database import Database
 from taskhub.storage.names import slug
 from taskhub.storage.schema import accounts, workspaces

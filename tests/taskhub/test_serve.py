@@ -15,7 +15,7 @@ from taskhub.app import _kept_secret, broadcast_options, create_app, open_ticket
 from taskhub.auth.principal import ALL_SCOPES, Caller, Principal
 from taskhub.cli.serve import banner_text
 from taskhub.listening import listen
-from taskhub.settings import load
+from taskhub.settings.loading import load
 from taskhub.tickets.inputs import NewTicket, TicketQuery
 from tests.e2e.harness.process import TaskHubProcess, run_command
 from tests.e2e.harness.waiting import until

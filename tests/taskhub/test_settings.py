@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from taskhub import settings as settings_module
-from taskhub.settings import Settings, SettingsError, is_loopback, load, mask_url, shown
+from taskhub.settings import loading
+from taskhub.settings.addresses import is_loopback, mask_url
+from taskhub.settings.loading import SettingsError, load
+from taskhub.settings.model import Settings, shown
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +43,7 @@ def test_the_command_line_goes_before_the_environment_before_the_file_before_the
 def test_the_file_is_the_named_one_else_the_local_one_else_the_shipped_one(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    assert load().config_file == settings_module.SHIPPED_CONFIG
+    assert load().config_file == loading.SHIPPED_CONFIG
     (tmp_path / "taskhub.toml").write_text("port = 1\n")
     assert load().config_file == tmp_path / "taskhub.toml"
     (tmp_path / "other.toml").write_text("port = 2\n")

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from taskhub.app import create_app
 from taskhub.cli.sse import Frame, FrameReader
 from taskhub.cli.watch import Refused, Watcher, print_json, print_line
-from taskhub.settings import load
+from taskhub.settings.loading import load
 from tests.e2e.harness.process import ROOT, clean_environment
 from tests.taskhub.world import DEADLINE_S
 

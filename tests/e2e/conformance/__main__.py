@@ -17,7 +17,7 @@ from taskhub import logs
 from taskhub.app import create_app
 from taskhub.listening import listen
 from taskhub.serve import serve
-from taskhub.settings import load
+from taskhub.settings.loading import load
 from tests.e2e.conformance.fixtures import add_fixtures
 
 

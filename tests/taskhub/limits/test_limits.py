@@ -8,7 +8,7 @@ from taskhub.auth.principal import ALL_SCOPES, Principal
 from taskhub.limits.failures import Failures
 from taskhub.limits.limits import Limits, TooManyStreams
 from taskhub.rates import Rate, household
-from taskhub.settings import Settings
+from taskhub.settings.model import Settings
 from taskhub.tickets.errors import RateLimited
 
 ALICE = Principal("user:alice", "default", ALL_SCOPES, authenticated=True, credential="key_1")

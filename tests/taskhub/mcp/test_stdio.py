@@ -20,7 +20,7 @@ from taskhub.app import create_app
 from taskhub.cli.parser import build_parser
 from taskhub.mcp.tools import tool_registry
 from taskhub.remote import RemoteTickets
-from taskhub.settings import Settings
+from taskhub.settings.model import Settings
 from taskhub.stdio import MAX_LINE_BYTES, _lines_of
 from tests.forked import PipedPython, piped
 from tests.taskhub.mcp.calling import Tools

@@ -14,7 +14,7 @@ from taskhub.auth.errors import InvalidToken
 from taskhub.oauth import access_tokens
 from taskhub.oauth.access_tokens import LEEWAY_S, AccessTokens
 from taskhub.oauth.keys import PublicKeys
-from taskhub.settings import Algorithm
+from taskhub.settings.oauth import Algorithm
 from tests.signing import ISSUER, RESOURCE, Signer, edwards, elliptic, rivest, segment
 
 EC = elliptic()

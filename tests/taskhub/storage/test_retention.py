@@ -26,7 +26,7 @@ from broadcaster.stream import Start, StreamRequest
 from broadcaster.turns import Turns
 from taskhub import app as composition
 from taskhub.publishing import EventPublisher
-from taskhub.settings import Settings
+from taskhub.settings.model import Settings
 from taskhub.storage.database import Database
 from taskhub.storage.event_log import SqlEventLog
 from taskhub.storage.retention import Retention, RetentionKeeper

@@ -12,7 +12,7 @@ from sqlalchemy import update
 
 from routes.keys import DATABASE, TICKETS
 from taskhub import app as composition
-from taskhub.settings import Settings
+from taskhub.settings.model import Settings
 from taskhub.storage.database import Database
 from taskhub.storage.schema import leases
 from taskhub.tickets.api import Tickets
