@@ -7,7 +7,7 @@ from aiohttp import web
 from routes.api import Route
 from routes.bodies import NoParameters, idempotency_key, json_response, no_parameters, query_model, read_model
 from routes.keys import CALLER, TICKETS
-from routes.tickets import HELD, STAMPS, lease_token, stamps
+from routes.tickets import HELD, STAMPS, held, stamps
 from taskhub.headers import IDEMPOTENCY_HEADER, LEASE_HEADER
 from taskhub.tickets.inputs import ClaimNext, NewClaim, ProgressReport, Release, Renewal
 from taskhub.tickets.model import Claimed, Reported, Written
@@ -36,37 +36,31 @@ async def claim_next(request: web.Request) -> web.Response:
 async def renew(request: web.Request) -> web.Response:
     """PATCH /api/v1/tickets/{key}/lease → Claimed."""
     no_parameters(request)
-    token, key = lease_token(request), idempotency_key(request)
+    given = held(request)
     asked = await read_model(request, Renewal) if request.can_read_body else Renewal()
-    claimed = await request.app[TICKETS].renew_lease(
-        request[CALLER], request.match_info["key"], asked, lease_token=token, idempotency_key=key
-    )
+    claimed = await request.app[TICKETS].renew_lease(request[CALLER], request.match_info["key"], asked, **given)
     return json_response(claimed, headers=stamps(claimed))
 
 
 async def release(request: web.Request) -> web.Response:
     """DELETE /api/v1/tickets/{key}/lease → Written. What is asked for stands in the body, or in the query: there are
     clients that send no body with DELETE."""
-    token, key = lease_token(request), idempotency_key(request)
+    given = held(request)
     if request.can_read_body:
         no_parameters(request)
         asked = await read_model(request, Release)
     else:
         asked = query_model(request, Release)
-    written = await request.app[TICKETS].release_ticket(
-        request[CALLER], request.match_info["key"], asked, lease_token=token, idempotency_key=key
-    )
+    written = await request.app[TICKETS].release_ticket(request[CALLER], request.match_info["key"], asked, **given)
     return json_response(written, headers=stamps(written))
 
 
 async def report_progress(request: web.Request) -> web.Response:
     """POST /api/v1/tickets/{key}/progress → Reported."""
     no_parameters(request)
-    token, key = lease_token(request), idempotency_key(request)
+    given = held(request)
     asked = await read_model(request, ProgressReport)
-    reported = await request.app[TICKETS].report_progress(
-        request[CALLER], request.match_info["key"], asked, lease_token=token, idempotency_key=key
-    )
+    reported = await request.app[TICKETS].report_progress(request[CALLER], request.match_info["key"], asked, **given)
     return json_response(reported, headers=stamps(reported))
 
 

@@ -10,7 +10,7 @@ from routes.api import Route
 from routes.bodies import Items, NoParameters, idempotency_key, json_response, no_parameters, read_model
 from routes.errors import Problem, validation_faults
 from routes.keys import CALLER, TICKETS
-from routes.tickets import HELD, STAMPS, expected_version, lease_token, stamps
+from routes.tickets import HELD, STAMPS, conditions, expected_version, held, stamps
 from taskhub.headers import IDEMPOTENCY_HEADER
 from taskhub.tickets.inputs import Key, NewAttachment, NewRelation
 from taskhub.tickets.model import Attachment, Include, Relation, RelationName, Written
@@ -42,10 +42,10 @@ async def list_relations(request: web.Request) -> web.Response:
 async def link(request: web.Request) -> web.Response:
     """POST /api/v1/tickets/{key}/relations → 201 Written; 200 when it was so already."""
     no_parameters(request)
-    key, token = idempotency_key(request), lease_token(request)
+    given = held(request)
     new = await read_model(request, NewRelation)
     written = await request.app[TICKETS].link_tickets(
-        request[CALLER], request.match_info["key"], new.relation, new.other, lease_token=token, idempotency_key=key
+        request[CALLER], request.match_info["key"], new.relation, new.other, **given
     )
     return json_response(written, status=200 if written.noop else 201, headers=stamps(written))
 
@@ -53,10 +53,10 @@ async def link(request: web.Request) -> web.Response:
 async def unlink(request: web.Request) -> web.Response:
     """DELETE /api/v1/tickets/{key}/relations/{relation}/{other} → 204."""
     no_parameters(request)
-    key, token = idempotency_key(request), lease_token(request)
+    given = held(request)
     named = _path(request, RelationPath)
     written = await request.app[TICKETS].unlink_tickets(
-        request[CALLER], request.match_info["key"], named.relation, named.other, lease_token=token, idempotency_key=key
+        request[CALLER], request.match_info["key"], named.relation, named.other, **given
     )
     return _removed(request, written)
 
@@ -71,31 +71,26 @@ async def list_attachments(request: web.Request) -> web.Response:
 async def attach(request: web.Request) -> web.Response:
     """POST /api/v1/tickets/{key}/attachments → 201 Written."""
     no_parameters(request)
-    key, token = idempotency_key(request), lease_token(request)
+    given = held(request)
     new = await read_model(request, NewAttachment)
-    written = await request.app[TICKETS].add_attachment(
-        request[CALLER], request.match_info["key"], new, lease_token=token, idempotency_key=key
-    )
+    written = await request.app[TICKETS].add_attachment(request[CALLER], request.match_info["key"], new, **given)
     return json_response(written, status=201, headers=stamps(written))
 
 
 async def detach(request: web.Request) -> web.Response:
     """DELETE /api/v1/tickets/{key}/attachments/{no} → 204."""
     no_parameters(request)
-    key, token = idempotency_key(request), lease_token(request)
+    given = held(request)
     number = _path(request, AttachmentPath).no
-    written = await request.app[TICKETS].remove_attachment(
-        request[CALLER], request.match_info["key"], number, lease_token=token, idempotency_key=key
-    )
+    written = await request.app[TICKETS].remove_attachment(request[CALLER], request.match_info["key"], number, **given)
     return _removed(request, written)
 
 
 async def delete(request: web.Request) -> web.Response:
     """DELETE /api/v1/tickets/{key} → 204. With If-Match only that version is deleted, else 412."""
     no_parameters(request)
-    expected, key, token = expected_version(request), idempotency_key(request), lease_token(request)
     written = await request.app[TICKETS].delete_ticket(
-        request[CALLER], request.match_info["key"], expected_version=expected, lease_token=token, idempotency_key=key
+        request[CALLER], request.match_info["key"], **conditions(request)
     )
     return _removed(request, written)
 

@@ -12,6 +12,7 @@ from routes.bodies import Items, NoParameters, idempotency_key, json_response, q
 from routes.errors import Fault, Problem
 from routes.keys import CALLER, TICKETS
 from taskhub.headers import IDEMPOTENCY_HEADER, LEASE_HEADER, POSITION_HEADER
+from taskhub.tickets.api import Conditions, Held
 from taskhub.tickets.inputs import MAX_COMMENTS, MAX_HISTORY, AsOf, NewComment, NewTicket, TicketChange, TicketQuery
 from taskhub.tickets.model import Comment, HistoryEntry, Include, TicketDetail, TicketPage, Written
 
@@ -72,12 +73,9 @@ async def get_ticket(request: web.Request) -> web.Response:
 async def update_ticket(request: web.Request) -> web.Response:
     """PATCH /api/v1/tickets/{key} → Written. With If-Match only that version is changed, else 412."""
     query_model(request, NoParameters)
-    expected, token, key = expected_version(request), lease_token(request), idempotency_key(request)
+    given = conditions(request)
     change = await read_model(request, TicketChange)
-    written = await request.app[TICKETS].update_ticket(
-        request[CALLER], request.match_info["key"], change,
-        expected_version=expected, lease_token=token, idempotency_key=key,
-    )  # fmt: skip
+    written = await request.app[TICKETS].update_ticket(request[CALLER], request.match_info["key"], change, **given)
     return json_response(written, headers=stamps(written))
 
 
@@ -93,11 +91,9 @@ async def list_comments(request: web.Request) -> web.Response:
 async def add_comment(request: web.Request) -> web.Response:
     """POST /api/v1/tickets/{key}/comments → 201 Written."""
     query_model(request, NoParameters)
-    token, key = lease_token(request), idempotency_key(request)
+    given = held(request)
     new = await read_model(request, NewComment)
-    written = await request.app[TICKETS].add_comment(
-        request[CALLER], request.match_info["key"], new, lease_token=token, idempotency_key=key
-    )
+    written = await request.app[TICKETS].add_comment(request[CALLER], request.match_info["key"], new, **given)
     return json_response(written, status=201, headers=stamps(written))
 
 
@@ -108,6 +104,16 @@ async def list_history(request: web.Request) -> web.Response:
         request[CALLER], request.match_info["key"], include=_HISTORY, history_limit=asked.limit
     )
     return json_response(Items(detail.history or []))
+
+
+def conditions(request: web.Request) -> Conditions:
+    """What the headers say of when to write. Raises Problem: bad_header."""
+    return {"expected_version": expected_version(request), **held(request)}
+
+
+def held(request: web.Request) -> Held:
+    """The same where no version can be expected."""
+    return {"lease_token": _lease_token(request), "idempotency_key": idempotency_key(request)}
 
 
 def expected_version(request: web.Request) -> int | None:
@@ -131,7 +137,7 @@ def expected_version(request: web.Request) -> int | None:
     raise Problem.of("bad_header", [Fault(reason, header="If-Match", did_you_mean=instead)])
 
 
-def lease_token(request: web.Request) -> int | None:
+def _lease_token(request: web.Request) -> int | None:
     """The token of the lease that the caller holds; None where the header is absent. Raises Problem: bad_header."""
     given = request.headers.getall(_LEASE_HEADER, [])
     if not given:

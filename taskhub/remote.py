@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar, Unpack
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import aiohttp
@@ -21,6 +21,7 @@ from taskhub.auth.providers import ACTOR_HEADER
 from taskhub.headers import IDEMPOTENCY_HEADER, LEASE_HEADER
 from taskhub.remote_errors import RemoteUnavailable, error_of, parsed
 from taskhub.storage.names import normalise
+from taskhub.tickets.api import Conditions, Held, Repeatable
 from taskhub.tickets.errors import (
     BatchNotFound,
     InputProblem,
@@ -151,185 +152,73 @@ class RemoteTickets:
     ) -> TicketDetail:
         parameters = [("include", ",".join(include))] if include else []
         parameters += [] if as_of is None else [("as_of", as_of)]
-        return await self._read(
-            caller, f"/tickets/{_segment(key)}", _DETAIL, [*parameters, ("history_limit", str(history_limit))]
-        )
+        return await self._read(caller, _ticket(key), _DETAIL, [*parameters, ("history_limit", str(history_limit))])
 
-    async def create_ticket(self, caller: Caller, new: NewTicket, *, idempotency_key: str | None = None) -> Written:
-        return await self._write(caller, "POST", "/tickets", new, idempotency_key, kind=_WRITTEN)
+    async def create_ticket(self, caller: Caller, new: NewTicket, **conditions: Unpack[Repeatable]) -> Written:
+        return await self._write(caller, "POST", "/tickets", new, _WRITTEN, **conditions)
 
     async def update_ticket(
-        self,
-        caller: Caller,
-        key: str,
-        change: TicketChange,
-        *,
-        expected_version: int | None = None,
-        lease_token: int | None = None,
-        idempotency_key: str | None = None,
+        self, caller: Caller, key: str, change: TicketChange, **conditions: Unpack[Conditions]
     ) -> Written:
-        return await self._write(
-            caller, "PATCH", f"/tickets/{_segment(key)}", change, idempotency_key,
-            kind=_WRITTEN, headers=_condition(expected_version) | _lease(lease_token),
-        )  # fmt: skip
+        return await self._write(caller, "PATCH", _ticket(key), change, _WRITTEN, **conditions)
 
-    async def add_comment(
-        self,
-        caller: Caller,
-        key: str,
-        new: NewComment,
-        *,
-        lease_token: int | None = None,
-        idempotency_key: str | None = None,
-    ) -> Written:
-        return await self._write(
-            caller, "POST", f"/tickets/{_segment(key)}/comments", new, idempotency_key,
-            kind=_WRITTEN, headers=_lease(lease_token),
-        )  # fmt: skip
+    async def add_comment(self, caller: Caller, key: str, new: NewComment, **conditions: Unpack[Held]) -> Written:
+        return await self._write(caller, "POST", f"{_ticket(key)}/comments", new, _WRITTEN, **conditions)
 
-    async def claim_ticket(
-        self, caller: Caller, key: str, new: NewClaim, *, idempotency_key: str | None = None
-    ) -> Claimed:
-        return await self._write(caller, "PUT", f"/tickets/{_segment(key)}/lease", new, idempotency_key, kind=_CLAIMED)
+    async def claim_ticket(self, caller: Caller, key: str, new: NewClaim, **conditions: Unpack[Repeatable]) -> Claimed:
+        return await self._write(caller, "PUT", f"{_ticket(key)}/lease", new, _CLAIMED, **conditions)
 
-    async def claim_next(self, caller: Caller, asked: ClaimNext, *, idempotency_key: str | None = None) -> Claimed:
-        return await self._write(caller, "POST", "/tickets/claim-next", asked, idempotency_key, kind=_CLAIMED)
+    async def claim_next(self, caller: Caller, asked: ClaimNext, **conditions: Unpack[Repeatable]) -> Claimed:
+        return await self._write(caller, "POST", "/tickets/claim-next", asked, _CLAIMED, **conditions)
 
-    async def release_ticket(
-        self,
-        caller: Caller,
-        key: str,
-        asked: Release,
-        *,
-        lease_token: int | None = None,
-        idempotency_key: str | None = None,
-    ) -> Written:
-        return await self._write(
-            caller, "DELETE", f"/tickets/{_segment(key)}/lease", asked, idempotency_key,
-            kind=_WRITTEN, headers=_lease(lease_token),
-        )  # fmt: skip
+    async def release_ticket(self, caller: Caller, key: str, asked: Release, **conditions: Unpack[Held]) -> Written:
+        return await self._write(caller, "DELETE", f"{_ticket(key)}/lease", asked, _WRITTEN, **conditions)
 
-    async def renew_lease(
-        self,
-        caller: Caller,
-        key: str,
-        asked: Renewal,
-        *,
-        lease_token: int | None = None,
-        idempotency_key: str | None = None,
-    ) -> Claimed:
-        return await self._write(
-            caller, "PATCH", f"/tickets/{_segment(key)}/lease", asked, idempotency_key,
-            kind=_CLAIMED, headers=_lease(lease_token),
-        )  # fmt: skip
+    async def renew_lease(self, caller: Caller, key: str, asked: Renewal, **conditions: Unpack[Held]) -> Claimed:
+        return await self._write(caller, "PATCH", f"{_ticket(key)}/lease", asked, _CLAIMED, **conditions)
 
     async def report_progress(
-        self,
-        caller: Caller,
-        key: str,
-        asked: ProgressReport,
-        *,
-        lease_token: int | None = None,
-        idempotency_key: str | None = None,
+        self, caller: Caller, key: str, asked: ProgressReport, **conditions: Unpack[Held]
     ) -> Reported:
-        return await self._write(
-            caller, "POST", f"/tickets/{_segment(key)}/progress", asked, idempotency_key,
-            kind=_REPORTED, headers=_lease(lease_token),
-        )  # fmt: skip
+        return await self._write(caller, "POST", f"{_ticket(key)}/progress", asked, _REPORTED, **conditions)
 
     async def link_tickets(
-        self,
-        caller: Caller,
-        key: str,
-        relation: RelationName,
-        other: str,
-        *,
-        lease_token: int | None = None,
-        idempotency_key: str | None = None,
+        self, caller: Caller, key: str, relation: RelationName, other: str, **conditions: Unpack[Held]
     ) -> Written:
-        path, body = f"/tickets/{_segment(key)}/relations", NewRelation(relation=relation, other=other)
-        return await self._write(
-            caller, "POST", path, body, idempotency_key, kind=_WRITTEN, headers=_lease(lease_token)
-        )
+        path, body = f"{_ticket(key)}/relations", NewRelation(relation=relation, other=other)
+        return await self._write(caller, "POST", path, body, _WRITTEN, **conditions)
 
     async def unlink_tickets(
-        self,
-        caller: Caller,
-        key: str,
-        relation: RelationName,
-        other: str,
-        *,
-        lease_token: int | None = None,
-        idempotency_key: str | None = None,
+        self, caller: Caller, key: str, relation: RelationName, other: str, **conditions: Unpack[Held]
     ) -> Written:
-        path = f"/tickets/{_segment(key)}/relations/{relation}/{_segment(other)}"
-        return await self._write(
-            caller, "DELETE", path, None, idempotency_key, kind=_WRITTEN, headers=_lease(lease_token)
-        )
+        path = f"{_ticket(key)}/relations/{relation}/{_segment(other)}"
+        return await self._write(caller, "DELETE", path, None, _WRITTEN, **conditions)
 
-    async def add_attachment(
-        self,
-        caller: Caller,
-        key: str,
-        new: NewAttachment,
-        *,
-        lease_token: int | None = None,
-        idempotency_key: str | None = None,
-    ) -> Written:
-        path = f"/tickets/{_segment(key)}/attachments"
-        return await self._write(caller, "POST", path, new, idempotency_key, kind=_WRITTEN, headers=_lease(lease_token))
+    async def add_attachment(self, caller: Caller, key: str, new: NewAttachment, **conditions: Unpack[Held]) -> Written:
+        path = f"{_ticket(key)}/attachments"
+        return await self._write(caller, "POST", path, new, _WRITTEN, **conditions)
 
-    async def remove_attachment(
-        self,
-        caller: Caller,
-        key: str,
-        number: int,
-        *,
-        lease_token: int | None = None,
-        idempotency_key: str | None = None,
-    ) -> Written:
-        path = f"/tickets/{_segment(key)}/attachments/{number}"
-        return await self._write(
-            caller, "DELETE", path, None, idempotency_key, kind=_WRITTEN, headers=_lease(lease_token)
-        )
+    async def remove_attachment(self, caller: Caller, key: str, number: int, **conditions: Unpack[Held]) -> Written:
+        path = f"{_ticket(key)}/attachments/{number}"
+        return await self._write(caller, "DELETE", path, None, _WRITTEN, **conditions)
 
-    async def delete_ticket(
-        self,
-        caller: Caller,
-        key: str,
-        *,
-        expected_version: int | None = None,
-        lease_token: int | None = None,
-        idempotency_key: str | None = None,
-    ) -> Written:
-        return await self._write(
-            caller,
-            "DELETE",
-            f"/tickets/{_segment(key)}",
-            None,
-            idempotency_key,
-            kind=_WRITTEN,
-            headers=_condition(expected_version) | _lease(lease_token),
-        )
+    async def delete_ticket(self, caller: Caller, key: str, **conditions: Unpack[Conditions]) -> Written:
+        return await self._write(caller, "DELETE", _ticket(key), None, _WRITTEN, **conditions)
 
     async def restore_ticket(
-        self, caller: Caller, key: str, *, expected_version: int | None = None, idempotency_key: str | None = None
+        self, caller: Caller, key: str, *, expected_version: int | None = None, **conditions: Unpack[Repeatable]
     ) -> Written:
-        path = f"/tickets/{_segment(key)}/restore"
-        return await self._write(
-            caller, "POST", path, None, idempotency_key, kind=_WRITTEN, headers=_condition(expected_version)
-        )
+        path = f"{_ticket(key)}/restore"
+        return await self._write(caller, "POST", path, None, _WRITTEN, expected_version=expected_version, **conditions)
 
-    async def update_tickets(
-        self, caller: Caller, asked: BulkUpdate, *, idempotency_key: str | None = None
-    ) -> BatchResult:
-        return await self._write(caller, "POST", "/tickets/bulk", asked, idempotency_key, kind=_BATCH_RESULT)
+    async def update_tickets(self, caller: Caller, asked: BulkUpdate, **conditions: Unpack[Repeatable]) -> BatchResult:
+        return await self._write(caller, "POST", "/tickets/bulk", asked, _BATCH_RESULT, **conditions)
 
     async def undo_batch(
-        self, caller: Caller, batch_id: str, asked: UndoBatch, *, idempotency_key: str | None = None
+        self, caller: Caller, batch_id: str, asked: UndoBatch, **conditions: Unpack[Repeatable]
     ) -> BatchResult:
         path = f"/batches/{_batch_segment(batch_id)}/undo"
-        return await self._write(caller, "POST", path, asked, idempotency_key, kind=_BATCH_RESULT)
+        return await self._write(caller, "POST", path, asked, _BATCH_RESULT, **conditions)
 
     async def batch(self, caller: Caller, batch_id: str) -> Batch:
         return await self._read(caller, f"/batches/{_batch_segment(batch_id)}", _BATCH)
@@ -416,13 +305,15 @@ class RemoteTickets:
         method: str,
         path: str,
         body: BaseModel | None,
-        idempotency_key: str | None,
-        *,
         kind: TypeAdapter[_Written],
-        headers: Mapping[str, str] | None = None,
+        **conditions: Unpack[Conditions],
     ) -> _Written:
-        key = idempotency_key or f"auto-{uuid.uuid4().hex}"
-        sent = {**(headers or {}), IDEMPOTENCY_HEADER: key}
+        key = conditions.get("idempotency_key")
+        sent = {IDEMPOTENCY_HEADER: key or f"auto-{uuid.uuid4().hex}"}
+        if (version := conditions.get("expected_version")) is not None:
+            sent["If-Match"] = f'"{version}"'
+        if (token := conditions.get("lease_token")) is not None:
+            sent[LEASE_HEADER] = str(token)
         content = None
         if body is not None:
             content = orjson.dumps(body.model_dump(mode="json", exclude_unset=True))
@@ -431,7 +322,7 @@ class RemoteTickets:
             sent["Prefer"] = "return=representation"
         written = self._parsed(kind, await self._call(caller, method, path, body=content, headers=sent))
         # Under a key of our own a replay is only our second attempt meeting the first: to the caller it is one call.
-        return written if idempotency_key else replace(written, replayed=False)
+        return written if key else replace(written, replayed=False)
 
     async def _call(
         self,
@@ -517,18 +408,14 @@ def _segment(key: str) -> str:
     return quote(key, safe="")
 
 
+def _ticket(key: str) -> str:
+    return f"/tickets/{_segment(key)}"
+
+
 def _batch_segment(batch_id: str) -> str:
     if not _KEY.fullmatch(batch_id):
         raise BatchNotFound(batch_id)
     return batch_id
-
-
-def _condition(expected_version: int | None) -> dict[str, str]:
-    return {} if expected_version is None else {"If-Match": f'"{expected_version}"'}
-
-
-def _lease(token: int | None) -> dict[str, str]:
-    return {} if token is None else {LEASE_HEADER: str(token)}
 
 
 def _text(value: Any) -> str:

@@ -1,9 +1,10 @@
 """Arguments of the tools: the inputs of the ticket service plus what only a tool has. Unknown arguments are errors."""
 
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, Field
 
+from taskhub.tickets.api import Conditions, Held
 from taskhub.tickets.fields import FIELDS
 from taskhub.tickets.inputs import (
     BoardQuery,
@@ -39,6 +40,26 @@ def body_of(arguments: BaseModel, model: type[_Body]) -> _Body:
     """The part of the arguments that is `model`, with the same fields set: an absent field stays absent."""
     given = arguments.model_dump(include=set(model.model_fields), exclude_unset=True)
     return model.model_validate(given)
+
+
+class _WithToken(Protocol):
+    @property
+    def lease_token(self) -> int | None: ...
+    @property
+    def idempotency_key(self) -> str | None: ...
+
+
+class _WithVersion(_WithToken, Protocol):
+    @property
+    def expected_version(self) -> int | None: ...
+
+
+def held(arguments: _WithToken) -> Held:
+    return {"lease_token": arguments.lease_token, "idempotency_key": arguments.idempotency_key}
+
+
+def conditions(arguments: _WithVersion) -> Conditions:
+    return {"expected_version": arguments.expected_version, **held(arguments)}
 
 
 def _one_or_many(value: Any) -> Any:

@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from taskhub.auth.principal import Caller
 from taskhub.mcp import render
-from taskhub.mcp.arguments import ClaimArguments, ProgressArguments, ReleaseArguments, body_of
+from taskhub.mcp.arguments import ClaimArguments, ProgressArguments, ReleaseArguments, body_of, held
 from taskhub.mcp.registry import Tool, ToolResult
 from taskhub.mcp.schema import result_schema
 from taskhub.tickets.api import Tickets
@@ -36,21 +36,13 @@ def lease_tools(tickets: Tickets) -> list[Tool[Any]]:
 
     async def release_ticket(caller: Caller, arguments: ReleaseArguments) -> ToolResult:
         answer = await tickets.release_ticket(
-            caller,
-            arguments.ticket_id,
-            body_of(arguments, Release),
-            lease_token=arguments.lease_token,
-            idempotency_key=arguments.idempotency_key,
+            caller, arguments.ticket_id, body_of(arguments, Release), **held(arguments)
         )
         return render.written(answer, "was released")
 
     async def report_progress(caller: Caller, arguments: ProgressArguments) -> ToolResult:
         answer = await tickets.report_progress(
-            caller,
-            arguments.ticket_id,
-            body_of(arguments, ProgressReport),
-            lease_token=arguments.lease_token,
-            idempotency_key=arguments.idempotency_key,
+            caller, arguments.ticket_id, body_of(arguments, ProgressReport), **held(arguments)
         )
         return render.reported(answer)
 

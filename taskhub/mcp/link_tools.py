@@ -6,7 +6,7 @@ from pydantic import Field
 
 from taskhub.auth.principal import Caller
 from taskhub.mcp import render
-from taskhub.mcp.arguments import Confirmed, Expected
+from taskhub.mcp.arguments import Confirmed, Expected, conditions, held
 from taskhub.mcp.confirmation import NO_VERSION, Confirmation, Question
 from taskhub.mcp.registry import Tool, ToolResult
 from taskhub.mcp.schema import result_schema
@@ -44,34 +44,18 @@ class RestoreArguments(Input):
 def link_tools(tickets: Tickets) -> list[Tool[Any]]:
     async def link_tickets(caller: Caller, arguments: LinkArguments) -> ToolResult:
         answer = await tickets.link_tickets(
-            caller,
-            arguments.ticket_id,
-            arguments.relation,
-            arguments.other,
-            lease_token=arguments.lease_token,
-            idempotency_key=arguments.idempotency_key,
+            caller, arguments.ticket_id, arguments.relation, arguments.other, **held(arguments)
         )
         return render.written(answer, "was linked")
 
     async def unlink_tickets(caller: Caller, arguments: LinkArguments) -> ToolResult:
         answer = await tickets.unlink_tickets(
-            caller,
-            arguments.ticket_id,
-            arguments.relation,
-            arguments.other,
-            lease_token=arguments.lease_token,
-            idempotency_key=arguments.idempotency_key,
+            caller, arguments.ticket_id, arguments.relation, arguments.other, **held(arguments)
         )
         return render.written(answer, "was unlinked")
 
     async def delete_ticket(caller: Caller, arguments: DeleteArguments) -> ToolResult:
-        answer = await tickets.delete_ticket(
-            caller,
-            arguments.ticket_id,
-            expected_version=arguments.expected_version,
-            lease_token=arguments.lease_token,
-            idempotency_key=arguments.idempotency_key,
-        )
+        answer = await tickets.delete_ticket(caller, arguments.ticket_id, **conditions(arguments))
         return render.written(answer, "was deleted")
 
     async def whether_to_delete(caller: Caller, arguments: DeleteArguments) -> Question | ToolResult:

@@ -13,6 +13,8 @@ from taskhub.mcp.arguments import (
     StatusArguments,
     UpdateArguments,
     body_of,
+    conditions,
+    held,
 )
 from taskhub.mcp.batch_tools import batch_tools
 from taskhub.mcp.board_tools import board_tools
@@ -85,33 +87,19 @@ def ticket_tools(tickets: Tickets) -> list[Tool[Any]]:
 
     async def update_ticket(caller: Caller, arguments: UpdateArguments) -> ToolResult:
         answer = await tickets.update_ticket(
-            caller,
-            arguments.ticket_id,
-            body_of(arguments, TicketChange),
-            expected_version=arguments.expected_version,
-            lease_token=arguments.lease_token,
-            idempotency_key=arguments.idempotency_key,
+            caller, arguments.ticket_id, body_of(arguments, TicketChange), **conditions(arguments)
         )
         return render.written(answer, "was updated")
 
     async def update_task_status(caller: Caller, arguments: StatusArguments) -> ToolResult:
         answer = await tickets.update_ticket(
-            caller,
-            arguments.task_id,
-            body_of(arguments, TicketChange),
-            expected_version=arguments.expected_version,
-            lease_token=arguments.lease_token,
-            idempotency_key=arguments.idempotency_key,
+            caller, arguments.task_id, body_of(arguments, TicketChange), **conditions(arguments)
         )
         return render.written(answer, "has its new status")
 
     async def add_ticket_history(caller: Caller, arguments: HistoryArguments) -> ToolResult:
         answer = await tickets.add_comment(
-            caller,
-            arguments.ticket_id,
-            body_of(arguments, NewComment),
-            lease_token=arguments.lease_token,
-            idempotency_key=arguments.idempotency_key,
+            caller, arguments.ticket_id, body_of(arguments, NewComment), **held(arguments)
         )
         return render.written(answer, f"has a new {arguments.kind}")
 

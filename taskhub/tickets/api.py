@@ -1,7 +1,7 @@
 """What every face calls: the ticket service of this process, or the same over HTTP (`--api-base-url`)."""
 
 from collections.abc import Collection
-from typing import Protocol
+from typing import Protocol, TypedDict, Unpack
 
 from taskhub.auth.principal import Caller
 from taskhub.tickets.inputs import (
@@ -39,12 +39,30 @@ from taskhub.tickets.model import (
 )
 
 
+class Repeatable(TypedDict, total=False):
+    """What a write may come with."""
+
+    idempotency_key: str | None
+    """A repeat with the same key and the same arguments answers what the first answered, with `replayed` set, and has
+    no further effect."""
+
+
+class Held(Repeatable, total=False):
+    """What a write to a ticket may come with that somebody may hold."""
+
+    lease_token: int | None
+    """Renews the lease it belongs to; the write is refused when that is not the live one."""
+
+
+class Conditions(Held, total=False):
+    expected_version: int | None
+    """The write is refused when the ticket has another one."""
+
+
 class Tickets(Protocol):
     """Every method may raise TicketError (taskhub.tickets.errors) or AuthError.
 
-    `key` is a ticket key such as TH-12, in any case. Writes accept an `idempotency_key`: a repeat with the same key and
-    the same arguments answers what the first answered, with `replayed` set, and has no further effect.
-    A write with a `lease_token` renews the lease it belongs to, and is refused when that is not the live one.
+    `key` is a ticket key such as TH-12, in any case.
     """
 
     async def list_tickets(self, caller: Caller, query: TicketQuery) -> TicketPage: ...
@@ -63,127 +81,54 @@ class Tickets(Protocol):
 
     async def get_events(self, caller: Caller, query: EventQuery) -> EventPage: ...
 
-    async def create_ticket(self, caller: Caller, new: NewTicket, *, idempotency_key: str | None = None) -> Written: ...
+    async def create_ticket(self, caller: Caller, new: NewTicket, **conditions: Unpack[Repeatable]) -> Written: ...
 
     async def update_ticket(
-        self,
-        caller: Caller,
-        key: str,
-        change: TicketChange,
-        *,
-        expected_version: int | None = None,
-        lease_token: int | None = None,
-        idempotency_key: str | None = None,
+        self, caller: Caller, key: str, change: TicketChange, **conditions: Unpack[Conditions]
     ) -> Written: ...
 
-    async def add_comment(
-        self,
-        caller: Caller,
-        key: str,
-        new: NewComment,
-        *,
-        lease_token: int | None = None,
-        idempotency_key: str | None = None,
-    ) -> Written: ...
+    async def add_comment(self, caller: Caller, key: str, new: NewComment, **conditions: Unpack[Held]) -> Written: ...
 
     async def claim_ticket(
-        self, caller: Caller, key: str, new: NewClaim, *, idempotency_key: str | None = None
+        self, caller: Caller, key: str, new: NewClaim, **conditions: Unpack[Repeatable]
     ) -> Claimed: ...
 
-    async def claim_next(self, caller: Caller, asked: ClaimNext, *, idempotency_key: str | None = None) -> Claimed: ...
+    async def claim_next(self, caller: Caller, asked: ClaimNext, **conditions: Unpack[Repeatable]) -> Claimed: ...
 
-    async def release_ticket(
-        self,
-        caller: Caller,
-        key: str,
-        asked: Release,
-        *,
-        lease_token: int | None = None,
-        idempotency_key: str | None = None,
-    ) -> Written: ...
+    async def release_ticket(self, caller: Caller, key: str, asked: Release, **conditions: Unpack[Held]) -> Written: ...
 
-    async def renew_lease(
-        self,
-        caller: Caller,
-        key: str,
-        asked: Renewal,
-        *,
-        lease_token: int | None = None,
-        idempotency_key: str | None = None,
-    ) -> Claimed: ...
+    async def renew_lease(self, caller: Caller, key: str, asked: Renewal, **conditions: Unpack[Held]) -> Claimed: ...
 
     async def report_progress(
-        self,
-        caller: Caller,
-        key: str,
-        asked: ProgressReport,
-        *,
-        lease_token: int | None = None,
-        idempotency_key: str | None = None,
+        self, caller: Caller, key: str, asked: ProgressReport, **conditions: Unpack[Held]
     ) -> Reported: ...
 
     async def link_tickets(
-        self,
-        caller: Caller,
-        key: str,
-        relation: RelationName,
-        other: str,
-        *,
-        lease_token: int | None = None,
-        idempotency_key: str | None = None,
+        self, caller: Caller, key: str, relation: RelationName, other: str, **conditions: Unpack[Held]
     ) -> Written: ...
 
     async def unlink_tickets(
-        self,
-        caller: Caller,
-        key: str,
-        relation: RelationName,
-        other: str,
-        *,
-        lease_token: int | None = None,
-        idempotency_key: str | None = None,
+        self, caller: Caller, key: str, relation: RelationName, other: str, **conditions: Unpack[Held]
     ) -> Written: ...
 
     async def add_attachment(
-        self,
-        caller: Caller,
-        key: str,
-        new: NewAttachment,
-        *,
-        lease_token: int | None = None,
-        idempotency_key: str | None = None,
+        self, caller: Caller, key: str, new: NewAttachment, **conditions: Unpack[Held]
     ) -> Written: ...
 
-    async def remove_attachment(
-        self,
-        caller: Caller,
-        key: str,
-        number: int,
-        *,
-        lease_token: int | None = None,
-        idempotency_key: str | None = None,
-    ) -> Written: ...
+    async def remove_attachment(self, caller: Caller, key: str, number: int, **conditions: Unpack[Held]) -> Written: ...
 
-    async def delete_ticket(
-        self,
-        caller: Caller,
-        key: str,
-        *,
-        expected_version: int | None = None,
-        lease_token: int | None = None,
-        idempotency_key: str | None = None,
-    ) -> Written: ...
+    async def delete_ticket(self, caller: Caller, key: str, **conditions: Unpack[Conditions]) -> Written: ...
 
     async def restore_ticket(
-        self, caller: Caller, key: str, *, expected_version: int | None = None, idempotency_key: str | None = None
+        self, caller: Caller, key: str, *, expected_version: int | None = None, **conditions: Unpack[Repeatable]
     ) -> Written: ...
 
     async def update_tickets(
-        self, caller: Caller, asked: BulkUpdate, *, idempotency_key: str | None = None
+        self, caller: Caller, asked: BulkUpdate, **conditions: Unpack[Repeatable]
     ) -> BatchResult: ...
 
     async def undo_batch(
-        self, caller: Caller, batch_id: str, asked: UndoBatch, *, idempotency_key: str | None = None
+        self, caller: Caller, batch_id: str, asked: UndoBatch, **conditions: Unpack[Repeatable]
     ) -> BatchResult: ...
 
     async def batch(self, caller: Caller, batch_id: str) -> Batch: ...

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import BinaryIO, Final, TypeVar
+from typing import BinaryIO, Final, TypeVar, Unpack
 
 from pydantic import TypeAdapter
 from sqlalchemy import Connection
@@ -20,6 +20,7 @@ from taskhub.storage.idempotency import IdempotentRequest, fingerprint
 from taskhub.storage.transaction import Transaction
 from taskhub.storage.writer import Writer
 from taskhub.tickets import batches, claims, links, references, removal, writes
+from taskhub.tickets.api import Conditions, Held, Repeatable
 from taskhub.tickets.board import board
 from taskhub.tickets.cursor import CursorCodec
 from taskhub.tickets.errors import Draining, InputProblem, InvalidInput, StorageBusy
@@ -149,50 +150,32 @@ class TicketService:
 
         return await self._read(caller, read)
 
-    async def create_ticket(self, caller: Caller, new: NewTicket, *, idempotency_key: str | None = None) -> Written:
+    async def create_ticket(self, caller: Caller, new: NewTicket, **conditions: Unpack[Repeatable]) -> Written:
         """Add a ticket. Raises InvalidInput, IdempotencyMismatch, Forbidden and StorageBusy."""
-
         return await self._write(
-            caller, "create_ticket", idempotency_key, (_bytes(new),), lambda unit: writes.create(unit, new), _WRITTEN
+            caller, "create_ticket", conditions, (new,), lambda unit: writes.create(unit, new), _WRITTEN
         )
 
     async def update_ticket(
-        self,
-        caller: Caller,
-        key: str,
-        change: TicketChange,
-        *,
-        expected_version: int | None = None,
-        lease_token: int | None = None,
-        idempotency_key: str | None = None,
+        self, caller: Caller, key: str, change: TicketChange, **conditions: Unpack[Conditions]
     ) -> Written:
         """Change a ticket. Raises what create_ticket raises, TicketNotFound, TicketGone, LeaseHeld, LeaseLost and
         VersionConflict."""
-        parts = (_key(key), str(lease_token).encode(), _bytes(change))
+        expected, token = conditions.get("expected_version"), conditions.get("lease_token")
         return await self._write(
-            caller, "update_ticket", idempotency_key, parts,
-            lambda unit: writes.update(unit, key, change, expected_version, lease_token), _WRITTEN,
+            caller, "update_ticket", conditions, (_key(key), token, change),
+            lambda unit: writes.update(unit, key, change, expected, token), _WRITTEN,
         )  # fmt: skip
 
-    async def add_comment(
-        self,
-        caller: Caller,
-        key: str,
-        new: NewComment,
-        *,
-        lease_token: int | None = None,
-        idempotency_key: str | None = None,
-    ) -> Written:
+    async def add_comment(self, caller: Caller, key: str, new: NewComment, **conditions: Unpack[Held]) -> Written:
         """Add a comment. Raises what create_ticket raises, TicketNotFound, TicketGone and LeaseLost."""
-        parts = (_key(key), str(lease_token).encode(), _bytes(new))
+        token = conditions.get("lease_token")
         return await self._write(
-            caller, "add_comment", idempotency_key, parts,
-            lambda unit: writes.comment(unit, key, new, lease_token), _WRITTEN,
+            caller, "add_comment", conditions, (_key(key), token, new),
+            lambda unit: writes.comment(unit, key, new, token), _WRITTEN,
         )  # fmt: skip
 
-    async def claim_ticket(
-        self, caller: Caller, key: str, new: NewClaim, *, idempotency_key: str | None = None
-    ) -> Claimed:
+    async def claim_ticket(self, caller: Caller, key: str, new: NewClaim, **conditions: Unpack[Repeatable]) -> Claimed:
         """Take a ticket. Raises what add_comment raises, LeaseHeld, TakeOverRefused, NotClaimable, Blocked and
         Draining."""
 
@@ -200,9 +183,9 @@ class TicketService:
             self._check_not_ending()
             return claims.claim(unit, key, new, self._lease_default_s)
 
-        return await self._write(caller, "claim_ticket", idempotency_key, (_key(key), _bytes(new)), claim, _CLAIMED)
+        return await self._write(caller, "claim_ticket", conditions, (_key(key), new), claim, _CLAIMED)
 
-    async def claim_next(self, caller: Caller, asked: ClaimNext, *, idempotency_key: str | None = None) -> Claimed:
+    async def claim_next(self, caller: Caller, asked: ClaimNext, **conditions: Unpack[Repeatable]) -> Claimed:
         """Take the ticket that is ready and comes first. Raises what create_ticket raises, NothingReady and
         Draining."""
 
@@ -210,56 +193,37 @@ class TicketService:
             self._check_not_ending()
             return claims.claim_next(unit, asked, self._lease_default_s)
 
-        return await self._write(caller, "claim_next", idempotency_key, (_bytes(asked),), claim, _CLAIMED)
+        return await self._write(caller, "claim_next", conditions, (asked,), claim, _CLAIMED)
 
     def _check_not_ending(self) -> None:
         """For new claims, not for one that is repeated: that is answered without a unit. Raises Draining."""
         if self._ending():
             raise Draining
 
-    async def release_ticket(
-        self,
-        caller: Caller,
-        key: str,
-        asked: Release,
-        *,
-        lease_token: int | None = None,
-        idempotency_key: str | None = None,
-    ) -> Written:
+    async def release_ticket(self, caller: Caller, key: str, asked: Release, **conditions: Unpack[Held]) -> Written:
         """Give a ticket back. Raises what add_comment raises, and LeaseHeld."""
+        token = conditions.get("lease_token")
         return await self._write(
-            caller, "release_ticket", idempotency_key, (_key(key), str(lease_token).encode(), _bytes(asked)),
-            lambda unit: claims.release(unit, key, asked, lease_token), _WRITTEN,
+            caller, "release_ticket", conditions, (_key(key), token, asked),
+            lambda unit: claims.release(unit, key, asked, token), _WRITTEN,
         )  # fmt: skip
 
-    async def renew_lease(
-        self,
-        caller: Caller,
-        key: str,
-        asked: Renewal,
-        *,
-        lease_token: int | None = None,
-        idempotency_key: str | None = None,
-    ) -> Claimed:
+    async def renew_lease(self, caller: Caller, key: str, asked: Renewal, **conditions: Unpack[Held]) -> Claimed:
         """Let a lease run its full time from now on. Raises what release_ticket raises."""
+        token = conditions.get("lease_token")
         return await self._write(
-            caller, "renew_lease", idempotency_key, (_key(key), str(lease_token).encode(), _bytes(asked)),
-            lambda unit: claims.renew(unit, key, asked, lease_token), _CLAIMED,
+            caller, "renew_lease", conditions, (_key(key), token, asked),
+            lambda unit: claims.renew(unit, key, asked, token), _CLAIMED,
         )  # fmt: skip
 
     async def report_progress(
-        self,
-        caller: Caller,
-        key: str,
-        asked: ProgressReport,
-        *,
-        lease_token: int | None = None,
-        idempotency_key: str | None = None,
+        self, caller: Caller, key: str, asked: ProgressReport, **conditions: Unpack[Held]
     ) -> Reported:
         """Say how far the work is, and hear what others have said. Raises what release_ticket raises."""
+        token = conditions.get("lease_token")
         return await self._write(
-            caller, "report_progress", idempotency_key, (_key(key), str(lease_token).encode(), _bytes(asked)),
-            lambda unit: claims.report(unit, key, asked, lease_token), _REPORTED,
+            caller, "report_progress", conditions, (_key(key), token, asked),
+            lambda unit: claims.report(unit, key, asked, token), _REPORTED,
         )  # fmt: skip
 
     async def expire_leases(self) -> int:
@@ -280,113 +244,78 @@ class TicketService:
         return expired
 
     async def link_tickets(
-        self,
-        caller: Caller,
-        key: str,
-        relation: RelationName,
-        other: str,
-        *,
-        lease_token: int | None = None,
-        idempotency_key: str | None = None,
+        self, caller: Caller, key: str, relation: RelationName, other: str, **conditions: Unpack[Held]
     ) -> Written:
         """Relate two tickets. Raises what add_comment raises, and TicketCycle."""
+        token = conditions.get("lease_token")
         return await self._write(
-            caller, "link_tickets", idempotency_key, _parts(key, relation, other.strip().upper(), lease_token),
-            lambda unit: links.link(unit, key, relation, other, lease_token), _WRITTEN,
+            caller, "link_tickets", conditions, (_key(key), relation, _key(other), token),
+            lambda unit: links.link(unit, key, relation, other, token), _WRITTEN,
         )  # fmt: skip
 
     async def unlink_tickets(
-        self,
-        caller: Caller,
-        key: str,
-        relation: RelationName,
-        other: str,
-        *,
-        lease_token: int | None = None,
-        idempotency_key: str | None = None,
+        self, caller: Caller, key: str, relation: RelationName, other: str, **conditions: Unpack[Held]
     ) -> Written:
         """End a relation. Raises what add_comment raises."""
+        token = conditions.get("lease_token")
         return await self._write(
-            caller, "unlink_tickets", idempotency_key, _parts(key, relation, other.strip().upper(), lease_token),
-            lambda unit: links.unlink(unit, key, relation, other, lease_token), _WRITTEN,
+            caller, "unlink_tickets", conditions, (_key(key), relation, _key(other), token),
+            lambda unit: links.unlink(unit, key, relation, other, token), _WRITTEN,
         )  # fmt: skip
 
-    async def add_attachment(
-        self,
-        caller: Caller,
-        key: str,
-        new: NewAttachment,
-        *,
-        lease_token: int | None = None,
-        idempotency_key: str | None = None,
-    ) -> Written:
+    async def add_attachment(self, caller: Caller, key: str, new: NewAttachment, **conditions: Unpack[Held]) -> Written:
         """Attach a file. Raises what add_comment raises."""
+        token = conditions.get("lease_token")
         return await self._write(
-            caller, "add_attachment", idempotency_key, (*_parts(key, lease_token), _bytes(new)),
-            lambda unit: links.attach(unit, key, new, lease_token), _WRITTEN,
+            caller, "add_attachment", conditions, (_key(key), token, new),
+            lambda unit: links.attach(unit, key, new, token), _WRITTEN,
         )  # fmt: skip
 
-    async def remove_attachment(
-        self,
-        caller: Caller,
-        key: str,
-        number: int,
-        *,
-        lease_token: int | None = None,
-        idempotency_key: str | None = None,
-    ) -> Written:
+    async def remove_attachment(self, caller: Caller, key: str, number: int, **conditions: Unpack[Held]) -> Written:
         """Remove an attachment by its number. Raises what add_comment raises."""
+        token = conditions.get("lease_token")
         return await self._write(
-            caller, "remove_attachment", idempotency_key, _parts(key, number, lease_token),
-            lambda unit: links.detach(unit, key, number, lease_token), _WRITTEN,
+            caller, "remove_attachment", conditions, (_key(key), number, token),
+            lambda unit: links.detach(unit, key, number, token), _WRITTEN,
         )  # fmt: skip
 
-    async def delete_ticket(
-        self,
-        caller: Caller,
-        key: str,
-        *,
-        expected_version: int | None = None,
-        lease_token: int | None = None,
-        idempotency_key: str | None = None,
-    ) -> Written:
+    async def delete_ticket(self, caller: Caller, key: str, **conditions: Unpack[Conditions]) -> Written:
         """Delete a ticket, which can be restored. Raises what update_ticket raises."""
+        expected, token = conditions.get("expected_version"), conditions.get("lease_token")
         return await self._write(
-            caller, "delete_ticket", idempotency_key, _parts(key, lease_token),
-            lambda unit: removal.delete(unit, key, expected_version, lease_token), _WRITTEN,
+            caller, "delete_ticket", conditions, (_key(key), token),
+            lambda unit: removal.delete(unit, key, expected, token), _WRITTEN,
         )  # fmt: skip
 
     async def restore_ticket(
-        self, caller: Caller, key: str, *, expected_version: int | None = None, idempotency_key: str | None = None
+        self, caller: Caller, key: str, *, expected_version: int | None = None, **conditions: Unpack[Repeatable]
     ) -> Written:
         """Have a deleted ticket back. Raises what create_ticket raises, TicketNotFound and VersionConflict."""
         return await self._write(
-            caller, "restore_ticket", idempotency_key, _parts(key),
+            caller, "restore_ticket", conditions, (_key(key),),
             lambda unit: removal.restore(unit, key, expected_version), _WRITTEN,
         )  # fmt: skip
 
-    async def update_tickets(
-        self, caller: Caller, asked: BulkUpdate, *, idempotency_key: str | None = None
-    ) -> BatchResult:
+    async def update_tickets(self, caller: Caller, asked: BulkUpdate, **conditions: Unpack[Repeatable]) -> BatchResult:
         """Change many tickets together. Raises InvalidInput, BatchFailed, IdempotencyMismatch, Forbidden and
         StorageBusy. A dry run leaves no trace, so it does not use up the idempotency key either."""
         batch_id = batches.new_batch_id()
         try:
             return await self._write(
-                caller, "update_tickets", None if asked.dry_run else idempotency_key, (_unconditional(asked),),
+                caller, "update_tickets", {} if asked.dry_run else conditions, (_unconditional(asked),),
                 lambda unit: batches.bulk(unit, asked, batch_id), _BATCH_RESULT, batch_id=batch_id,
             )  # fmt: skip
         except batches.DryRun as dry_run:
             return dry_run.result
 
     async def undo_batch(
-        self, caller: Caller, batch_id: str, asked: UndoBatch, *, idempotency_key: str | None = None
+        self, caller: Caller, batch_id: str, asked: UndoBatch, **conditions: Unpack[Repeatable]
     ) -> BatchResult:
         """Take back what a batch changed. Raises BatchNotFound, AlreadyUndone, UndoConflict, InvalidInput,
         IdempotencyMismatch, Forbidden and StorageBusy."""
         new_id = batches.new_batch_id()
         return await self._write(
-            caller, "undo_batch", idempotency_key, (batch_id.encode(), _bytes(asked)),
+            caller, "undo_batch", conditions, (batch_id, asked),
             lambda unit: batches.undo(unit, batch_id, new_id, asked), _BATCH_RESULT, batch_id=new_id,
         )  # fmt: skip
 
@@ -444,11 +373,11 @@ class TicketService:
         return list((await self._references(caller)).response_categories)
 
     async def create_reference(
-        self, caller: Caller, kind: ReferenceKind, new: ReferenceInput, *, idempotency_key: str | None = None
+        self, caller: Caller, kind: ReferenceKind, new: ReferenceInput, **conditions: Unpack[Repeatable]
     ) -> ReferenceWritten:
         """Add a row of reference data. Raises InvalidInput, IdempotencyMismatch, Forbidden and StorageBusy."""
         return await self._write(
-            caller, "create_reference", idempotency_key, (kind.encode(), _bytes(new)),
+            caller, "create_reference", conditions, (kind, new),
             lambda unit: references.create(unit, kind, new), _REFERENCE, scope="reference:write",
         )  # fmt: skip
 
@@ -458,21 +387,20 @@ class TicketService:
         kind: ReferenceKind,
         id: str,
         asked: ReferenceChange,
-        *,
-        idempotency_key: str | None = None,
+        **conditions: Unpack[Repeatable],
     ) -> ReferenceWritten:
         """Change a row. Raises what create_reference raises, ReferenceNotFound, InUse and StatusNeeded."""
         return await self._write(
-            caller, "change_reference", idempotency_key, (kind.encode(), id.encode(), _bytes(asked)),
+            caller, "change_reference", conditions, (kind, id, asked),
             lambda unit: references.change(unit, kind, id, asked), _REFERENCE, scope="reference:write",
         )  # fmt: skip
 
     async def remove_reference(
-        self, caller: Caller, kind: ReferenceKind, id: str, *, idempotency_key: str | None = None
+        self, caller: Caller, kind: ReferenceKind, id: str, **conditions: Unpack[Repeatable]
     ) -> ReferenceWritten:
         """Remove a row. Raises what change_reference raises."""
         return await self._write(
-            caller, "remove_reference", idempotency_key, (kind.encode(), id.encode()),
+            caller, "remove_reference", conditions, (kind, id),
             lambda unit: references.remove(unit, kind, id), _REFERENCE, scope="reference:write",
         )  # fmt: skip
 
@@ -549,8 +477,8 @@ class TicketService:
         self,
         caller: Caller,
         operation: str,
-        idempotency_key: str | None,
-        parts: tuple[bytes, ...],
+        conditions: Repeatable,
+        parts: tuple[object, ...],
         change: Callable[[TicketUnit], W],
         answer_type: TypeAdapter[W],
         *,
@@ -564,32 +492,27 @@ class TicketService:
         def work(transaction: Transaction) -> W:
             return change(TicketUnit(transaction, caller, self._cache, batch_id=batch_id))
 
-        if idempotency_key is None:
+        if (key := conditions.get("idempotency_key")) is None:
             return (await self._writer.run(workspace, work)).value
         request = IdempotentRequest(
-            caller.principal.actor, operation, checked_key(idempotency_key), fingerprint(*parts)
+            caller.principal.actor, operation, checked_key(key), fingerprint(*map(_bytes, parts))
         )
         answer = await self._writer.run(workspace, work, once=Once(request, answer_type))
         return replace(answer.value, replayed=True) if answer.replayed else answer.value
 
 
-def _key(key: str) -> bytes:
-    return key.strip().upper().encode()
+# Of what a request is, as its fingerprint sees it. Which version it expects is no part: that says when to make the
+# change, not which one.
 
 
-def _parts(key: str, *more: object) -> tuple[bytes, ...]:
-    """A request without a body as its fingerprint sees it."""
-    return (_key(key), *(str(part).encode() for part in more))
+def _key(key: str) -> str:
+    return key.strip().upper()
 
 
-# Which version a change expects is no part of either: it says when to make the change, not which one.
+def _unconditional(asked: BulkUpdate) -> str:
+    return asked.model_dump_json(exclude_unset=True, exclude={"items": {"__all__": {"expected_version"}}})
 
 
-def _unconditional(body: BulkUpdate) -> bytes:
-    """A bulk update as its fingerprint sees it."""
-    return body.model_dump_json(exclude_unset=True, exclude={"items": {"__all__": {"expected_version"}}}).encode()
-
-
-def _bytes(body: Input) -> bytes:
-    """A request's body as its fingerprint sees it: a field that was sent as null is not one that was left out."""
-    return body.model_dump_json(exclude_unset=True).encode()
+def _bytes(part: object) -> bytes:
+    """Of a body, a field that was sent as null is not one that was left out."""
+    return (part.model_dump_json(exclude_unset=True) if isinstance(part, Input) else str(part)).encode()
