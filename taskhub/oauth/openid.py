@@ -6,7 +6,6 @@ began it, nor to be running all the while, and a code that another browser bring
 """
 
 import base64
-import hashlib
 import hmac
 import secrets
 import time
@@ -23,8 +22,10 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from taskhub.auth.errors import InvalidToken, KeysUnavailable
-from taskhub.oauth.id_tokens import IdTokens, text
+from taskhub.oauth.id_tokens import IdTokens
 from taskhub.oauth.issuer import TIMEOUT_S, IssuerFault, RemoteKeySet, check_address, read_object
+from taskhub.oauth.jwts import text
+from taskhub.oauth.pkce import challenge_of
 from taskhub.sign_in.errors import OpenIdRefused
 from taskhub.sign_in.identities import Identity
 
@@ -113,11 +114,10 @@ class OpenIdProvider:
             self.issuer, state, nonce, verifier, workspace, next_ if len(next_) <= MAX_NEXT else "",
             self._clock() + FLOW_S,
         )  # fmt: skip
-        challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).decode().rstrip("=")
         asked = {
             "response_type": "code", "client_id": self._client_id, "redirect_uri": self._redirect_uri,
             "scope": "openid email profile", "state": state, "nonce": nonce,
-            "code_challenge": challenge, "code_challenge_method": "S256",
+            "code_challenge": challenge_of(verifier), "code_challenge_method": "S256",
         }  # fmt: skip
         separator = "&" if "?" in endpoint else "?"
         return Begun(f"{endpoint}{separator}{urlencode(asked)}", self._sealed(flow))

@@ -12,7 +12,8 @@ from taskhub.auth.principal import ALL_SCOPES, Scope
 from taskhub.auth.roles import SCOPES_OF_ROLE
 from taskhub.auth.secret import digest
 from taskhub.credentials.holder import Holder, principal_of
-from taskhub.oauth.access_tokens import LEEWAY_S, AccessTokens, Claims
+from taskhub.oauth.access_tokens import AccessTokens, Claims
+from taskhub.oauth.jwts import LEEWAY_S
 from taskhub.oauth.provider import TOKEN_PREFIX
 from taskhub.oauth.users import USERS
 from taskhub.storage.database import Database

@@ -12,7 +12,8 @@ from jwt import PyJWK
 
 from taskhub.auth.errors import InvalidToken
 from taskhub.oauth import access_tokens
-from taskhub.oauth.access_tokens import LEEWAY_S, AccessTokens
+from taskhub.oauth.access_tokens import AccessTokens
+from taskhub.oauth.jwts import LEEWAY_S
 from taskhub.oauth.keys import PublicKeys
 from taskhub.settings.oauth import Algorithm
 from tests.signing import ISSUER, RESOURCE, Signer, edwards, elliptic, rivest, segment
