@@ -10,7 +10,9 @@ JOBS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2) + 1)
 
 .PHONY: install develop help run test coverage bench lint format lock clean
 
+# The bytecode is for those who run TaskHub and may not write beside its source, as the systemd unit.
 install: .venv/.installed
+	@$(BIN)/python -m compileall -q taskhub broadcaster routes
 develop: .venv/.developing
 
 help:

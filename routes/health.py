@@ -1,7 +1,7 @@
 """How the process is, and what it offers: for probes, load balancers, scripts and people."""
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, cast
 
 from aiohttp import web
 from pydantic import BaseModel
@@ -14,8 +14,10 @@ from routes.challenges import MCP_METADATA
 from routes.keys import AUTH, BROADCASTER, DATABASE, LIFECYCLE, MCP, SETTINGS
 from taskhub import __version__
 from taskhub.auth.principal import ALL_SCOPES
-from taskhub.remote import RemoteTickets
 from taskhub.tickets.errors import StorageBusy
+
+if TYPE_CHECKING:
+    from taskhub.remote import RemoteTickets
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +179,8 @@ async def checks(app: web.Application) -> dict[str, str]:
                 found["database"] = "its schema is not this version's: run `taskhub migrate`"
         except StorageBusy as busy:
             found["database"] = str(busy).partition(";")[0]
-    if isinstance(tickets := app[MCP].tickets, RemoteTickets):
-        found["upstream"] = await tickets.state()
+    if app[SETTINGS].api_base_url:
+        found["upstream"] = await cast("RemoteTickets", app[MCP].tickets).state()
     if BROADCASTER in app:
         found["relay"] = "ok" if app[BROADCASTER].relay_state in ("local", "up") else "degraded"
     return found

@@ -65,7 +65,6 @@ from taskhub.opening import open_database, open_writer
 from taskhub.process_limits import room_for_streams
 from taskhub.processes import Place
 from taskhub.publishing import EventPublisher
-from taskhub.remote import RemoteTickets
 from taskhub.scrape import Scrape
 from taskhub.settings.addresses import is_loopback
 from taskhub.settings.model import Settings
@@ -134,6 +133,8 @@ async def open_tickets(settings: Settings) -> AsyncIterator[tuple[Tickets, Watch
     Processes on one database notice what the others write by themselves, within a poll interval.
     """
     if settings.api_base_url:
+        from taskhub.remote import RemoteTickets  # not read where the tickets are here
+
         async with RemoteTickets(settings.api_base_url, settings.outgoing_key) as remote:
             yield remote, None
         return
@@ -359,6 +360,8 @@ async def _warn_unless_somebody_gets_in(auth: ApiKeyAuth, keys: KeyStore, sign_i
 
 
 async def _remote_services(app: web.Application, *, place: Place | None) -> AsyncIterator[None]:
+    from taskhub.remote import RemoteTickets
+
     settings = app[SETTINGS]
     async with contextlib.AsyncExitStack() as stack:
         remote = RemoteTickets(str(settings.api_base_url), settings.outgoing_key)

@@ -143,6 +143,9 @@ def _serve(
     listed: bool = True,
     place: Place | None = None,
 ) -> int:
+    from taskhub.process_limits import pause_collector
+
+    pause_collector()
     from taskhub import logs
     from taskhub.app import create_app
     from taskhub.serve import serve

@@ -46,7 +46,8 @@ ExternalId = Annotated[
 
 
 class Input(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Whoever brings the first one waits for its validator, not everybody for all of them at the start.
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class NewAttachment(Input):
