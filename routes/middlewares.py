@@ -127,7 +127,7 @@ async def receive(request: web.Request, handler: Handler) -> web.StreamResponse:
         app[METERS].request(route, request.method, response.status, seconds)
     level = logging.DEBUG if request.path in PROBES else logging.INFO
     # Asked first: even what is not written costs as much as the rest of this function.
-    if _records.isEnabledFor(level) and not response.prepared:  # a stream logs for itself
+    if _records.isEnabledFor(level) and not notes.get("stream"):  # which has lines of its own
         caller = request.get(CALLER)
         log.log(
             level,

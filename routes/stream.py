@@ -28,6 +28,7 @@ from routes.keys import BROADCASTER, CALLER, LIMITS, REQUEST_ID, SETTINGS, STREA
 from routes.middlewares import GATE
 from routes.positions import parse_start, printable, resume_start
 from routes.refusals import Media, asked_media
+from taskhub import logs
 from taskhub.auth.errors import Unauthenticated
 from taskhub.auth.principal import Caller
 from taskhub.auth.providers import ACTOR_HEADER
@@ -180,6 +181,7 @@ async def _serve(
     }
     kind = outlet.EventStream if subscriber.request.format.kind == "sse" else outlet.LineStream
     response: outlet.Head = kind(headers)
+    logs.note(stream=True)
     log.info(
         "stream opened",
         stream=subscriber.id,
@@ -198,7 +200,7 @@ def _closed(subscriber: Subscriber) -> None:
         stream=subscriber.id,
         actor=subscriber.request.principal,
         address=subscriber.request.address,
-        reason=subscriber.end_reason,
+        reason=subscriber.end_reason or "disconnected",
         events=subscriber.events_sent,
         bytes=subscriber.bytes_sent,
         duration_s=round(time.monotonic() - subscriber.connected_at, 3),

@@ -267,7 +267,7 @@ class McpHost:
         with _current(self._context(request, caller)):
             serving = asyncio.create_task(exchange.run(application), name="mcp stream")
         try:
-            with self.opened.by(caller, exchange.end):
+            with self.opened.by(caller, "sse", exchange.end):
                 return await asyncio.shield(serving)
         finally:
             # A client that leaves ends the stream in the same way: cancelled, the SDK would leave its queues open.
@@ -348,7 +348,7 @@ class McpHost:
         # Each call is answered on a response of its own, so this stream may end at any moment.
         ageing = asyncio.get_running_loop().call_later(self._age(), exchange.end)
         try:
-            with _current(context), self.opened.by(context.caller, exchange.end):
+            with _current(context), self.opened.by(context.caller, "session", exchange.end):
                 return await exchange.run(application)
         finally:
             ageing.cancel()
@@ -384,7 +384,7 @@ class McpHost:
             return _too_many(refused)
         self._listening.add(call)
         try:
-            with _current(context), self.opened.by(context.caller, call.end):
+            with _current(context), self.opened.by(context.caller, "listen", call.end):
                 return await call.run()
         finally:
             place.leave()

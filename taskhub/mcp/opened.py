@@ -1,28 +1,47 @@
-"""Which streams of MCP clients were opened by which credential, so that they end when it does."""
+"""The streams of MCP clients that are open: each has a line in the log when it opens and one when it ends, and those
+that were opened by a stored credential end when it does."""
 
+import asyncio
+import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from typing import Literal
 
+import structlog
+
+from taskhub import logs
 from taskhub.auth.principal import Caller
+
+Kind = Literal["sse", "session", "listen"]
+"""That of the older transport, that of a session, and the answer to `subscriptions/listen`."""
+
+log = structlog.stdlib.get_logger("taskhub.http")
 
 
 class OpenedStreams:
-    """The streams that are open by a stored credential: an Opened of the credential ring."""
+    """Those of a process: an Opened of the credential ring."""
 
     def __init__(self) -> None:
         self._ends: dict[Callable[[], None], str] = {}
 
     @contextmanager
-    def by(self, caller: Caller, end: Callable[[], None]) -> Iterator[None]:
+    def by(self, caller: Caller, kind: Kind, end: Callable[[], None]) -> Iterator[None]:
         """A stream of this caller, as long as the block lasts; `end` ends it in good order."""
-        if (credential := caller.principal.credential) is None:
-            yield
-            return
-        self._ends[end] = credential
+        logs.note(stream=True)
+        told = {"kind": kind, "actor": caller.principal.actor, "address": caller.address}
+        log.info("MCP stream opened", **told)
+        opened, reason = time.monotonic(), "ended"
+        if (credential := caller.principal.credential) is not None:
+            self._ends[end] = credential
         try:
             yield
+        except asyncio.CancelledError:
+            reason = "disconnected"
+            raise
         finally:
-            del self._ends[end]
+            if credential is not None and self._ends.pop(end, None) is None:
+                reason = "revoked"
+            log.info("MCP stream closed", **told, reason=reason, duration_s=round(time.monotonic() - opened, 3))
 
     def credentials(self) -> Collection[str]:
         return set(self._ends.values())
@@ -33,4 +52,5 @@ class OpenedStreams:
     def end_opened_by(self, credentials: Collection[str], why: str) -> None:
         """Calls under way finish; what they have opened ends."""
         for end in [end for end, credential in self._ends.items() if credential in credentials]:
+            del self._ends[end]
             end()

@@ -4,17 +4,25 @@ import json
 import logging
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 import structlog
 
+from routes.keys import API_KEYS, TICKETS
 from taskhub import logs
+from taskhub.keys.model import NewKey
+from taskhub.tickets.reference_inputs import NewUser
+from tests.e2e.harness.waiting import until
 from tests.routes.conftest import Hub, Start
-from tests.routes.test_alerts import call_tool
+from tests.routes.test_alerts import CALL, META, call_tool
+from tests.taskhub.mcp.wire import Wire, in_session
+from tests.taskhub.world import ALICE
 
 ROOT = Path(__file__).resolve().parents[2]
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -84,6 +92,62 @@ async def test_a_stream_has_a_line_when_it_opens_and_one_when_it_ends(hub: Hub, 
     assert opened["stream"] == closed["stream"]
     assert opened["trace_id"] == TRACE
     assert closed["reason"] == "done"
+
+
+@asynccontextmanager
+async def listening(hub: Hub, kind: str, **headers: str) -> AsyncIterator[aiohttp.ClientResponse]:
+    """A stream of an MCP client, of this kind, that has begun."""
+    if kind == "listen":
+        params = {"notifications": {"resourceSubscriptions": ["taskhub://board"]}, "_meta": META}
+        body = {"jsonrpc": "2.0", "id": 1, "method": "subscriptions/listen", "params": params}
+        request = hub.session.post(
+            f"{hub.url}/mcp", json=body, headers={**CALL, "Mcp-Method": "subscriptions/listen", **headers}
+        )
+    else:
+        path, accept = "/sse", {"Accept": "text/event-stream", **headers}
+        if kind == "session":
+            session = await Wire(hub.session, f"{hub.url}/mcp").open("wire", None, **headers)
+            path, accept = "/mcp", {**accept, **in_session(session)}
+        request = hub.session.get(f"{hub.url}{path}", headers=accept)
+    async with request as response:
+        assert response.status == 200, await response.text()
+        yield response
+
+
+@pytest.mark.parametrize("kind", ["sse", "session", "listen"])
+async def test_a_stream_of_an_mcp_client_has_a_line_when_it_opens_and_one_when_it_ends(
+    start: Start, written: Written, kind: str
+) -> None:
+    hub = await start(api_key="k-bootstrap")
+    await hub.app[TICKETS].create_reference(ALICE, "users", NewUser(name="Carol", role="agent"))
+    key = await hub.app[API_KEYS].create(ALICE, NewKey(user="carol", name="laptop"))
+    async with listening(hub, kind, **{"x-api-key": "k-bootstrap"}):
+        await until(lambda: written.lines("MCP stream opened"), "a line")
+    await until(lambda: written.lines("MCP stream closed"), "a line")
+    async with listening(hub, kind, **{"x-api-key": key.secret}) as response:
+        await hub.app[API_KEYS].revoke(ALICE, key.key.id)
+        await response.read()
+    await until(lambda: len(written.lines("MCP stream closed")) == 2, "a line")
+    left, revoked = written.lines("MCP stream closed")
+
+    assert [line["actor"] for line in written.lines("MCP stream opened")] == ["user:operator", "user:carol"]
+    assert [line["request_id"] for line in written.lines("MCP stream opened")] == [
+        left["request_id"],
+        revoked["request_id"],
+    ]
+    assert (left["kind"], left["reason"], left["address"]) == (kind, "disconnected", "127.0.0.1")
+    assert (revoked["kind"], revoked["reason"]) == (kind, "revoked")
+
+
+async def test_answers_that_come_in_parts_have_their_line_too(hub: Hub, written: Written) -> None:
+    wire = Wire(hub.session, f"{hub.url}/mcp")
+    session = await wire.open()
+    await wire.call("get_ticket_list", {}, **in_session(session))
+    await hub.get("/api/v1/export?format=csv")
+    *_, of_tool, of_export = written.lines("request")
+
+    assert (of_tool["tool"], of_tool["status"]) == ("get_ticket_list", 200)
+    assert (of_export["route"], of_export["status"]) == ("/api/v1/export", 200)
 
 
 @pytest.mark.parametrize("header", ["garbage", GOOD.replace(TRACE, "0" * 32)])
