@@ -1,7 +1,7 @@
 """Who has a credential."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from taskhub.auth.principal import Principal
@@ -18,6 +18,16 @@ class Holder:
     expires_at: str | None
 
 
+AT_A_TIME: Final = 500
+"""Ids in one statement: databases bind only so many."""
+
+
+def parts(ids: Collection[str]) -> Iterator[list[str]]:
+    """Some ids at a time. Sorted: whoever locks their rows does so in the same order."""
+    wanted = sorted(ids)
+    return (wanted[start : start + AT_A_TIME] for start in range(0, len(wanted), AT_A_TIME))
+
+
 def principal_of(user: Any, credential: str, scopes: Iterable[str] | None = None) -> Principal:
     """A user (a row with workspace_id, user_id, kind and role) by a credential with this id.
 
@@ -28,3 +38,10 @@ def principal_of(user: Any, credential: str, scopes: Iterable[str] | None = None
         allowed &= frozenset(scopes)
     actor = f"{_ACTOR_KINDS[user.kind]}:{user.user_id}"
     return Principal(actor, user.workspace_id, allowed, authenticated=True, credential=credential)
+
+
+def holder_of_grant(user: Any, credential: str, scopes: Iterable[str], expires_at: str | None) -> Holder:
+    """The same by what an application was granted: it may ask for what else the user's role may."""
+    principal = principal_of(user, credential, scopes)
+    more = SCOPES_OF_ROLE.get(user.role, frozenset()) - principal.scopes
+    return Holder(replace(principal, grantable=more), expires_at)

@@ -9,7 +9,7 @@ has a copy, or is who it was copied from: nobody can tell which, and the grant e
 import hmac
 import secrets
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
@@ -17,9 +17,8 @@ from sqlalchemy import Connection, Row, Select, delete, insert, select, update
 
 from taskhub.audit.record import Entry, record
 from taskhub.auth.principal import Caller, Principal, Scope
-from taskhub.auth.roles import SCOPES_OF_ROLE
 from taskhub.auth.secret import digest, new_secret, well_formed
-from taskhub.credentials.holder import Holder, principal_of
+from taskhub.credentials.holder import Holder, holder_of_grant, parts, principal_of
 from taskhub.credentials.version import raise_version
 from taskhub.oauth.clients import note_use
 from taskhub.oauth.errors import OAuthError, UnsafeRequest
@@ -274,27 +273,22 @@ class GrantStore:
 
     async def holders(self, ids: Collection[str]) -> Mapping[str, Holder]:
         """Who gave those of the grants that are not revoked, by id; they may have expired. Raises StorageBusy."""
-        wanted = sorted(ids)
 
         def work(connection: Connection) -> Mapping[str, Holder]:
-            found: dict[str, Holder] = {}
-            for start in range(0, len(wanted), 500):
-                for row in connection.execute(_HOLDERS.where(_G.id.in_(wanted[start : start + 500]))):
-                    found[row.id] = _holder(row)
-            return found
+            rows = (row for part in parts(ids) for row in connection.execute(_HOLDERS.where(_G.id.in_(part))))
+            return {row.id: holder_of_grant(row, row.id, row.scopes.split(), row.expires_at) for row in rows}
 
         return await self._database.read(work)
 
     async def used(self, ids: Collection[str]) -> None:
         """Note that grants were used about now. Raises StorageBusy."""
-        wanted, now = sorted(ids), to_text(self._clock())
+        now = to_text(self._clock())
 
         def work(connection: Connection) -> None:
-            for start in range(0, len(wanted), 500):
-                some = wanted[start : start + 500]
-                connection.execute(update(oauth_grants).where(_G.id.in_(some)).values(used_at=now))
+            for part in parts(ids):
+                connection.execute(update(oauth_grants).where(_G.id.in_(part)).values(used_at=now))
 
-        if wanted:
+        if ids:
             await self._database.write(work)
 
     def _grant_of(self, connection: Connection, token: str, *, lock: bool = True) -> Row[Any] | None:
@@ -314,12 +308,6 @@ class Reused(OAuthError):
 
     def __init__(self, description: str) -> None:
         super().__init__("invalid_grant", description)
-
-
-def _holder(row: Any) -> Holder:
-    principal = principal_of(row, row.id, row.scopes.split())
-    more = SCOPES_OF_ROLE.get(row.role, frozenset()) - principal.scopes
-    return Holder(replace(principal, grantable=more), row.expires_at)
 
 
 def _joined(scopes: Collection[str]) -> str:

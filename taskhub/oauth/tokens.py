@@ -9,9 +9,8 @@ from sqlalchemy import Connection
 
 from taskhub.auth.errors import InvalidToken
 from taskhub.auth.principal import ALL_SCOPES, Scope
-from taskhub.auth.roles import SCOPES_OF_ROLE
 from taskhub.auth.secret import digest
-from taskhub.credentials.holder import Holder, principal_of
+from taskhub.credentials.holder import Holder, holder_of_grant, parts
 from taskhub.oauth.access_tokens import AccessTokens, Claims
 from taskhub.oauth.jwts import LEEWAY_S
 from taskhub.oauth.provider import TOKEN_PREFIX
@@ -116,14 +115,11 @@ class TokenStore:
         tokens = [TokenId.read(text) for text in ids]
         if self._grants is not None:
             return await self._granted(self._grants, tokens)
-        wanted = sorted({token.user for token in tokens})
+        named = {token.user for token in tokens}
 
         def work(connection: Connection) -> dict[str, Any]:
-            found: dict[str, Any] = {}
-            for start in range(0, len(wanted), 500):
-                statement = USERS.where(users.c.active, users.c.id.in_(wanted[start : start + 500]))
-                found.update({row.user_id: row for row in connection.execute(statement)})
-            return found
+            statements = (USERS.where(users.c.active, users.c.id.in_(part)) for part in parts(named))
+            return {row.user_id: row for statement in statements for row in connection.execute(statement)}
 
         return _judged(tokens, await self._database.read(work))
 
@@ -155,16 +151,10 @@ class TokenStore:
 def _judged(tokens: Collection[TokenId], known: Mapping[str, Any]) -> Mapping[str, Holder]:
     """The holders of those of the tokens whose user is known."""
     return {
-        str(token): _holder(known[token.user], str(token), token.scopes, token.ends)
+        str(token): holder_of_grant(known[token.user], str(token), token.scopes, token.ends)
         for token in tokens
         if token.user in known
     }
-
-
-def _holder(user: Any, credential: str, scopes: frozenset[Scope], expires_at: str) -> Holder:
-    principal = principal_of(user, credential, scopes)
-    more = SCOPES_OF_ROLE.get(user.role, frozenset()) - principal.scopes
-    return Holder(replace(principal, grantable=more), expires_at)
 
 
 def known_scopes(names: Iterable[str]) -> frozenset[Scope]:

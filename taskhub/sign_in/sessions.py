@@ -9,7 +9,7 @@ from sqlalchemy import Connection, bindparam, delete, insert, select, update
 from taskhub.audit.record import Entry, record
 from taskhub.auth.principal import Caller, Principal
 from taskhub.auth.secret import SESSION_PREFIX, digest, new_secret
-from taskhub.credentials.holder import Holder, principal_of
+from taskhub.credentials.holder import Holder, parts, principal_of
 from taskhub.credentials.version import raise_version
 from taskhub.sign_in.errors import NoSession, SessionNotFound
 from taskhub.sign_in.model import Session, SignedIn, SignedInBy, Visitor
@@ -158,11 +158,9 @@ class SessionStore:
 
     async def holders(self, ids: Collection[str]) -> Mapping[str, Holder]:
         """The holders of those of the sessions that have not been ended, by id. Raises StorageBusy."""
-        wanted = sorted(ids)
 
         def work(connection: Connection) -> Mapping[str, Holder]:
-            parts = (wanted[start : start + 500] for start in range(0, len(wanted), 500))
-            rows = (row for part in parts for row in connection.execute(_HOLDERS.where(_S.id.in_(part))))
+            rows = (row for part in parts(ids) for row in connection.execute(_HOLDERS.where(_S.id.in_(part))))
             return {row.id: self._holder(row) for row in rows}
 
         return await self._database.read(work)

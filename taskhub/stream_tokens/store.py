@@ -10,6 +10,7 @@ from sqlalchemy import Connection, and_, bindparam, case, delete, insert, or_, s
 from taskhub.audit.record import Entry, record
 from taskhub.auth.principal import Caller, Principal
 from taskhub.auth.secret import digest
+from taskhub.credentials.holder import parts
 from taskhub.storage.database import Database
 from taskhub.storage.schema import stream_tokens
 from taskhub.storage.times import Clock, later, to_text, utc_now
@@ -86,14 +87,13 @@ class StreamTokenStore:
 
     async def still_open(self, token_ids: Collection[str]) -> None:
         """Keep tokens whose streams are open. Raises StorageBusy."""
-        wanted, kept = sorted(token_ids), self._kept_until(to_text(self._clock()))
+        kept = self._kept_until(to_text(self._clock()))
 
         def work(connection: Connection) -> None:
-            for start in range(0, len(wanted), 500):
-                chosen = _T.id.in_(wanted[start : start + 500])
-                connection.execute(update(stream_tokens).where(chosen).values(good_until=kept))
+            for part in parts(token_ids):
+                connection.execute(update(stream_tokens).where(_T.id.in_(part)).values(good_until=kept))
 
-        if wanted:
+        if token_ids:
             await self._database.write(work)
 
     async def sweep(self) -> None:
