@@ -122,6 +122,19 @@ _HTTP_CODES: Final = {
 }
 _FILTER_VALUES: Final[Mapping[str, Sequence[str]]] = {"origin": ORIGINS, "changed": CHANGE_FIELDS}
 """The filters whose values are the same in every workspace, and can be listed."""
+EVERY_ANSWER: Final[Mapping[str, str]] = {
+    "Server": "TaskHub",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": (
+        "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
+    ),
+}
+"""Headers of every response, where a page does not say otherwise of the last two."""
+PROBLEM_HEADERS: Final[Mapping[str, str]] = {
+    "Content-Type": "application/problem+json",
+    "Cache-Control": "no-store",
+}
 RETRY_AFTER_S: Final = 2
 MAX_PROBLEM_BYTES: Final = 64 * 1024
 MAX_FAULTS: Final = 20
@@ -205,7 +218,7 @@ def problem_response(problem: Problem, request: web.BaseRequest) -> web.Response
     hint = "; ".join(filter(None, (document.get("hint"), "long values were cut here: GET what they belong to")))
     return web.Response(
         status=problem.status,
-        headers={"Content-Type": "application/problem+json", "Cache-Control": "no-store", **problem.headers},
+        headers={**PROBLEM_HEADERS, **problem.headers},
         body=orjson.dumps(fitted(document, MAX_PROBLEM_BYTES, hint, keep="first", size=bytes_of)),
     )
 
@@ -293,6 +306,11 @@ def refusal(error: StreamRefused) -> Problem:
         members["setting"] = error.setting
     headers = {"Retry-After": str(seconds)}
     return Problem(code, error.detail, headers=headers, members=members, retry_ms=error.retry_ms)
+
+
+def limited(error: RateLimited) -> Problem:
+    """A request that is too much in too short a time."""
+    return _ticket_problem(error, reading=False, writing=True)
 
 
 def unavailable(detail: str) -> Problem:

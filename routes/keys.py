@@ -14,6 +14,7 @@ from taskhub.audit.refusals import Refusals
 from taskhub.auth.principal import AuthProvider, Caller
 from taskhub.instances import Instances
 from taskhub.keys.store import KeyStore
+from taskhub.limits.held import Held
 from taskhub.limits.limits import Limits
 from taskhub.mcp.door import McpDoor
 from taskhub.metrics.meters import Meters
@@ -62,6 +63,7 @@ SIGN_IN: Final = web.AppKey("sign_in", SignIn)
 OPENID: Final = web.AppKey("openid", OpenId)
 MCP: Final = web.AppKey("mcp", McpDoor)
 LIMITS: Final = web.AppKey("limits", Limits)
+HELD: Final = web.AppKey("held", Held)
 STREAM_ACCESS: Final = web.AppKey("stream_access", StreamAccess)
 METERS: Final = web.AppKey("meters", Meters)
 SCRAPE: Final = web.AppKey("scrape", Scrape)

@@ -16,9 +16,10 @@ from multidict import istr
 
 from routes import access, cookies, cors
 from routes.access import MCP_PATHS, METRICS_PATH, PROBES, STREAM, TOKEN, Network
-from routes.errors import Fault, Problem, problem_of, problem_response
+from routes.early import presented_by
+from routes.errors import EVERY_ANSWER, Fault, Problem, problem_of, problem_response
 from routes.hosts import HostRules, target_authority
-from routes.keys import AUTH, CALLER, LIMITS, METERS, REFUSALS, REQUEST_ID
+from routes.keys import AUTH, CALLER, HELD, LIMITS, METERS, REFUSALS, REQUEST_ID
 from routes.refusals import goodbye, told_in_stream
 from taskhub import logs, tracing
 from taskhub.audit.refusals import Refusal
@@ -26,17 +27,16 @@ from taskhub.auth.errors import AuthError, Forbidden, Unauthenticated, UnknownSu
 from taskhub.auth.principal import AuthProvider, Caller, Origin, Principal
 from taskhub.auth.providers import ApiKeyAuth
 from taskhub.headers import IDEMPOTENCY_HEADER
+from taskhub.limits.limits import NEW_STREAMS, TooManyStreams, account_of
 from taskhub.rates import household
 from taskhub.settings.addresses import is_loopback
 from taskhub.settings.model import Settings
 from taskhub.sign_in.errors import SignInRefused, TooManyAttempts
+from taskhub.tickets.errors import RateLimited
 
 MAX_QUERY_BYTES: Final = 4096
 MAX_HEADER_BYTES: Final = (("Last-Event-ID", 256), (IDEMPOTENCY_HEADER, 200), ("If-Match", 200))
 """Headers whose values go on to where they cost something."""
-CONTENT_SECURITY_POLICY: Final = (
-    "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
-)
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,100}")
 # Encoded slashes and control characters: what decodes to them means another path to a proxy than to us.
@@ -52,12 +52,8 @@ _X_REQUEST_ID: Final = istr("X-Request-ID")
 _SEC_FETCH_SITE: Final = istr("Sec-Fetch-Site")
 _X_API_KEY: Final = istr("X-API-Key")
 _READING: Final = frozenset({hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS})
-_CSP: Final = istr("Content-Security-Policy")
-_REFERRER_POLICY: Final = istr("Referrer-Policy")
-_EVERYWHERE: Final = (
-    (hdrs.SERVER, "TaskHub"),
-    (istr("X-Content-Type-Options"), "nosniff"),
-)
+_EVERYWHERE: Final = tuple((istr(name), EVERY_ANSWER[name]) for name in ("Server", "X-Content-Type-Options"))
+_UNLESS_SAID: Final = tuple((istr(name), EVERY_ANSWER[name]) for name in ("Referrer-Policy", "Content-Security-Policy"))
 
 log = structlog.get_logger("taskhub.http")
 _records: Final = logging.getLogger("taskhub.http")
@@ -120,6 +116,8 @@ async def receive(request: web.Request, handler: Handler) -> web.StreamResponse:
         except Exception as error:
             _note_refusal(error, request, gate)
             response = _error_response(error, request)
+            if isinstance(error, RateLimited | TooManyStreams):
+                await _hold_back(error, request, response, gate)
         if span is not None:
             span.set_attribute("http.response.status_code", response.status)
     seconds = time.perf_counter() - started
@@ -184,9 +182,9 @@ async def authenticate(request: web.Request, gate: Gate, auth: AuthProvider) -> 
         principal = await auth.authenticate(request.headers, address)
     else:
         principal = await _judged(request, gate, auth, address)
+    request[CALLER] = Caller(principal, _origin(request), request[REQUEST_ID], address, tracing.traceparent())
     if request.method not in _READING and request.path not in MCP_PATHS:  # where the tools that write are counted
         request.app[LIMITS].write(principal)
-    request[CALLER] = Caller(principal, _origin(request), request[REQUEST_ID], address, tracing.traceparent())
 
 
 async def _judged(request: web.Request, gate: Gate, auth: AuthProvider, address: str | None) -> Principal:
@@ -220,8 +218,8 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
     headers = response.headers
     for name, value in _EVERYWHERE:
         headers[name] = value
-    headers.setdefault(_REFERRER_POLICY, "no-referrer")
-    headers.setdefault(_CSP, CONTENT_SECURITY_POLICY)
+    for name, value in _UNLESS_SAID:
+        headers.setdefault(name, value)
     if (request_id := request.get(REQUEST_ID)) is not None:
         headers[_X_REQUEST_ID] = request_id
     if (traceparent := tracing.traceparent()) is not None:
@@ -287,6 +285,25 @@ def _note_refusal(error: Exception, request: web.Request, gate: Gate) -> None:
         refusals.note(Refusal("authentication.failed", reason, address=address))
     elif isinstance(error, Forbidden) and (caller := request.get(CALLER)) is not None:
         refusals.note_denied(caller, error)
+
+
+async def _hold_back(
+    error: RateLimited | TooManyStreams, request: web.Request, response: web.StreamResponse, gate: Gate
+) -> None:
+    """Answer who asks on and on after refusals later, on a connection that ends with that."""
+    limits = request.app[LIMITS]
+    if error.setting == NEW_STREAMS:
+        return  # which all reach together: nobody asks too much for that
+    caller = request.get(CALLER)
+    address = access.client_address(request, gate.trusted) or ""
+    who = f"@{household(address)}" if caller is None else account_of(caller.principal)
+    if not limits.insisting.refused(who):
+        return
+    limits.insisting.tell(who, error.setting)
+    if caller is not None and (presented := presented_by(request.raw_headers)) is not None:
+        limits.insisting.remember(presented, caller.principal)
+    response.force_close()
+    await request.app[HELD].wait()
 
 
 def _error_response(error: Exception, request: web.Request) -> web.StreamResponse:

@@ -14,6 +14,8 @@ from routes.errors import RETRY_AFTER_S, Problem
 
 Media = Literal["sse", "ndjson"]
 
+GOODBYE_HEADERS: Final = {**outlet.STREAM_HEADERS, hdrs.CONTENT_TYPE: outlet.SSE_TYPE}
+
 _REASONS: Final = {"draining": "shutdown", "too_many_streams": "limit", "rate_limited": "limit"}
 
 
@@ -28,6 +30,11 @@ def told_in_stream(request: web.BaseRequest) -> bool:
 
 def goodbye(problem: Problem) -> web.Response:
     """A stream that ends at once, for a problem that will pass."""
+    return web.Response(body=goodbye_frame(problem), headers=GOODBYE_HEADERS)
+
+
+def goodbye_frame(problem: Problem) -> bytes:
+    """All that such a stream says."""
     retry_ms = problem.retry_ms or 1000 * int(problem.headers.get(hdrs.RETRY_AFTER, RETRY_AFTER_S))
     data = {
         "reason": _REASONS.get(problem.code, "overloaded"),
@@ -35,10 +42,7 @@ def goodbye(problem: Problem) -> web.Response:
         "retry_ms": retry_ms,
         "detail": problem.detail,
     }
-    return web.Response(
-        body=SSE.control("goodbye", data, retry_ms=retry_ms),
-        headers={**outlet.STREAM_HEADERS, hdrs.CONTENT_TYPE: outlet.SSE_TYPE},
-    )
+    return SSE.control("goodbye", data, retry_ms=retry_ms)
 
 
 def asked_media(request: web.BaseRequest) -> Media | None:

@@ -24,6 +24,7 @@ from routes.keys import (
     BROADCASTER,
     DATABASE,
     EVENT_LOG,
+    HELD,
     INSTANCES,
     LIFECYCLE,
     LIMITS,
@@ -54,6 +55,7 @@ from taskhub.demo import Demo
 from taskhub.failpoints import Failpoints
 from taskhub.instances import Instances
 from taskhub.keys.store import KeyStore
+from taskhub.limits.held import Held
 from taskhub.limits.limits import Limits
 from taskhub.mcp.door import McpDoor, PassOn
 from taskhub.mcp.opened import OpenedStreams
@@ -62,7 +64,7 @@ from taskhub.metrics.loop_lag import LoopLag
 from taskhub.metrics.meters import Meters
 from taskhub.oauth.provider import OAuthAuth
 from taskhub.opening import open_database, open_writer
-from taskhub.process_limits import room_for_streams
+from taskhub.process_limits import room_for_held, room_for_streams
 from taskhub.processes import Place
 from taskhub.publishing import EventPublisher
 from taskhub.scrape import Scrape
@@ -160,6 +162,7 @@ async def _services(app: web.Application, *, place: Place | None) -> AsyncIterat
     failpoints = Failpoints.parse(settings.failpoints)
     async with contextlib.AsyncExitStack() as stack:
         meters = app[METERS]
+        app[HELD] = Held(room_for_held())
         database = await stack.enter_async_context(open_database(settings, failpoints, meters))
         await stack.enter_async_context(LoopLag(meters.loop_lag))
         deployment = await database.deployment()
@@ -366,6 +369,7 @@ async def _remote_services(app: web.Application, *, place: Place | None) -> Asyn
     async with contextlib.AsyncExitStack() as stack:
         remote = RemoteTickets(str(settings.api_base_url), settings.outgoing_key)
         tickets = await stack.enter_async_context(remote)
+        app[HELD] = Held(room_for_held())
         app[MCP] = _mcp(app, stack, tickets, _kept_secret(settings.data_dir / "session-secret"))
         lifecycle = app[LIFECYCLE]
         app[SCRAPE] = Scrape(app[METERS], draining=lambda: lifecycle.draining, place=place, refused=app[LIMITS].refused)

@@ -11,6 +11,9 @@ YOUNG_OBJECTS: Final = 10_000
 RESERVED_DESCRIPTORS: Final = 64
 """For the database, the relay, and requests that are no streams."""
 
+MOST_HELD: Final = 1000
+"""Connections with a refusal that comes later, of two to ten kilobytes each."""
+
 
 def raise_descriptor_limit() -> None:
     """Allow as many open descriptors as this process may have: each stream is one or two, and shells allow 1024."""
@@ -46,6 +49,12 @@ def pause_collector() -> None:
     You must `settle_collector` when it is built.
     """
     gc.disable()
+
+
+def room_for_held() -> int:
+    """How many connections may wait for a refusal: one in eight descriptors, and no more than MOST_HELD."""
+    room = room_for_streams()
+    return MOST_HELD if room is None else min(MOST_HELD, room // 8)
 
 
 def settle_collector() -> None:

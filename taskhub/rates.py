@@ -4,6 +4,7 @@ import ipaddress
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
@@ -14,8 +15,17 @@ ROUNDING_S: Final = 1e-6
 """What sums of intervals may be wrong by."""
 
 
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """So many a second, and `burst` at once after a quiet time, which is one at least."""
+
+    per_s: float
+    burst: int
+
+
 class Rate:
-    """So many a second for each key, and `burst` at once after a quiet time.
+    """So many a second for each key, and `burst` at once after a quiet time; for a key with an allowance of its own,
+    what that says.
 
     The generic cell rate algorithm: of each key it knows only the moment at which its whole allowance is back.
     """
@@ -28,22 +38,27 @@ class Rate:
         max_keys: int = MAX_KEYS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.per_s = per_s
-        self.burst = max(1, burst)
-        self._interval_s = 1 / per_s
-        self._tolerance_s = (self.burst - 1) * self._interval_s
+        self._usual = Allowance(per_s, max(1, burst))
         self._max_keys = max_keys
         self._clock = clock
         self._whole_at: OrderedDict[Hashable, float] = OrderedDict()
 
-    def take(self, key: Hashable = None) -> float:
+    @property
+    def per_s(self) -> float:
+        return self._usual.per_s
+
+    @property
+    def burst(self) -> int:
+        return self._usual.burst
+
+    def take(self, key: Hashable = None, allowance: Allowance | None = None) -> float:
         """Take one: 0.0 when there was one; else nothing is taken, and the answer is after how many seconds there will
         be."""
-        if wait_s := self.wait_s(key):
+        if wait_s := self.wait_s(key, allowance):
             self._whole_at.move_to_end(key)
             return wait_s
         now = self._clock()
-        self._whole_at[key] = max(now, self._whole_at.get(key, now)) + self._interval_s
+        self._whole_at[key] = max(now, self._whole_at.get(key, now)) + 1 / (allowance or self._usual).per_s
         self._whole_at.move_to_end(key)
         if len(self._whole_at) > self._max_keys:
             self._whole_at.popitem(last=False)
@@ -52,12 +67,13 @@ class Rate:
     def give_back(self, key: Hashable = None) -> None:
         """What was taken did not happen."""
         if key in self._whole_at:
-            self._whole_at[key] -= self._interval_s
+            self._whole_at[key] -= 1 / self._usual.per_s
 
-    def wait_s(self, key: Hashable = None) -> float:
+    def wait_s(self, key: Hashable = None, allowance: Allowance | None = None) -> float:
         """After how many seconds there will be one; 0.0 when there is one now."""
         now = self._clock()
-        wait_s = self._whole_at.get(key, now) - now - self._tolerance_s
+        allowance = allowance or self._usual
+        wait_s = self._whole_at.get(key, now) - now - (allowance.burst - 1) / allowance.per_s
         return wait_s if wait_s > ROUNDING_S else 0.0
 
 

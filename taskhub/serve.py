@@ -12,7 +12,8 @@ from typing import Final
 import structlog
 from aiohttp import web
 
-from routes.keys import BROADCASTER, LIFECYCLE, MCP
+from routes.connection import HttpRunner
+from routes.keys import BROADCASTER, HELD, LIFECYCLE, MCP
 from taskhub import server_file
 from taskhub.control import Control, StopReason
 from taskhub.listening import BACKLOG, url_of
@@ -52,7 +53,7 @@ async def serve(
     drain that takes longer than DRAIN_S.
     """
     stop = _stop_requests()
-    runner = web.AppRunner(
+    runner = HttpRunner(
         app,
         handler_cancellation=True,
         access_log=None,
@@ -118,6 +119,7 @@ async def _drain(app: web.Application, settings: Settings, *, reload: bool) -> N
     """Refuse what is new, end streams, end MCP streams. Requests that run are awaited by the runner's cleanup."""
     started = asyncio.get_running_loop().time()
     app[LIFECYCLE].draining = True
+    app[HELD].release_all()
     drain_s = settings.drain_s if settings.production else min(settings.drain_s, DEVELOPMENT_DRAIN_S)
     if (broadcaster := app.get(BROADCASTER)) is not None:
         await broadcaster.drain(drain_s * STREAMS_SHARE, reload=reload)

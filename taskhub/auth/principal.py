@@ -13,6 +13,15 @@ ALL_SCOPES: Final[frozenset[Scope]] = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
+class OwnLimits:
+    """What a credential may have instead of what the settings say. Of each: 0 for no limit, None for the setting's."""
+
+    streams: int | None = None
+    writes_per_s: float | None = None
+    write_burst: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Principal:
     """Who a credential belongs to. `actor` is what events carry, such as `user:alice` or `agent:triage-bot`."""
 
@@ -27,6 +36,8 @@ class Principal:
     where nothing can be over."""
     grantable: frozenset[Scope] = frozenset()
     """What the user's role allows and the access token was not granted: a client can ask for it. Empty without one."""
+    limits: OwnLimits | None = None
+    """Where the credential has some of its own."""
 
     @property
     def is_person(self) -> bool:

@@ -12,7 +12,8 @@ from typing import Any, Final
 from broadcaster.stream import StreamRefused
 from taskhub.auth.principal import Principal
 from taskhub.limits.failures import Failures
-from taskhub.rates import Rate, household
+from taskhub.limits.insisting import Insisting
+from taskhub.rates import Allowance, Rate, household
 from taskhub.settings.addresses import is_loopback
 from taskhub.settings.model import Settings
 from taskhub.settings.server import PREFIX
@@ -22,6 +23,8 @@ STREAMS_PER_PRINCIPAL: Final = 50
 NEW_STREAMS_PER_S: Final = 200
 NEW_STREAMS_PER_S_UNAUTHENTICATED: Final = 2000
 WRITES_PER_S: Final = 20
+NEW_STREAMS: Final = f"{PREFIX}SSE_NEW_STREAMS_PER_S"
+"""The limit that all callers of a process have together."""
 FULL_RETRY_S: Final = 5.0
 """When to come again where streams have to end first; on average."""
 MOST_RETRY_S: Final = 60.0
@@ -77,7 +80,9 @@ class Limits:
         self._new_streams = (
             None if new_streams_per_s is None else Rate(new_streams_per_s, int(new_streams_per_s), clock=clock)
         )
-        self._writes = None if writes_per_s is None else Rate(writes_per_s, write_burst, clock=clock)
+        self._write_allowance = None if writes_per_s is None else Allowance(writes_per_s, write_burst)
+        self._write_burst = write_burst
+        self._writes = Rate(1, 1, clock=clock)  # each asks with the allowance that it has
         self._failures = None if auth_failures_per_min is None else Failures(auth_failures_per_min, clock=clock)
         per_min = oauth_requests_per_min
         self._oauth = None if per_min is None else Rate(per_min / 60, max(1, int(per_min)), clock=clock)
@@ -85,6 +90,8 @@ class Limits:
         self._turn_at = 0.0
         """For when the last of those that were refused a new stream was told to come again."""
         self.refused: Counter[str] = Counter()
+        self.insisting = Insisting(clock=clock)
+        """Those who were refused too often by what they were told."""
 
     @classmethod
     def of(cls, settings: Settings) -> "Limits":
@@ -106,13 +113,27 @@ class Limits:
 
     def write(self, principal: Principal) -> None:
         """Somebody is about to change something. Raises RateLimited."""
-        if self._writes is None or not (wait_s := self._writes.take(_account(principal))):
-            return
-        raise self._limited(
-            f"{_whose(principal)} may make {self._writes.per_s:g} changes a second, and {self._writes.burst} at once",
-            "writes_per_s",
-            wait_s,
-        )
+        if (allowance := self._to_write(principal)) is not None:
+            self._check_write(principal, allowance, self._writes.take(account_of(principal), allowance))
+
+    def check_write(self, principal: Principal) -> None:
+        """Raise RateLimited where somebody must not change anything now."""
+        if (allowance := self._to_write(principal)) is not None:
+            self._check_write(principal, allowance, self._writes.wait_s(account_of(principal), allowance))
+
+    def _check_write(self, principal: Principal, allowance: Allowance, wait_s: float) -> None:
+        if wait_s:
+            text = f"{_whose(principal)} may make {allowance.per_s:g} changes a second, and {allowance.burst} at once"
+            raise self._limited(text, "writes_per_s", wait_s)
+
+    def _to_write(self, principal: Principal) -> Allowance | None:
+        """What somebody may change; None for as much as it likes."""
+        own = principal.limits
+        if own is None or (own.writes_per_s is None and own.write_burst is None):
+            return self._write_allowance
+        usual = self._write_allowance
+        per_s = own.writes_per_s if own.writes_per_s is not None else usual.per_s if usual is not None else 0
+        return Allowance(per_s, own.write_burst or self._write_burst) if per_s else None
 
     def oauth(self, address: str) -> None:
         """A client that nobody has let in asks the authorization server for something. Raises RateLimited."""
@@ -151,11 +172,9 @@ class Limits:
 
     def stream(self, principal: Principal, address: str | None) -> Place:
         """A stream is opened. Raises TooManyStreams."""
-        account = _account(principal)
-        keys = [account] if self._per_principal is not None else []
-        if self._per_principal is not None and self._held[account] >= self._per_principal:
-            text = f"{_whose(principal)} has {self._per_principal} streams open, which is all it may have"
-            raise self._too_many(text, "sse_max_streams_per_principal")
+        self.check_streams(principal)
+        account = account_of(principal)
+        keys = [account]
         # Who comes from this machine without authentication is its operator.
         if self._per_address is not None and not principal.authenticated and address and not is_loopback(address):
             keys.append(f"@{address}")
@@ -165,6 +184,15 @@ class Limits:
         if self._new_streams is not None and (wait_s := self._new_streams.take()):
             raise self._too_many_new(self._new_streams, wait_s)
         return Place(self._held, tuple(keys))
+
+    def check_streams(self, principal: Principal) -> None:
+        """Raise TooManyStreams where somebody has all that it may have."""
+        most = self._per_principal
+        if principal.limits is not None and principal.limits.streams is not None:
+            most = principal.limits.streams or None
+        if most is not None and self._held[account_of(principal)] >= most:
+            text = f"{_whose(principal)} has {most} streams open, which is all it may have"
+            raise self._too_many(text, "sse_max_streams_per_principal")
 
     def _limited(self, limit: str, setting: str, wait_s: float) -> RateLimited:
         self.refused[setting] += 1
@@ -178,12 +206,11 @@ class Limits:
     def _too_many_new(self, rate: Rate, wait_s: float) -> TooManyStreams:
         """Each that is refused is told a later moment, so that they come back as fast as they can be taken, and not all
         together again and again."""
-        setting = "sse_new_streams_per_s"
-        self.refused[setting] += 1
+        self.refused["sse_new_streams_per_s"] += 1
         now = self._clock()
         self._turn_at = max(now + wait_s, self._turn_at + 1 / rate.per_s)
-        text = f"{rate.per_s:g} streams may be opened a second, and more are being opened ({PREFIX}{setting.upper()})"
-        return TooManyStreams(text, PREFIX + setting.upper(), min(MOST_RETRY_S, self._turn_at - now))
+        text = f"{rate.per_s:g} streams may be opened a second, and more are being opened ({NEW_STREAMS})"
+        return TooManyStreams(text, NEW_STREAMS, min(MOST_RETRY_S, self._turn_at - now))
 
 
 def _limit(given: float | None, default: float | None) -> Any:
@@ -191,7 +218,7 @@ def _limit(given: float | None, default: float | None) -> Any:
     return default if given is None else given or None
 
 
-def _account(principal: Principal) -> str:
+def account_of(principal: Principal) -> str:
     """Who is counted: all that go by names of their own behind one credential are one."""
     return f"{principal.workspace}/{principal.credential or principal.owner or principal.actor}"
 
