@@ -8,9 +8,10 @@ It leans on parts of aiohttp that are not meant for others, as takeover.py does:
 between requests, and `_messages`, which holds those that wait for the handler.
 """
 
-from asyncio import Transport
+import asyncio
+import sys
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import structlog
 from aiohttp import web
@@ -18,9 +19,9 @@ from aiohttp.http_exceptions import InvalidHeader, InvalidURLError, LineTooLong
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
 
-from routes.early import EarlyRefusal
+from routes.early import EarlyRefusal, whole
 from routes.errors import EVERY_ANSWER, Problem, problem_response
-from routes.keys import HELD, LIMITS, REQUEST_ID
+from routes.keys import HELD, LIMITS, REQUEST_ID, SETTINGS
 from routes.middlewares import GATE
 from taskhub.limits.held import Held
 
@@ -35,29 +36,29 @@ log = structlog.get_logger("taskhub.http")
 
 
 class HttpConnection(RequestHandler):
-    """One connection of a client."""
+    """A connection on which a request has come, or part of one."""
 
-    __slots__ = ("_answer", "_app", "_body", "_early", "_held", "_of_body", "_turned_away")
+    __slots__ = ("_body", "_of_body", "_over", "_server")
 
-    def __init__(self, manager: web.Server, app: web.Application, early: EarlyRefusal, **kwargs: Any) -> None:
-        super().__init__(manager, **kwargs)
-        self._app = app
-        self._early = early
-        self._held: Held = app[HELD]
-        self._turned_away = False
-        self._answer = b""
+    def __init__(self, server: "HttpServer", **kwargs: Any) -> None:
+        super().__init__(server, **kwargs)
+        self._server = server
         self._body: StreamReader | None = None
         """Of the chunked body that comes now."""
         self._of_body = 0
         """Bytes that came with it."""
+        self._over = False
 
     def data_received(self, data: bytes) -> None:
-        if self._turned_away:
-            return  # what is left of the request that was refused
-        if self._early.needed and self._waiter is not None and not self._waiter.done():
-            answer = self._early.answer(data)
-            if answer is not None:
-                self._turn_away(answer)
+        if self._over:
+            return
+        # Between requests. Whoever sends the beginning of one in parts is refused in the ordinary way.
+        if self._server.early.needed and self._waiter is not None and not self._waiter.done():
+            answer = self._server.early.answer(data)
+            if answer is not None and (transport := self.transport) is not None:
+                self.transport = None  # as takeover.py does: nothing that aiohttp does now reaches the connection
+                self.connection_lost(None)
+                TurnedAway(self._server.held, transport, answer, linger=not whole(data))
                 return
         super().data_received(data)
         self._weigh(data)
@@ -75,7 +76,7 @@ class HttpConnection(RequestHandler):
             log.info("request refused", status=problem.status, reason=problem.detail)
         else:
             problem = Problem("internal_error", "an unexpected error; it is in the log under the request_id")
-        request[REQUEST_ID] = request_id = next(self._app[GATE].request_ids)
+        request[REQUEST_ID] = request_id = next(self._server.request_ids)
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             log.error("request failed", request_id=request_id, exc_info=exc)
         if request.writer.output_size > 0:
@@ -84,29 +85,6 @@ class HttpConnection(RequestHandler):
         response.headers.update({**EVERY_ANSWER, "X-Request-ID": request_id})
         response.force_close()
         return response
-
-    # What is refused by its first bytes
-
-    def _turn_away(self, answer: bytes) -> None:
-        """Give this answer later, or at once where too many wait already; nothing is read meanwhile."""
-        self._turned_away, self._answer = True, answer
-        self.keep_alive(False)
-        self._pause_transport_reading()
-        if not self._held.hold(self._give_answer):
-            self._give_answer()
-
-    def _give_answer(self) -> None:
-        transport = self.transport
-        if not isinstance(transport, Transport) or transport.is_closing():
-            return
-        transport.write(self._answer)
-        # Closed while there is something to read, it would be reset, and the answer might not be seen.
-        if transport.can_write_eof():
-            transport.write_eof()
-            self._resume_transport_reading()
-            if self._held.hold(self.force_close):
-                return
-        self.force_close()
 
     # Chunked bodies
 
@@ -129,7 +107,7 @@ class HttpConnection(RequestHandler):
                 body.set_exception(web.RequestPayloadError("framing"))
             body.feed_eof()  # so that nobody waits for the rest
             self._body = None
-            self._turned_away = True
+            self._over = True
             self.close()
 
 
@@ -150,6 +128,82 @@ def _of_parser(error: BaseException | None) -> Problem:
     return Problem("bad_request", f"this is no HTTP request{f': {reason}' if colon else ''}")
 
 
+class Entrance(asyncio.Protocol):
+    """A connection of which nothing is known yet: a tenth of what aiohttp makes of one."""
+
+    __slots__ = ("_server", "_transport")
+
+    def __init__(self, server: "HttpServer") -> None:
+        self._server = server
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._server.silent.hold(self.close)
+
+    def data_received(self, data: bytes) -> None:
+        transport, server = self._transport, self._server
+        if transport is None:
+            return  # it was closed, and this was under way
+        self._forget()
+        if server.early.needed and (answer := server.early.answer(data)) is not None:
+            TurnedAway(server.held, transport, answer, linger=not whole(data))
+            return
+        connection = server.connection()
+        transport.set_protocol(connection)
+        connection.connection_made(transport)
+        connection.data_received(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget()
+
+    def close(self) -> None:
+        """Nothing has come in time."""
+        if self._transport is not None:
+            self._transport.close()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._transport = None
+        self._server.silent.drop(self.close)
+
+
+class TurnedAway(asyncio.Protocol):
+    """A connection whose request is refused, whatever is left of it: it gets the answer after a while, in which nothing
+    is read from it, or at once where too many wait already, and ends. `linger`: more of the request may come; closed
+    while there is something to read, the connection would be reset, and the answer might not be seen."""
+
+    __slots__ = ("_answer", "_held", "_linger", "_transport")
+
+    def __init__(self, held: Held, transport: asyncio.Transport, answer: bytes, *, linger: bool) -> None:
+        self._held = held
+        self._transport = transport
+        self._answer = answer
+        self._linger = linger
+        transport.set_protocol(self)
+        if held.hold(self._give_answer):
+            transport.pause_reading()
+        else:
+            self._give_answer()
+
+    def data_received(self, data: bytes) -> None:
+        """The rest of what is refused."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._held.drop(self._give_answer)
+        self._held.drop(self._transport.close)
+
+    def _give_answer(self) -> None:
+        if self._transport.is_closing():
+            return
+        self._transport.write(self._answer)
+        if self._linger and self._held.hold(self._transport.close):
+            self._transport.write_eof()
+            self._transport.resume_reading()
+        else:
+            self._transport.close()
+
+
 class HttpServer(web.Server):
     """Makes these connections instead of those that `made` would."""
 
@@ -160,11 +214,22 @@ class HttpServer(web.Server):
             handler_cancellation=made.handler_cancellation,
             **made._kwargs,
         )
-        self._app = app
-        self._early = EarlyRefusal(app[LIMITS], app[GATE].request_ids)
+        self.request_ids = app[GATE].request_ids
+        self.early = EarlyRefusal(app[LIMITS], self.request_ids)
+        self.held = app[HELD]
+        self.silent = Held(sys.maxsize, app[SETTINGS].keep_alive_s)
+        """Connections on which nothing has come yet."""
 
-    def __call__(self) -> RequestHandler:
-        return HttpConnection(self, self._app, self._early, loop=self._loop, **self._kwargs)
+    def __call__(self) -> asyncio.Protocol:  # type: ignore[override]  # not yet one of aiohttp's
+        return Entrance(self)
+
+    def connection(self) -> HttpConnection:
+        """aiohttp's part of a connection."""
+        return HttpConnection(self, loop=self._loop, **self._kwargs)
+
+    def pre_shutdown(self) -> None:
+        self.silent.release_all()
+        super().pre_shutdown()
 
 
 class HttpRunner(web.AppRunner):

@@ -7,18 +7,18 @@ those who understand requests: this can only refuse, and only whoever presents t
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Final
 
 import orjson
-from aiohttp import hdrs
 
 from broadcaster.stream import StreamRefused
 from routes.access import MCP_PATHS, STREAM, is_open
-from routes.errors import EVERY_ANSWER, PROBLEM_HEADERS, limited, refusal
+from routes.errors import EVERY_ANSWER, PROBLEM_HEADERS, Problem, limited, refusal
 from routes.refusals import GOODBYE_HEADERS, accepted_media, goodbye_frame
 from taskhub.auth.principal import Principal
+from taskhub.limits.insisting import Insistent
 from taskhub.limits.limits import Limits
 from taskhub.tickets.errors import RateLimited
 
@@ -28,6 +28,9 @@ _ACCEPT: Final = re.compile(rb"\r\naccept:[ \t]*([^\r\n]*)", re.IGNORECASE)
 _OF_PAGES: Final = re.compile(rb"\r\norigin:", re.IGNORECASE)
 """Whose answer has headers by which a browser lets a page read it."""
 _PRESENTED: Final = (b"x-api-key", b"authorization", b"cookie")
+
+_CONTENT: Final = re.compile(rb"\r\n(?:content-length:[ \t]*([0-9]{1,10})\r\n|transfer-encoding:)", re.IGNORECASE)
+_HERE: Final = "id-of-the-request"
 
 _accepted = lru_cache(maxsize=128)(accepted_media)
 
@@ -61,35 +64,65 @@ class EarlyRefusal:
         if len(presented) != 1 or _OF_PAGES.search(head) is not None:
             return None
         name, value = presented[0]
-        principal = self._limits.insisting.presenting(hash((name.lower(), value.rstrip(b" \t"))))
-        if principal is None:
+        known = self._limits.insisting.presenting(hash((name.lower(), value.rstrip(b" \t"))))
+        if known is None:
             return None
-        method, target = begin[1].decode(), begin[2].decode()
-        try:
-            self._judge(principal, method, target)
-        except (RateLimited, StreamRefused) as error:
-            problem = refusal(error) if isinstance(error, StreamRefused) else limited(error)
-            request_id = next(self._request_ids)
-            accept = b",".join(_ACCEPT.findall(head)).decode("latin-1")
-            if target == STREAM and _accepted(accept) == "sse":
-                return _encoded("200 OK", request_id, GOODBYE_HEADERS, goodbye_frame(problem))
-            headers = {**PROBLEM_HEADERS, **problem.headers}
-            return _encoded("429 Too Many Requests", request_id, headers, orjson.dumps(problem.document(request_id)))
-        return None
-
-    def _judge(self, principal: Principal, method: str, target: str) -> None:
-        """Raises RateLimited and StreamRefused."""
+        limits, principal, target = self._limits, known.principal, begin[2].decode()
         path = target.partition("?")[0]
-        if path in MCP_PATHS or is_open(method, path):
-            return
-        if method != hdrs.METH_GET:
-            self._limits.check_write(principal)
-        elif target == STREAM:
-            self._limits.check_streams(principal)
+        if begin[1] != b"GET":
+            if path in MCP_PATHS or is_open(begin[1].decode(), path) or limits.may_write(principal):
+                return None
+            return self._refused(known, "writes_per_s", "problem", limits.write)
+        if target != STREAM or limits.may_open(principal):
+            return None
+        sse = _accepted(b",".join(_ACCEPT.findall(head)).decode("latin-1")) == "sse"
+        return self._refused(
+            known,
+            "sse_max_streams_per_principal",
+            "goodbye" if sse else "problem",
+            lambda who: limits.stream(who, None),
+        )
+
+    def _refused(self, known: Insistent, setting: str, kind: str, ask: Callable[[Principal], object]) -> bytes | None:
+        """The answer to one that may not, which is counted. What is said is made once, with the wait of that moment."""
+        parts = known.answers.get(setting + kind)
+        if parts is None:
+            try:
+                ask(known.principal)
+            except RateLimited as error:
+                parts = _of_problem(limited(error))
+            except StreamRefused as error:
+                parts = _of_goodbye(refusal(error)) if kind == "goodbye" else _of_problem(refusal(error))
+            else:
+                return None
+            known.answers[setting + kind] = parts
+        else:
+            self._limits.refused[setting] += 1
+        head, before, after = parts
+        request_id = next(self._request_ids).encode()
+        body = before + request_id + after if before else after
+        return b"%s%s\r\nContent-Length: %d\r\n\r\n%s" % (head, request_id, len(body), body)
 
 
-def _encoded(status: str, request_id: str, headers: Mapping[str, str], body: bytes) -> bytes:
-    """A response that ends its connection."""
-    every = {**EVERY_ANSWER, **headers, "X-Request-ID": request_id, "Content-Length": len(body), "Connection": "close"}
+def _of_problem(problem: Problem) -> tuple[bytes, bytes, bytes]:
+    """The head as far as the request's id, and the body before and after it."""
+    before, _, after = orjson.dumps(problem.document(_HERE)).partition(_HERE.encode())
+    return _head("429 Too Many Requests", {**PROBLEM_HEADERS, **problem.headers}), before, after
+
+
+def _of_goodbye(problem: Problem) -> tuple[bytes, bytes, bytes]:
+    """The same of a body without it."""
+    return _head("200 OK", GOODBYE_HEADERS), b"", goodbye_frame(problem)
+
+
+def _head(status: str, headers: Mapping[str, str]) -> bytes:
+    every = {**EVERY_ANSWER, **headers, "Connection": "close"}
     lines = "".join(f"{name}: {value}\r\n" for name, value in every.items())
-    return f"HTTP/1.1 {status}\r\n{lines}\r\n".encode() + body
+    return f"HTTP/1.1 {status}\r\n{lines}X-Request-ID: ".encode()
+
+
+def whole(received: bytes) -> bool:
+    """Whether all of a request is here."""
+    head, _, body = received.partition(b"\r\n\r\n")
+    announced = _CONTENT.search(head)
+    return announced is None or (announced[1] is not None and len(body) >= int(announced[1]))

@@ -1,12 +1,14 @@
-"""Refusals that are held back for a while, with one timer for all of them."""
+"""What waits for its time, with one timer for all: refusals that are held back, and connections that say nothing."""
 
 import asyncio
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
 HOLD_S: Final = 1.0
-"""Long beside what a refusal costs, short beside what clients wait for an answer."""
+"""Of a refusal: long beside what it costs, short beside what clients wait for an answer."""
+AT_ONCE: Final = 16
+"""So many are released in one turn of the loop; then others have theirs."""
 
 
 class Held:
@@ -15,7 +17,8 @@ class Held:
     def __init__(self, most: int, hold_s: float = HOLD_S) -> None:
         self.hold_s = hold_s
         self.most = most
-        self._held: deque[tuple[float, Callable[[], None]]] = deque()
+        self._held: OrderedDict[Callable[[], None], float] = OrderedDict()
+        """What is called → when; in order, for all wait equally long."""
         self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
@@ -26,18 +29,23 @@ class Held:
         if len(self._held) >= self.most:
             return False
         loop = asyncio.get_running_loop()
-        self._held.append((loop.time() + self.hold_s, release))
+        self._held[release] = due = loop.time() + self.hold_s
         if self._timer is None:
-            self._timer = loop.call_at(self._held[0][0], self._release)
+            self._timer = loop.call_at(due, self._release)
         return True
 
-    async def wait(self) -> bool:
-        """Return when it is time, at once when too many are held: whether it was held."""
+    def drop(self, release: Callable[[], None]) -> None:
+        """It need not be called any more."""
+        self._held.pop(release, None)
+
+    async def wait(self) -> None:
+        """Return when it is time, at once when too many are held."""
         time_is_up = asyncio.Event()
-        held = self.hold(time_is_up.set)
-        if held:
-            await time_is_up.wait()
-        return held
+        if self.hold(time_is_up.set):
+            try:
+                await time_is_up.wait()
+            finally:
+                self.drop(time_is_up.set)
 
     def release_all(self) -> None:
         """Now: the server stops."""
@@ -45,11 +53,18 @@ class Held:
             self._timer.cancel()
             self._timer = None
         while self._held:
-            self._held.popleft()[1]()
+            self._release_first()
 
     def _release(self) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()
-        while self._held and self._held[0][0] <= now:
-            self._held.popleft()[1]()
-        self._timer = loop.call_at(self._held[0][0], self._release) if self._held else None
+        for _ in range(AT_ONCE):
+            if not self._held or next(iter(self._held.values())) > now:
+                break
+            self._release_first()
+        # When nothing is held, the next one sets it.
+        self._timer = loop.call_at(next(iter(self._held.values())), self._release) if self._held else None
+
+    def _release_first(self) -> None:
+        release, _ = self._held.popitem(last=False)
+        release()

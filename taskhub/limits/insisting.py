@@ -8,6 +8,7 @@ that it can be refused by the first bytes of a request, which costs a fraction o
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
@@ -26,14 +27,24 @@ TELL_EVERY_S: Final = 60.0
 log = structlog.get_logger("taskhub.limits")
 
 
+@dataclass(frozen=True, slots=True)
+class Insistent:
+    """Who insists, and until when that is known; `answers` is for whoever refuses it, to keep what can be said
+    again."""
+
+    principal: Principal
+    until: float
+    answers: dict[str, tuple[bytes, bytes, bytes]] = field(default_factory=dict)
+
+
 class Insisting:
     """Who insists now. `known` is empty where nobody does: then there is nothing to ask."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._refusals = Rate(REFUSALS_PER_S, REFUSALS_AT_ONCE, clock=clock)
-        self.known: OrderedDict[int, tuple[Principal, float]] = OrderedDict()
-        """By Python's own hash of what was presented, with a key of this process: who it is, and until when."""
+        self.known: OrderedDict[int, Insistent] = OrderedDict()
+        """By Python's own hash of what was presented, which has a key of this process."""
         self._told: OrderedDict[str, float] = OrderedDict()
 
     def refused(self, who: str) -> bool:
@@ -43,21 +54,18 @@ class Insisting:
     def remember(self, presented: int, principal: Principal) -> None:
         """Somebody who insists presented this."""
         now = self._clock()
-        self.known[presented] = (principal, now + KNOWN_S)
+        self.known[presented] = Insistent(principal, now + KNOWN_S)
         self.known.move_to_end(presented)
         if len(self.known) > MAX_KNOWN:
             self.known.popitem(last=False)
 
-    def presenting(self, presented: int) -> Principal | None:
+    def presenting(self, presented: int) -> Insistent | None:
         """Who insists and has presented this a moment ago."""
         found = self.known.get(presented)
-        if found is None:
+        if found is not None and self._clock() >= found.until:
+            del self.known[presented]
             return None
-        principal, until = found
-        if self._clock() < until:
-            return principal
-        del self.known[presented]
-        return None
+        return found
 
     def tell(self, who: str, setting: str) -> None:
         """Say so in the log, once in a minute of each."""

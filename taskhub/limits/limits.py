@@ -113,18 +113,16 @@ class Limits:
 
     def write(self, principal: Principal) -> None:
         """Somebody is about to change something. Raises RateLimited."""
-        if (allowance := self._to_write(principal)) is not None:
-            self._check_write(principal, allowance, self._writes.take(account_of(principal), allowance))
+        allowance = self._to_write(principal)
+        if allowance is None or not (wait_s := self._writes.take(account_of(principal), allowance)):
+            return
+        text = f"{_whose(principal)} may make {allowance.per_s:g} changes a second, and {allowance.burst} at once"
+        raise self._limited(text, "writes_per_s", wait_s)
 
-    def check_write(self, principal: Principal) -> None:
-        """Raise RateLimited where somebody must not change anything now."""
-        if (allowance := self._to_write(principal)) is not None:
-            self._check_write(principal, allowance, self._writes.wait_s(account_of(principal), allowance))
-
-    def _check_write(self, principal: Principal, allowance: Allowance, wait_s: float) -> None:
-        if wait_s:
-            text = f"{_whose(principal)} may make {allowance.per_s:g} changes a second, and {allowance.burst} at once"
-            raise self._limited(text, "writes_per_s", wait_s)
+    def may_write(self, principal: Principal) -> bool:
+        """Whether somebody may change something now."""
+        allowance = self._to_write(principal)
+        return allowance is None or not self._writes.wait_s(account_of(principal), allowance)
 
     def _to_write(self, principal: Principal) -> Allowance | None:
         """What somebody may change; None for as much as it likes."""
@@ -172,8 +170,10 @@ class Limits:
 
     def stream(self, principal: Principal, address: str | None) -> Place:
         """A stream is opened. Raises TooManyStreams."""
-        self.check_streams(principal)
         account = account_of(principal)
+        if not self.may_open(principal):
+            text = f"{_whose(principal)} has {self._most_streams(principal)} streams open, which is all it may have"
+            raise self._too_many(text, "sse_max_streams_per_principal")
         keys = [account]
         # Who comes from this machine without authentication is its operator.
         if self._per_address is not None and not principal.authenticated and address and not is_loopback(address):
@@ -185,14 +185,15 @@ class Limits:
             raise self._too_many_new(self._new_streams, wait_s)
         return Place(self._held, tuple(keys))
 
-    def check_streams(self, principal: Principal) -> None:
-        """Raise TooManyStreams where somebody has all that it may have."""
-        most = self._per_principal
-        if principal.limits is not None and principal.limits.streams is not None:
-            most = principal.limits.streams or None
-        if most is not None and self._held[account_of(principal)] >= most:
-            text = f"{_whose(principal)} has {most} streams open, which is all it may have"
-            raise self._too_many(text, "sse_max_streams_per_principal")
+    def may_open(self, principal: Principal) -> bool:
+        """Whether somebody has fewer streams than it may have."""
+        most = self._most_streams(principal)
+        return most is None or self._held[account_of(principal)] < most
+
+    def _most_streams(self, principal: Principal) -> int | None:
+        if principal.limits is None or principal.limits.streams is None:
+            return self._per_principal
+        return principal.limits.streams or None
 
     def _limited(self, limit: str, setting: str, wait_s: float) -> RateLimited:
         self.refused[setting] += 1
