@@ -76,6 +76,7 @@ from taskhub.storage.database import Database
 from taskhub.storage.event_log import SqlEventLog
 from taskhub.storage.recurring import Recurring
 from taskhub.storage.retention import Retention, RetentionKeeper
+from taskhub.storage.writer import Writer
 from taskhub.stream_tokens.access import StreamAccess, issuer_of
 from taskhub.stream_tokens.store import StreamTokenStore
 from taskhub.tickets.api import Tickets
@@ -147,14 +148,34 @@ async def open_tickets(settings: Settings) -> AsyncIterator[tuple[Tickets, Watch
         broadcaster = Broadcaster(SqlEventLog(database), LocalRelay(), options)
         await broadcaster.start()
         stack.push_async_callback(broadcaster.stop)
-        writer = await stack.enter_async_context(open_writer(database, broadcaster.committed, failpoints=failpoints))
-        await stack.enter_async_context(_retention(settings, database, failpoints))
-        await stack.enter_async_context(AuditKeeper(database, settings.audit_retention_days))
-        tickets = TicketService(
-            database, writer, lease_default_s=settings.lease_default_s, wait_beyond=broadcaster.wait_beyond
-        )
-        await stack.enter_async_context(LeaseSweeper(tickets.expire_leases))
+        _, tickets = await _tickets(stack, settings, database, broadcaster, failpoints)
         yield tickets, broadcaster.watch
+
+
+async def _tickets(
+    stack: contextlib.AsyncExitStack,
+    settings: Settings,
+    database: Database,
+    broadcaster: Broadcaster,
+    failpoints: Failpoints,
+    ending: Callable[[], bool] = lambda: False,
+) -> tuple[Writer, TicketService]:
+    """What changes tickets, and what looks after the database meanwhile."""
+    writer = await stack.enter_async_context(
+        open_writer(database, broadcaster.committed, broadcaster.publish_transient, failpoints)
+    )
+    tickets = TicketService(
+        database,
+        writer,
+        lease_default_s=settings.lease_default_s,
+        wait_beyond=broadcaster.wait_beyond,
+        ending=ending,
+    )
+    retention = Retention(settings.retention_days, settings.retention_min_events)
+    await stack.enter_async_context(LeaseSweeper(tickets.expire_leases))
+    await stack.enter_async_context(RetentionKeeper(database, retention, failpoints=failpoints))
+    await stack.enter_async_context(AuditKeeper(database, settings.audit_retention_days))
+    return writer, tickets
 
 
 async def _services(app: web.Application, *, place: Place | None) -> AsyncIterator[None]:
@@ -202,19 +223,9 @@ async def _services(app: web.Application, *, place: Place | None) -> AsyncIterat
         # Stopped after the writer, so that what the last requests commit is announced as well.
         stack.push_async_callback(broadcaster.stop)
         stack.push_async_callback(control.stop)
-        writer = await stack.enter_async_context(
-            open_writer(database, broadcaster.committed, broadcaster.publish_transient, failpoints)
+        writer, tickets = await _tickets(
+            stack, settings, database, broadcaster, failpoints, ending=lambda: lifecycle.draining
         )
-        tickets = TicketService(
-            database,
-            writer,
-            lease_default_s=settings.lease_default_s,
-            wait_beyond=broadcaster.wait_beyond,
-            ending=lambda: lifecycle.draining,
-        )
-        await stack.enter_async_context(LeaseSweeper(tickets.expire_leases))
-        await stack.enter_async_context(_retention(settings, database, failpoints))
-        await stack.enter_async_context(AuditKeeper(database, settings.audit_retention_days))
         app[AUDIT] = AuditLog(database)
         app[REFUSALS] = await stack.enter_async_context(Refusals(database))
         app[DATABASE] = database
@@ -226,39 +237,43 @@ async def _services(app: web.Application, *, place: Place | None) -> AsyncIterat
         app[PUBLISHER] = EventPublisher(writer)
         app[MCP] = _mcp(app, stack, tickets, deployment.secret, broadcaster.watch, instances.pass_on)
         instances.on_mcp_message = app[MCP].take
-        app[API_KEYS] = KeyStore(database)
-        sessions = SessionStore(database, idle_s=settings.session_idle_s, max_s=settings.session_max_s)
-        app[SIGN_IN] = SignIn(database, sessions)
-        stack.callback(app[SIGN_IN].close)
-        if settings.openid_issuer is not None:
-            app[OPENID] = await _openid(settings, stack, database, tickets, deployment.secret)
-        poll_s = settings.poll_interval_ms / 1000
-        stores: list[CredentialStore] = [app[API_KEYS], sessions]
-        auth = app[AUTH]
-        if isinstance(auth, OAuthAuth):
-            if settings.issues_tokens:
-                stores.append(await _issue_tokens(app, auth, stack, deployment.secret))
-            else:
-                stores.append(await _take_tokens(auth, settings, stack, database, tickets))
-        ring = CredentialRing(
-            lambda: credentials_version(database),
-            stores,
-            (broadcaster.opened, app[MCP].opened),
-            trust_s=max(TRUST_CREDENTIALS_S, 3 * poll_s),
-            on_scopes_changed=app[MCP].scopes_changed,
-        )
-
-        async def look() -> None:
-            await ring.look()
-            _end_unread(broadcaster, ring)
-
-        if isinstance(auth, ApiKeyAuth):
-            auth.holders = ring
-            await _warn_unless_somebody_gets_in(auth, app[API_KEYS], app[SIGN_IN])
-            instances.on_credentials_changed = look
-            await stack.enter_async_context(Recurring("look at the credentials", look, every_s=poll_s))
-        await _use_stream_tokens(app, stack, ring)
+        await _let_in(app, stack, deployment.secret)
         yield
+
+
+async def _let_in(app: web.Application, stack: contextlib.AsyncExitStack, secret: bytes) -> None:
+    """Know who has which credential, and end what was opened by one that is over."""
+    settings, database, broadcaster = app[SETTINGS], app[DATABASE], app[BROADCASTER]
+    sessions = SessionStore(database, idle_s=settings.session_idle_s, max_s=settings.session_max_s)
+    app[API_KEYS] = KeyStore(database)
+    app[SIGN_IN] = SignIn(database, sessions)
+    stack.callback(app[SIGN_IN].close)
+    if settings.openid_issuer is not None:
+        app[OPENID] = await _openid(app, stack, secret)
+    stores: list[CredentialStore] = [app[API_KEYS], sessions]
+    auth = app[AUTH]
+    if isinstance(auth, OAuthAuth):
+        from_whom = _issue_tokens if settings.issues_tokens else _take_tokens
+        stores.append(await from_whom(app, auth, stack, secret))
+    poll_s = settings.poll_interval_ms / 1000
+    ring = CredentialRing(
+        lambda: credentials_version(database),
+        stores,
+        (broadcaster.opened, app[MCP].opened),
+        trust_s=max(TRUST_CREDENTIALS_S, 3 * poll_s),
+        on_scopes_changed=app[MCP].scopes_changed,
+    )
+
+    async def look() -> None:
+        await ring.look()
+        _end_unread(broadcaster, ring)
+
+    if isinstance(auth, ApiKeyAuth):
+        auth.holders = ring
+        await _warn_unless_somebody_gets_in(auth, app[API_KEYS], app[SIGN_IN])
+        app[INSTANCES].on_credentials_changed = look
+        await stack.enter_async_context(Recurring("look at the credentials", look, every_s=poll_s))
+    await _use_stream_tokens(app, stack, ring)
 
 
 def _record_flush(seconds: float, events: int, subscribers: int) -> None:
@@ -305,11 +320,7 @@ async def _issue_tokens(
 
 
 async def _take_tokens(
-    auth: OAuthAuth,
-    settings: Settings,
-    stack: contextlib.AsyncExitStack,
-    database: Database,
-    tickets: TicketService,
+    app: web.Application, auth: OAuthAuth, stack: contextlib.AsyncExitStack, _secret: bytes
 ) -> CredentialStore:
     """Let in who has an access token."""
     # Signatures take a library that a server without tokens need not load.
@@ -318,26 +329,22 @@ async def _take_tokens(
     from taskhub.oauth.tokens import TokenStore
     from taskhub.oauth.users import Users
 
+    settings, database = app[SETTINGS], app[DATABASE]
     issuer, audience = str(settings.issuer), settings.oauth_audience or str(settings.resource)
     keys = await stack.enter_async_context(RemoteKeySet(issuer, settings.oauth_jwks_url))
     await stack.enter_async_context(Recurring("read the keys of the issuer", keys.refresh, every_s=REFRESH_S))
     auth.tokens = AccessTokens(issuer, audience, keys, settings.oauth_algorithms)
-    users = Users(database, tickets, settings.oauth_user_claim, settings.oauth_new_user_role)
+    users = Users(database, app[TICKETS], settings.oauth_user_claim, settings.oauth_new_user_role)
     return TokenStore(database, auth.tokens, users)
 
 
-async def _openid(
-    settings: Settings,
-    stack: contextlib.AsyncExitStack,
-    database: Database,
-    tickets: TicketService,
-    secret: bytes,
-) -> OpenId:
+async def _openid(app: web.Application, stack: contextlib.AsyncExitStack, secret: bytes) -> OpenId:
     """Let people sign in through an OpenID provider."""
     from taskhub.oauth.issuer import REFRESH_S, RemoteKeySet
     from taskhub.oauth.openid import OpenIdProvider
     from taskhub.sign_in.identities import Identities
 
+    settings = app[SETTINGS]
     issuer, client_secret = str(settings.openid_issuer), settings.openid_client_secret
     keys = await stack.enter_async_context(RemoteKeySet(issuer))
     await stack.enter_async_context(Recurring("read the keys of the OpenID provider", keys.refresh, every_s=REFRESH_S))
@@ -349,7 +356,7 @@ async def _openid(
         keys,
         secret=secret,
     )
-    identities = Identities(database, tickets, settings.openid_domains, settings.openid_new_user_role)
+    identities = Identities(app[DATABASE], app[TICKETS], settings.openid_domains, settings.openid_new_user_role)
     return OpenId(await stack.enter_async_context(provider), identities)
 
 
@@ -428,11 +435,6 @@ def _relay(settings: Settings, deployment: str, instance: str) -> tuple[Relay, C
     prefix = f"{settings.redis_prefix}:{deployment}"
     relay = RedisRelay(settings.redis_url.get_secret_value(), channel_prefix=prefix, instance=instance)
     return relay, RelayedControl(relay, instance)
-
-
-def _retention(settings: Settings, database: Database, failpoints: Failpoints) -> RetentionKeeper:
-    retention = Retention(settings.retention_days, settings.retention_min_events)
-    return RetentionKeeper(database, retention, failpoints=failpoints)
 
 
 def _mcp(
