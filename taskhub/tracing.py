@@ -97,11 +97,18 @@ def request_span(name: str, came: Trace | None, attributes: Mapping[str, Any]) -
         yield span
 
 
-def span(name: str, **attributes: str | int | float) -> AbstractContextManager[Any]:
-    """A span below the current one, where there is an SDK."""
+def span(name: str) -> AbstractContextManager[Any]:
+    """A span below the current one, if any, where there is an SDK."""
+    return _NOTHING if (tracer := _tracer()) is None else tracer.start_as_current_span(name)
+
+
+def span_of_part(name: str) -> AbstractContextManager[Any]:
+    """A span below the current one, where there is one: what runs by itself every second would be a trace each time."""
     if (tracer := _tracer()) is None:
         return _NOTHING
-    return tracer.start_as_current_span(name, attributes=attributes)
+    from opentelemetry.trace import get_current_span
+
+    return tracer.start_as_current_span(name) if get_current_span().get_span_context().is_valid else _NOTHING
 
 
 def record(name: str, seconds: float, **attributes: str | int) -> None:

@@ -175,7 +175,7 @@ class Database:
         operation: Operation = "read" if transaction is _read else "write"
         started, failed = time.perf_counter(), False
         try:
-            with tracing.span(f"database {operation}"), busy_told():
+            with tracing.span_of_part(f"database {operation}"), busy_told():
                 if isinstance(connections, Threads):
                     return await connections.run(transaction, unit)
                 return await self._to_the_end(_run_on_loop(connections, transaction, unit))

@@ -1,12 +1,13 @@
 """nginx in front of instances, with the configuration that operators copy."""
 
+import json
 import os
 import signal
 import socket
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from tests.e2e.harness.process import ROOT
 from tests.e2e.harness.tools import nginx
@@ -15,6 +16,7 @@ from tests.servers import free_port
 
 SHIPPED: Final = ROOT / "config/nginx/taskhub.conf"
 LISTEN: Final = "    listen 80;\n"
+ACCESS_LOG: Final = "/var/log/nginx/taskhub.log"
 SERVERS: Final = (
     "    server 127.0.0.1:8000 max_fails=1 fail_timeout=2s;\n    server 127.0.0.1:8001 max_fails=1 fail_timeout=2s;\n"
 )
@@ -54,6 +56,8 @@ class Nginx:
         assert tail in after
         servers = "".join(f"    server 127.0.0.1:{port} max_fails=1 fail_timeout=2s;\n" for port in ports)
         rendered = shipped.replace(SERVERS, servers).replace(LISTEN, f"    listen 127.0.0.1:{self.port};\n")
+        assert ACCESS_LOG in rendered
+        rendered = rendered.replace(ACCESS_LOG, f"{directory}/access.log")
         (directory / "taskhub.conf").write_text(rendered)
         user = "user root;" if os.geteuid() == 0 else ""
         (directory / "nginx.conf").write_text(MAIN.format(user=user, directory=directory))
@@ -65,6 +69,11 @@ class Nginx:
     @property
     def log(self) -> str:
         return (self._directory / "error.log").read_text()
+
+    @property
+    def requests(self) -> list[dict[str, Any]]:
+        """What it has logged of each request that is over."""
+        return [json.loads(line) for line in (self._directory / "access.log").read_text().splitlines()]
 
     async def start(self) -> "Nginx":
         """Return when it accepts connections."""
