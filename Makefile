@@ -30,7 +30,8 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 .venv/.installed: requirements.lock requirements-build.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "TaskHub needs Python 3.11 or newer, and none was found; name one: make PYTHON=/path/to/python3"; exit 1; }
 	@test -x $(BIN)/python || echo "installing into .venv; the first time, that takes a minute"
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@# Half of one, as where Debian's python3-venv is missing, must not be taken for one the next time.
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
 	$(PIP_INSTALL) --require-hashes -r requirements.lock -r requirements-build.lock
 	$(PIP_INSTALL) --no-deps --no-build-isolation -e .
 	@touch $@
