@@ -8,7 +8,7 @@ from pydantic import BaseModel, StringConstraints
 from routes.api import Route
 from routes.bodies import Items, NoParameters, json_response, no_parameters, query_model, read_model
 from routes.keys import API_KEYS, CALLER, INSTANCES
-from taskhub.keys.model import ApiKey, IssuedKey, NewKey, Rotation
+from taskhub.keys.model import ApiKey, IssuedKey, KeyChange, NewKey, Rotation
 
 
 class KeyParameters(BaseModel):
@@ -32,6 +32,15 @@ async def create(request: web.Request) -> web.Response:
     no_parameters(request)
     issued = await request.app[API_KEYS].create(request[CALLER], await read_model(request, NewKey))
     return _issued(issued)
+
+
+async def change(request: web.Request) -> web.Response:
+    """PATCH /api/v1/keys/{id} → ApiKey; every instance knows within a second."""
+    no_parameters(request)
+    given = await read_model(request, KeyChange)
+    changed = await request.app[API_KEYS].change(request[CALLER], request.match_info["id"], given)
+    await request.app[INSTANCES].credentials_changed()
+    return json_response(changed)
 
 
 async def rotate(request: web.Request) -> web.Response:
@@ -71,8 +80,14 @@ ROUTES: Final = (
         answer=IssuedKey, status=201,
     ),
     Route(
+        "PATCH", "/api/v1/keys/{id}", change, "change_key", "Give an API key limits of its own",
+        detail="Limits that are absent are kept; null is what the settings say, and 0 no limit. What is open stays so.",
+        scope="admin", query=NoParameters, body=KeyChange, example={"limits": {"writes_per_s": 100, "streams": 200}},
+        answer=ApiKey, problems=("not_found", "key_over"),
+    ),
+    Route(
         "POST", "/api/v1/keys/{id}/rotate", rotate, "rotate_key", "Make a key that replaces another",
-        detail="For the same user, with the same scopes and end. The old one stays good for `overlap_s` seconds.",
+        detail="For the same user, with the same scopes, limits and end. The old one stays good for `overlap_s`.",
         scope="admin", query=NoParameters, body=Rotation, body_optional=True, example={"overlap_s": 3600},
         answer=IssuedKey, status=201, problems=("not_found", "key_over"),
     ),

@@ -27,6 +27,7 @@ Action = Literal[
     "identity.removed",
     "key.created",
     "key.rotated",
+    "key.changed",
     "key.revoked",
     "stream_token.created",
     "user.added",

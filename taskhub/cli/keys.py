@@ -1,4 +1,4 @@
-"""`taskhub keys create`, `list`, `rotate` and `revoke`."""
+"""`taskhub keys create`, `change`, `list`, `rotate` and `revoke`."""
 
 import argparse
 import sys
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import orjson
 
-from taskhub.cli.parser import load_settings
+from taskhub.cli.parser import LIMITS, load_settings
 from taskhub.cli.services import CannotRun, caller_in, checked, named_user, printable, run_with_services
 
 if TYPE_CHECKING:
@@ -29,9 +29,18 @@ async def _create(parsed: argparse.Namespace, services: "Services") -> int:
     caller = await caller_in(services, parsed.workspace)
     expires_at = None if parsed.expires is None else datetime.now(UTC) + timedelta(seconds=parsed.expires)
     given = {"user": parsed.user, "name": parsed.name, "scopes": parsed.scopes, "expires_at": expires_at}
+    given["limits"] = parsed.limits
     new = checked(NewKey, given, {"expires_at": "--expires"})
     await _have_user(parsed, services, caller)
     _tell(await services.keys.create(caller, new))
+    return 0
+
+
+async def _change(parsed: argparse.Namespace, services: "Services") -> int:
+    from taskhub.keys.model import KeyChange
+
+    change = checked(KeyChange, {"limits": parsed.limits})
+    print(_line(await services.keys.change(await caller_in(services, parsed.workspace), parsed.id, change)))
     return 0
 
 
@@ -78,6 +87,7 @@ async def _list(parsed: argparse.Namespace, services: "Services") -> int:
 
 _ACTIONS: Final[Mapping[str, "Callable[[argparse.Namespace, Services], Awaitable[int]]"]] = {
     "create": _create,
+    "change": _change,
     "list": _list,
     "rotate": _rotate,
     "revoke": _revoke,
@@ -93,4 +103,8 @@ def _line(key: "ApiKey") -> str:
     state = "revoked" if key.revoked_at else f"until {key.expires_at}" if key.expires_at else "no end"
     scopes = "all of its role" if key.scopes is None else " ".join(key.scopes)
     used = f"used {key.last_used_at}" if key.last_used_at else "never used"
-    return printable(f"{key.id}  {key.user}  {key.name}  {scopes}  {state}  {used}")
+    line = f"{key.id}  {key.user}  {key.name}  {scopes}  {state}  {used}"
+    if key.limits is not None:
+        own = ((name, getattr(key.limits, name)) for name in LIMITS)
+        line += "  " + ",".join(f"{name}={value:g}" for name, value in own if value is not None)
+    return printable(line)

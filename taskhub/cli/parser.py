@@ -17,6 +17,8 @@ from taskhub.settings.loading import Loaded, SettingsError, load, look
 EXIT_BAD_SETTINGS: Final = 2
 TOOLSETS: Final = ("tickets", "reference", "events")
 ROLES: Final = tuple(SCOPES_OF_ROLE)
+LIMITS: Final = ("streams", "writes_per_s", "write_burst")
+_LIMITS_HELP: Final = "such as streams=200,writes_per_s=100,write_burst=500; 0 for no limit"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -115,7 +117,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_keys(commands: Any) -> None:
-    keys = commands.add_parser("keys", help="make, list, rotate and revoke API keys", description="API keys.")
+    keys = commands.add_parser("keys", help="make, list, change, rotate and revoke API keys", description="API keys.")
     actions = keys.add_subparsers(dest="action", metavar="ACTION", required=True)
 
     create = _add(actions, "create", "make a key, and print it: it is shown this once")
@@ -127,6 +129,14 @@ def _add_keys(commands: Any) -> None:
     create.add_argument("--name", default="command line", help="what the key is for")
     create.add_argument("--scopes", type=_words, metavar="A,B", help="less than all that the role may do")
     create.add_argument("--expires", type=_duration, metavar="TIME", help="after such as 12h or 90d; never without it")
+
+    create.add_argument("--limits", type=_limits, metavar="A=N,B=N", help=f"limits of its own, {_LIMITS_HELP}")
+
+    change = _add(actions, "change", "give a key limits of its own, within a second on every instance")
+    change.add_argument("id", metavar="ID", help="such as key_5f0c2d9a8e7b6a51")
+    change.add_argument(
+        "--limits", type=_limits, required=True, metavar="A=N,B=N", help=f"{_LIMITS_HELP}, - for the settings'"
+    )
 
     list_ = _add(actions, "list", "list the keys")
     list_.add_argument("--user", metavar="ID", help="those of one user")
@@ -140,7 +150,7 @@ def _add_keys(commands: Any) -> None:
 
     revoke = _add(actions, "revoke", "end a key, and within a second what it has open")
     revoke.add_argument("id", metavar="ID", help="such as key_5f0c2d9a8e7b6a51")
-    for action in (create, list_, rotate, revoke):
+    for action in (create, change, list_, rotate, revoke):
         _add_workspace(action)
 
 
@@ -270,6 +280,17 @@ def toolsets(text: str) -> frozenset[str]:
 
 def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _limits(text: str) -> dict[str, float | None]:
+    """`streams=200,writes_per_s=-`: a limit → a number, or None for `-`. For argparse."""
+    limits: dict[str, float | None] = {}
+    for word in _words(text):
+        name, _, number = (part.strip() for part in word.partition("="))
+        if name not in LIMITS or not re.fullmatch(r"-|\d{1,9}(\.\d{1,6})?", number):
+            raise argparse.ArgumentTypeError(f"{word!r} is none of {', '.join(f'{each}=N' for each in LIMITS)}")
+        limits[name] = None if number == "-" else float(number)
+    return limits
 
 
 def _duration(text: str) -> int:

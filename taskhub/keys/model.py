@@ -1,22 +1,26 @@
 """API keys as callers see them, and what callers send to make one."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Annotated, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from taskhub.auth.errors import AuthError
-from taskhub.auth.principal import ALL_SCOPES, Scope
+from taskhub.auth.principal import ALL_SCOPES, OwnLimits, Scope
 
 MAX_OVERLAP_S: Final = 30 * 86_400
 DEFAULT_OVERLAP_S: Final = 86_400
+MAX_STREAMS: Final = 1_000_000
+MAX_WRITES_PER_S: Final = 1_000_000
+MAX_WRITE_BURST: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
     """A key, without the key itself. `scopes`: null for all that the role of its user may do; a key never may more than
-    that. Times are RFC 3339, in UTC; `last_used_at` is true to a minute or so."""
+    that. `limits`: null where the settings say all of them. Times are RFC 3339, in UTC; `last_used_at` is true to a
+    minute or so."""
 
     id: str
     user: str
@@ -27,6 +31,7 @@ class ApiKey:
     expires_at: str | None
     revoked_at: str | None
     last_used_at: str | None
+    limits: OwnLimits | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +50,14 @@ class KeyNotFound(AuthError):
 
 
 class KeyOver(AuthError):
-    """The key is revoked or has expired: there is nothing left to rotate."""
+    """The key is revoked or has expired: there is nothing left to rotate or to change."""
 
     def __init__(self, key_id: str) -> None:
         super().__init__(f"the API key {key_id[:80]} is over; make a new one")
+
+
+def _unless_empty(limits: OwnLimits) -> OwnLimits | None:
+    return None if limits == OwnLimits() else limits
 
 
 def _each_once(scopes: list[Scope]) -> list[Scope]:
@@ -63,6 +72,27 @@ def _with_zone(time: datetime) -> datetime:
 
 _Scopes = Annotated[list[Scope], Field(min_length=1, max_length=len(ALL_SCOPES)), AfterValidator(_each_once)]
 _Input: Final = ConfigDict(extra="forbid", frozen=True)
+
+
+class KeyLimits(BaseModel):
+    """What a key may have instead of what the settings say: those that are absent or null are as the settings say."""
+
+    model_config = _Input
+
+    streams: int | None = Field(
+        None, ge=0, le=MAX_STREAMS, description="at a time, by process; instead of SSE_MAX_STREAMS_PER_PRINCIPAL"
+    )
+    writes_per_s: float | None = Field(
+        None, ge=0, le=MAX_WRITES_PER_S, description="changes a second, by process; instead of WRITES_PER_S"
+    )
+    write_burst: int | None = Field(
+        None, ge=1, le=MAX_WRITE_BURST, description="changes at once after a quiet time; instead of WRITE_BURST"
+    )
+
+    @property
+    def own(self) -> OwnLimits | None:
+        """None where the settings say all of them."""
+        return _unless_empty(OwnLimits(self.streams, self.writes_per_s, self.write_burst))
 
 
 class NewKey(BaseModel):
@@ -80,6 +110,22 @@ class NewKey(BaseModel):
     expires_at: Annotated[datetime, AfterValidator(_with_zone)] | None = Field(
         None, description="when it ends by itself; when absent, never"
     )
+    limits: KeyLimits | None = Field(None, description="where the settings are not right for it; 0 is no limit")
+
+
+class KeyChange(BaseModel):
+    model_config = _Input
+
+    limits: KeyLimits | None = Field(
+        description="those that are given; 0 for no limit, null for what the settings say, of one or of all"
+    )
+
+    def applied(self, old: OwnLimits | None) -> OwnLimits | None:
+        """The limits that follow from the old ones."""
+        if self.limits is None:
+            return None
+        given = {name: getattr(self.limits, name) for name in self.limits.model_fields_set}
+        return _unless_empty(replace(old or OwnLimits(), **given))
 
 
 class Rotation(BaseModel):

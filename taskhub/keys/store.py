@@ -2,18 +2,19 @@
 
 import secrets
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, Final
 
+import orjson
 from sqlalchemy import Connection, Row, Select, bindparam, insert, or_, select, update
 
 from taskhub.audit.record import Entry, record
-from taskhub.auth.principal import Caller, Scope
+from taskhub.auth.principal import Caller, OwnLimits, Scope
 from taskhub.auth.roles import SCOPES_OF_ROLE
 from taskhub.auth.secret import API_KEY_PREFIX, digest, new_secret
 from taskhub.credentials.holder import Holder, principal_of
 from taskhub.credentials.version import raise_version
-from taskhub.keys.model import ApiKey, IssuedKey, KeyNotFound, KeyOver, NewKey, Rotation
+from taskhub.keys.model import ApiKey, IssuedKey, KeyChange, KeyNotFound, KeyOver, NewKey, Rotation
 from taskhub.storage.database import Database
 from taskhub.storage.schema import api_keys, users
 from taskhub.storage.times import Clock, later, to_text, utc_now
@@ -25,8 +26,8 @@ from taskhub.tickets.requests import require
 
 _K: Final = api_keys.c
 _HOLDERS: Final = select(
-    _K.id, _K.workspace_id, _K.digest, _K.scopes, _K.expires_at, _K.revoked_at, users.c.id.label("user_id"),
-    users.c.kind, users.c.role,
+    _K.id, _K.workspace_id, _K.digest, _K.scopes, _K.limits, _K.expires_at, _K.revoked_at,
+    users.c.id.label("user_id"), users.c.kind, users.c.role,
 ).join(users, (users.c.workspace_id == _K.workspace_id) & (users.c.id == _K.user_id) & users.c.active)  # fmt: skip
 _BY_DIGEST: Final = _HOLDERS.where(_K.digest == bindparam("digest"))
 _GOOD: Final = (_K.revoked_at.is_(None), or_(_K.expires_at.is_(None), _K.expires_at > bindparam("now")))
@@ -69,6 +70,7 @@ class KeyStore:
                 expires_at=expires_at,
                 revoked_at=None,
                 last_used_at=None,
+                limits=None if new.limits is None else new.limits.own,
             )
             _store(connection, caller.principal.workspace, key, secret)
             record(connection, Entry.by(caller, "key.created", key.id, **_told(key)), self._clock())
@@ -95,6 +97,29 @@ class KeyStore:
         require(caller, "admin")
         return await self._database.read(lambda connection: _found(connection, caller.principal.workspace, key_id))
 
+    async def change(self, caller: Caller, key_id: str, change: KeyChange) -> ApiKey:
+        """Give a key other limits. Raises KeyNotFound, KeyOver, Forbidden and StorageBusy."""
+        require(caller, "admin")
+
+        def work(connection: Connection) -> ApiKey:
+            lock_workspace(connection, caller.principal.workspace)
+            old = self._good(connection, caller, key_id)
+            key = replace(old, limits=change.applied(old.limits))
+            if key != old:
+                connection.execute(update(api_keys).where(_K.id == key_id).values(limits=_limits_text(key)))
+                raise_version(connection)
+                record(connection, Entry.by(caller, "key.changed", key.id, **_told(key)), self._clock())
+            return key
+
+        return await self._database.write(work)
+
+    def _good(self, connection: Connection, caller: Caller, key_id: str) -> ApiKey:
+        """A key that is not over. Raises KeyNotFound and KeyOver."""
+        key = _found(connection, caller.principal.workspace, key_id)
+        if key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= to_text(self._clock())):
+            raise KeyOver(key_id)
+        return key
+
     async def revoke(self, caller: Caller, key_id: str) -> ApiKey:
         """End a key. Once more does nothing. Raises KeyNotFound, Forbidden and StorageBusy."""
         require(caller, "admin")
@@ -120,9 +145,7 @@ class KeyStore:
 
         def work(connection: Connection) -> ApiKey:
             lock_workspace(connection, caller.principal.workspace)
-            old = _found(connection, caller.principal.workspace, key_id)
-            if old.revoked_at is not None or (old.expires_at is not None and old.expires_at <= now):
-                raise KeyOver(key_id)
+            old = self._good(connection, caller, key_id)
             until = later(now, rotation.overlap_s)
             if old.expires_at is None or until < old.expires_at:
                 connection.execute(update(api_keys).where(_K.id == key_id).values(expires_at=until))
@@ -191,13 +214,25 @@ def _store(connection: Connection, workspace: str, key: ApiKey, secret: str) -> 
         "id": key.id, "workspace_id": workspace, "user_id": key.user, "name": key.name, "digest": digest(secret),
         "scopes": None if key.scopes is None else " ".join(key.scopes), "created_at": key.created_at,
         "created_by": key.created_by, "expires_at": key.expires_at, "revoked_at": None, "last_used_at": None,
+        "limits": _limits_text(key),
     }  # fmt: skip
     connection.execute(insert(api_keys), row)
 
 
 def _told(key: ApiKey) -> dict[str, Any]:
     """A key as the audit log tells of it."""
-    return {"user": key.user, "name": key.name, "scopes": key.scopes, "expires_at": key.expires_at}
+    limits = None if key.limits is None else asdict(key.limits)
+    return {
+        "user": key.user, "name": key.name, "scopes": key.scopes, "expires_at": key.expires_at, "limits": limits,
+    }  # fmt: skip
+
+
+def _limits_text(key: ApiKey) -> str | None:
+    return None if key.limits is None else orjson.dumps(key.limits).decode()
+
+
+def _limits(text: str | None) -> OwnLimits | None:
+    return None if text is None else OwnLimits(**orjson.loads(text))
 
 
 def _user(connection: Connection, workspace: str, text: str) -> User:
@@ -242,6 +277,7 @@ def _key(row: Row[Any]) -> ApiKey:
         expires_at=row.expires_at,
         revoked_at=row.revoked_at,
         last_used_at=row.last_used_at,
+        limits=_limits(row.limits),
     )
 
 
@@ -249,4 +285,4 @@ def _holder(row: Any) -> Holder | None:
     if row.revoked_at is not None:
         return None
     scopes = None if row.scopes is None else row.scopes.split()
-    return Holder(principal_of(row, row.id, scopes), row.expires_at)
+    return Holder(replace(principal_of(row, row.id, scopes), limits=_limits(row.limits)), row.expires_at)

@@ -371,6 +371,7 @@ api_keys: Final = Table(
     Column("expires_at", Text),
     Column("revoked_at", Text),
     Column("last_used_at", Text, comment="to the minute, about"),
+    Column("limits", Text, comment="JSON: those that it has of its own; null where the settings say all of them"),
     UniqueConstraint("digest"),
     Index(None, "workspace_id", "user_id"),
 )

@@ -75,6 +75,31 @@ async def test_an_agent_that_changes_too_much_is_told_how_long_to_wait(start: St
     assert (await hub.post("/api/v1/tickets", {"summary": "x"}, headers=ROOT)).status == 429
 
 
+async def test_a_key_may_have_limits_of_its_own_and_others_from_one_moment_to_the_next(start: Start) -> None:
+    hub = await start(**STRICT | {"write_burst": 10})
+    await hub.app[TICKETS].create_reference(ALICE, "users", NewUser(name="Carol", role="agent"))
+    made = await make(hub, limits={"writes_per_s": 0.01, "write_burst": 1})
+    mine, key = bearing(made["secret"]), f"/api/v1/keys/{made['key']['id']}"
+
+    async def write() -> Any:
+        return await hub.post("/events", {"type": "build.done", "data": {}}, headers=mine)
+
+    async def change(limits: Any) -> Any:
+        return await hub.request("PATCH", key, json={"limits": limits}, headers=ROOT)
+
+    assert made["key"]["limits"] == {"streams": None, "writes_per_s": 0.01, "write_burst": 1}
+    assert [(await write()).status for _ in range(2)] == [201, 429]
+    changed = await change({"writes_per_s": 0})
+    assert changed.json["limits"] == {"streams": None, "writes_per_s": 0.0, "write_burst": 1}
+    assert [(await write()).status for _ in range(5)] == [201] * 5
+    assert (await change(None)).json["limits"] is None
+    assert (await hub.get(key, headers=ROOT)).json["limits"] is None
+    assert (await write()).status == 201
+    for limits, pointer in (({"streams": -1}, "/limits/streams"), ({"stream": 1}, "/limits/stream")):
+        refused = await change(limits)
+        assert (refused.status, refused.json["errors"][0]["pointer"]) == (422, pointer)
+
+
 async def test_a_caller_has_so_many_streams_of_any_kind_and_each_end_makes_room(start: Start) -> None:
     hub = await start(api_key="k-bootstrap", sse_max_streams_per_principal=2)
     listen = {**ROOT, "Accept": "text/event-stream"}

@@ -121,6 +121,7 @@ TABLE: Final[Mapping[str, tuple[frozenset[str], int]]] = {
     "GET /api/v1/keys": (OPERATE, 200),
     "GET /api/v1/keys/{id}": (OPERATE, 200),
     "POST /api/v1/keys": (OPERATE, 201),
+    "PATCH /api/v1/keys/{id}": (OPERATE, 200),
     "POST /api/v1/keys/{id}/rotate": (OPERATE, 201),
     "DELETE /api/v1/keys/{id}": (OPERATE, 204),
     "GET /api/v1/audit": (OPERATE, 200),
@@ -313,6 +314,9 @@ class Castle:
         return Attempt(f"/api/v1/keys/{made['key']['id']}")
 
     _revoke_key = _get_key
+
+    async def _change_key(self, role: str) -> Attempt:
+        return Attempt((await self._get_key(role)).path, {"json": {"limits": {"streams": 7}}})
 
     async def _rotate_key(self, role: str) -> Attempt:
         return Attempt((await self._get_key(role)).path + "/rotate")

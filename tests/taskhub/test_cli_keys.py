@@ -65,6 +65,21 @@ def test_a_key_for_a_new_user_takes_a_role(said: Said) -> None:
     assert [json.loads(line)["user"] for line in said.done("keys", "list", "--json").splitlines()] == ["carol"] * 2
 
 
+def test_a_key_is_given_limits_of_its_own(said: Said) -> None:
+    said.done("keys", "create", "--user", "carol", "--role", "agent", "--limits", "writes_per_s=100, streams=0")
+    (made,) = map(json.loads, said.done("keys", "list", "--json").splitlines())
+
+    assert made["limits"] == {"streams": 0, "writes_per_s": 100, "write_burst": None}
+    assert "streams=0,writes_per_s=100\n" in said.done("keys", "list")
+    assert "streams=0,write_burst=7\n" in said.done(
+        "keys", "change", made["id"], "--limits", "writes_per_s=-,write_burst=7"
+    )
+    assert "--limits" in said.refused("keys", "change", made["id"], "--limits", "streams=1.5")
+    with pytest.raises(SystemExit):
+        said("keys", "change", made["id"], "--limits", "stream=1")
+    assert [entry["action"] for entry in said.audit("--action", "key.changed")] == ["key.changed"]
+
+
 def test_a_role_or_kind_that_is_not_the_users_is_refused(said: Said) -> None:
     said.done("keys", "create", "--user", "Carol", "--role", "agent")
 

@@ -8,11 +8,11 @@ import pytest
 from sqlalchemy import select
 
 from taskhub.auth.errors import Forbidden
-from taskhub.auth.principal import ALL_SCOPES, Scope
+from taskhub.auth.principal import ALL_SCOPES, OwnLimits, Scope
 from taskhub.auth.roles import SCOPES_OF_ROLE
 from taskhub.auth.secret import API_KEY_PREFIX, digest, new_secret, well_formed
 from taskhub.credentials.version import credentials_version
-from taskhub.keys.model import ApiKey, IssuedKey, KeyNotFound, KeyOver, NewKey, Rotation
+from taskhub.keys.model import ApiKey, IssuedKey, KeyChange, KeyLimits, KeyNotFound, KeyOver, NewKey, Rotation
 from taskhub.keys.store import KeyStore
 from taskhub.storage.schema import api_keys
 from taskhub.storage.times import to_text
@@ -265,3 +265,38 @@ def test_times_have_a_zone() -> None:
     new = NewKey.model_validate({"user": "carol", "name": "x", "expires_at": "2027-01-01T09:00:00+09:00"})
     assert new.expires_at is not None
     assert new.expires_at.astimezone(UTC).hour == 0
+
+
+async def test_a_key_has_limits_of_its_own_until_it_is_given_others(keys: KeyStore, world: World) -> None:
+    issued = await keys.create(ALICE, NewKey(user="carol", name="import", limits=KeyLimits(writes_per_s=100)))
+    before = await credentials_version(world.database)
+    changed = await keys.change(ALICE, issued.key.id, change(streams=0))
+    holder = await keys.holder(issued.secret)
+    rotated = await keys.rotate(ALICE, issued.key.id, Rotation())
+
+    assert issued.key.limits == OwnLimits(writes_per_s=100)
+    assert changed.limits == OwnLimits(streams=0, writes_per_s=100)
+    assert holder is not None
+    assert holder.principal.limits == changed.limits
+    assert await credentials_version(world.database) != before
+    assert rotated.key.limits == changed.limits
+    assert (await keys.get(ALICE, rotated.key.id)).limits == changed.limits
+    assert (await keys.change(ALICE, rotated.key.id, change(streams=None, writes_per_s=None))).limits is None
+    assert (await keys.change(ALICE, issued.key.id, KeyChange(limits=None))).limits is None
+    assert (await make(keys)).key.limits is None
+
+
+async def test_a_key_that_is_over_is_given_no_limits(keys: KeyStore) -> None:
+    issued = await make(keys)
+    await keys.revoke(ALICE, issued.key.id)
+
+    with pytest.raises(KeyOver):
+        await keys.change(ALICE, issued.key.id, change(streams=1))
+    with pytest.raises(KeyNotFound):
+        await keys.change(ALICE, "key_of_nobody", change(streams=1))
+    with pytest.raises(Forbidden):
+        await keys.change(caller("user:carol", scopes=SCOPES_OF_ROLE["agent"]), issued.key.id, change(streams=1))
+
+
+def change(**limits: int | float | None) -> KeyChange:
+    return KeyChange.model_validate({"limits": limits})

@@ -1,11 +1,15 @@
 """How much one caller may have."""
 
+import asyncio
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
-from taskhub.auth.principal import ALL_SCOPES, Principal
+from taskhub.auth.principal import ALL_SCOPES, OwnLimits, Principal
 from taskhub.limits.failures import Failures
+from taskhub.limits.held import Held
+from taskhub.limits.insisting import KNOWN_S, MAX_KNOWN, REFUSALS_AT_ONCE, Insisting
 from taskhub.limits.limits import Limits, TooManyStreams
 from taskhub.rates import Rate, household
 from taskhub.settings.model import Settings
@@ -212,3 +216,92 @@ def test_with_authentication_there_are_limits_and_zero_is_none() -> None:
         off.stream(ALICE, None)
         off.failed("192.0.2.1")
         off.check_failures("192.0.2.1", "guess")
+
+
+def test_a_credential_may_have_other_limits_than_the_settings_say(clock: Clock) -> None:
+    limits = Limits(streams_per_principal=1, writes_per_s=1, write_burst=1, clock=clock)
+    much = replace(ALICE, limits=OwnLimits(streams=0, writes_per_s=10, write_burst=3))
+    faster = replace(BOB, limits=OwnLimits(writes_per_s=2))
+
+    for _ in range(5):
+        limits.stream(much, None)
+    for _ in range(3):
+        limits.write(much)
+    with pytest.raises(RateLimited, match="10 changes a second, and 3 at once"):
+        limits.write(much)
+    limits.write(faster)
+    with pytest.raises(RateLimited, match="2 changes a second, and 1 at once"):
+        limits.write(faster)
+    limits.stream(faster, None)
+    with pytest.raises(TooManyStreams, match="has 1 streams open"):
+        limits.stream(faster, None)
+    clock.advance(0.5)
+    limits.write(faster)
+
+
+@pytest.mark.parametrize("own", [OwnLimits(streams=2, writes_per_s=3, write_burst=2), OwnLimits(write_burst=2)])
+def test_limits_of_its_own_count_where_the_settings_have_none(own: OwnLimits, clock: Clock) -> None:
+    limits = Limits(write_burst=100, clock=clock)
+    bound = replace(ALICE, limits=own)
+    refused = 0
+    for _ in range(5):
+        limits.stream(BOB, None)
+        limits.write(BOB)
+        for ask in (lambda: limits.stream(bound, None), lambda: limits.write(bound)):
+            try:
+                ask()
+            except (TooManyStreams, RateLimited):
+                refused += 1
+
+    assert refused == (6 if own.streams else 0)
+
+
+def test_who_goes_on_after_refusals_insists_until_it_gives_way(clock: Clock) -> None:
+    insisting = Insisting(clock=clock)
+
+    assert not any(insisting.refused("alice") for _ in range(REFUSALS_AT_ONCE))
+    assert insisting.refused("alice")
+    assert not insisting.refused("bob")
+    clock.advance(1)
+    assert not insisting.refused("alice")
+
+
+def test_who_insists_is_known_for_a_moment_by_what_it_presents(clock: Clock) -> None:
+    insisting = Insisting(clock=clock)
+    insisting.remember(1, ALICE)
+    known = insisting.presenting(1)
+
+    assert known is not None
+    assert known.principal is ALICE
+    assert insisting.presenting(2) is None
+    clock.advance(KNOWN_S)
+    assert insisting.presenting(1) is None
+    assert not insisting.known
+    for number in range(2 * MAX_KNOWN):
+        insisting.remember(number, BOB)
+    assert len(insisting.known) == MAX_KNOWN
+
+
+async def test_what_is_held_is_released_in_its_order_and_no_more_than_so_much_is_held() -> None:
+    held, released = Held(2, hold_s=0.01), list[str]()
+
+    assert held.hold(lambda: released.append("first"))
+    dropped = partial(released.append, "dropped")
+    assert held.hold(dropped)
+    assert not held.hold(lambda: released.append("too many"))
+    held.drop(dropped)
+    await held.wait()
+    assert released == ["first"]
+    assert len(held) == 0
+
+
+async def test_a_server_that_stops_releases_all_that_is_held() -> None:
+    held, released = Held(10, hold_s=3600), list[int]()
+    waiting = asyncio.create_task(held.wait())
+    for number in range(3):
+        held.hold(partial(released.append, number))
+    await asyncio.sleep(0)
+    held.release_all()
+    await waiting
+
+    assert released == [0, 1, 2]
