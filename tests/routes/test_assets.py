@@ -1,6 +1,7 @@
 """What pages are made of."""
 
 import gzip
+import re
 
 import pytest
 
@@ -17,6 +18,8 @@ def test_every_file_is_served_and_every_import_leads_to_one(name: str) -> None:
     assert name in assets.files
     if name.endswith(".js"):
         assert set(assets.modules(name)) <= set(assets.files)
+        later = re.findall(r'\bimport\("\./([\w.-]+)"\)', (DIRECTORY / name).read_text())
+        assert {found for found in later if not found.startswith("words-")} <= set(assets.files)
 
 
 async def test_a_file_comes_packed_to_who_can_unpack_it(hub: Hub) -> None:
@@ -58,9 +61,10 @@ async def test_pages_and_their_files_are_open_where_a_key_is_needed(start: Start
 
 
 async def test_pages_of_allowed_origins_may_use_the_module_of_the_stream(hub: Hub) -> None:
-    answer = await hub.get("/static/stream.js", headers={"Origin": "http://localhost:1"})
+    for name in ("stream.js", *Assets().modules("stream.js")):
+        answer = await hub.get(f"/static/{name}", headers={"Origin": "http://localhost:1"})
 
-    assert answer.headers["Access-Control-Allow-Origin"] == "http://localhost:1"
+        assert answer.headers["Access-Control-Allow-Origin"] == "http://localhost:1"
 
 
 async def test_the_icon_that_browsers_ask_for_is_no_error(hub: Hub) -> None:
