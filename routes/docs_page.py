@@ -32,7 +32,7 @@ def render(document: Json, origin: str, address: Callable[[str], str], *, with_k
         f'<link rel="icon" type="image/svg+xml" href="{address("icon.svg")}">'
         f'<link rel="stylesheet" href="{address("base.css")}"><link rel="stylesheet" href="{address("docs.css")}">'
         f'<script src="{address("docs.js")}" defer></script>'
-        f'</head><body>{top_bar("/docs", address)}<main id="main" tabindex="-1">'
+        f'</head><body>{top_bar("/docs", address)}<main id="main" tabindex="-1" lang="en">'
         f"<header><h1>TaskHub API <small>{escape(info['version'])}</small></h1>{about}"
         '<p><a href="/openapi.json">openapi.json</a> · <a href="/mcp">for MCP clients</a> · '
         '<a href="/capabilities">capabilities</a> · <a href="/health">health</a></p>'

@@ -58,3 +58,6 @@ function openNamed() {
 
 addEventListener("hashchange", openNamed);
 openNamed();
+
+// The bar, which all pages have, is in the reader's language; the description is there in English alone.
+import("./i18n.js").then(({ translate }) => translate());

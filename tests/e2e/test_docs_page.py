@@ -4,10 +4,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Page, expect
+from playwright.async_api import Browser, Page, expect
 
 from tests.e2e.harness.clients import Api, api
-from tests.e2e.harness.pages import Window
+from tests.e2e.harness.pages import Window, window
 from tests.e2e.harness.process import TaskHubProcess
 
 pytestmark = [pytest.mark.needs("chromium"), pytest.mark.asyncio(loop_scope="session")]
@@ -66,3 +66,12 @@ async def test_a_narrow_screen_shows_everything_without_scrolling_sideways(docs:
     assert await docs.evaluate("document.documentElement.scrollWidth") <= 320
     background = await docs.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (background == "rgb(255, 255, 255)") == (scheme == "light")
+
+
+async def test_the_bar_is_in_the_language_of_the_reader(chrome: Browser, server: TaskHubProcess) -> None:
+    async with window(chrome, server.url, locale="ja") as pages:
+        page = await pages.open("/docs")
+
+        await expect(page.locator("nav a").first).to_have_text("ボード")
+        await expect(page.locator("html")).to_have_attribute("lang", "ja")
+        await expect(page.locator("main")).to_have_attribute("lang", "en")
