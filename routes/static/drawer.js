@@ -25,6 +25,7 @@ export class Drawer {
   /** @type {any} */ #detail = null;
   #editing = false;
   #reading = 0;
+  /** Comments that are half-written, by ticket. @type {Map<string, {comment: string, kind: string}>} */ #comments = new Map();
   /** What is done with the ticket when it comes, instead of showing it. @type {(() => Promise<void> | void) | null} */ #wanted = null;
 
   /** @param {{tickets: import("./tickets.js").Tickets, actions: import("./actions.js").Actions, me: any}} options */
@@ -56,13 +57,12 @@ export class Drawer {
   /** @param {string} key */
   open(key, { edit = false } = {}) {
     const other = key !== this.key;
-    this.key = key;
+    if (other) this.#turnTo(key);
     this.element.hidden = false;
     document.body.dataset.drawer = "open";
     if (other) {
       this.#detail = null;
       this.#editing = false;
-      this.foot.reset();
       this.body.replaceChildren(h("p", { class: "quiet loading" }, t("loading")));
       this.head.replaceChildren(h("h2", { id: "drawer-title", class: "key" }, key), h("span", { class: "space" }), this.#closer());
       this.element.focus({ preventScroll: true });
@@ -70,6 +70,17 @@ export class Drawer {
     if (edit && this.#detail) this.#edit();
     else if (edit) this.#editSoon();
     else this.#begin(() => this.#show());
+  }
+
+  /** A comment that is half-written waits until its ticket is opened again. @param {string | null} key */
+  #turnTo(key) {
+    const { comment, kind } = this.foot.elements;
+    if (this.key && comment.value.trim()) this.#comments.set(this.key, { comment: comment.value, kind: kind.value });
+    else if (this.key) this.#comments.delete(this.key);
+    this.key = key;
+    this.foot.reset();
+    const kept = key && this.#comments.get(key);
+    if (kept) [comment.value, kind.value] = [kept.comment, kept.kind];
   }
 
   /** Read the ticket for the first time. @param {() => Promise<void> | void} then */
@@ -115,7 +126,7 @@ export class Drawer {
   close() {
     if (!this.isOpen) return;
     this.onclose();
-    this.key = null;
+    this.#turnTo(null);
     this.#detail = null;
     this.#wanted = null;
     this.#editing = false;
@@ -269,11 +280,15 @@ export class Drawer {
     const kind = h("select", { name: "kind", "aria-label": t("comment.kind") }, KINDS.map((each) => h("option", { value: each }, t(`comment.${each}`))));
     const submit = async (/** @type {SubmitEvent} */ event) => {
       event.preventDefault();
-      if (!text.value.trim() || !this.key) return;
+      const { key } = this;
+      if (!text.value.trim() || !key) return;
       try {
-        await send("POST", `/api/v1/tickets/${this.key}/comments`, { comment: text.value, kind: kind.value });
-        form.reset();
+        await send("POST", `/api/v1/tickets/${key}/comments`, { comment: text.value, kind: kind.value });
+        this.#comments.delete(key);
         announce(t("comment.done"));
+        // What is open now may be another ticket.
+        if (key !== this.key) return;
+        form.reset();
         await this.#read();
       } catch (error) {
         tell(error);
