@@ -37,6 +37,9 @@ NAVIGATION: Final = (
 """Where each page leads: address, name (the languages' files have its words as `nav.NAME`), and English words."""
 
 LANGUAGES: Final = ("en", "ja")
+EARLY: Final = "early.js"
+"""Asks for what a page shows first while its other modules are still on their way: so it comes before them, and runs as
+soon as it is there."""
 
 
 async def board(request: web.Request) -> web.Response:
@@ -92,9 +95,9 @@ def _openid(settings: Settings) -> str:
 
 def _html(view: View, assets: Assets, language: str, *, with_key: bool, openid: str) -> str:
     script = f"{view.name}.js"
+    modules = [EARLY, *assets.modules(EARLY), script, *assets.modules(script), f"words-{language}.js"]
     preloads = "".join(
-        f'<link rel="modulepreload" href="{assets.address(name)}">'
-        for name in [script, *assets.modules(script), f"words-{language}.js"]
+        f'<link rel="modulepreload" href="{assets.address(name)}">' for name in dict.fromkeys(modules)
     )
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -106,6 +109,7 @@ def _html(view: View, assets: Assets, language: str, *, with_key: bool, openid: 
         f'{preloads}<script type="module" src="{assets.address(script)}"></script></head>'
         f'<body data-page="{view.name}" data-auth="{"api_key" if with_key else "none"}" '
         f'data-version="{__version__}"{openid}>'
+        f'<script type="module" src="{assets.address(EARLY)}" async></script>'
         f"{top_bar(view.path, assets.address)}"
         '<main id="main" tabindex="-1"><noscript><p class="notice">This page needs JavaScript. Without it, '
         'everything can be done through <a href="/docs">the API</a>.</p></noscript></main>'

@@ -1,6 +1,8 @@
 // What the page's address says: filters, search, columns, the ticket that is open. A link shows others the same.
 
 export const FIELDS = /** @type {const} */ (["assignee", "priority", "label", "account", "category"]);
+/** What can come first in a column. */
+export const ORDERS = /** @type {const} */ (["updated", "priority", "due", "created"]);
 // The board's address has names of its own for one of them.
 const PARAMETERS = { assignee: "person_in_charge" };
 
@@ -28,17 +30,22 @@ export function write(changes, { kept = false } = {}) {
 /** @param {string} name */
 export const value = (name) => read().get(name);
 
-/** What comes first in a column: what the address says, where that is an order there is. @param {Record<string, any>} known */
-export const order = (known) => {
-  const named = value("sort") ?? "";
-  return Object.hasOwn(known, named) ? named : "updated";
-};
+/** What comes first in a column: what the address says, where that is an order there is. */
+export const order = () => ORDERS.find((each) => each === value("sort")) ?? "updated";
+
+// Of the address as it was when somebody asked last: there are many cards.
+let asked = "";
+let others = "?";
 
 /** @param {string} key */
 export function hrefOf(key) {
-  const parameters = read();
-  parameters.set("ticket", key);
-  return `?${parameters.toString().replaceAll("%2C", ",")}`;
+  if (asked !== location.search) {
+    const parameters = read();
+    parameters.delete("ticket");
+    const query = parameters.toString().replaceAll("%2C", ",");
+    [asked, others] = [location.search, query ? `?${query}&` : "?"];
+  }
+  return `${others}ticket=${encodeURIComponent(key)}`;
 }
 
 /**
@@ -50,6 +57,18 @@ export function filters() {
   return Object.fromEntries(
     FIELDS.map((name) => [name, (parameters.get(name) ?? "").split(",").filter(Boolean)]).filter(([, values]) => values.length),
   );
+}
+
+/** Take a value into what a field narrows the board to, or out of it. @param {string} name @param {string} value @param {boolean} chosen */
+export function choose(name, value, chosen) {
+  const before = /** @type {string[]} */ (filters()[name] ?? []);
+  const values = chosen ? [...before, value] : before.filter((each) => each !== value);
+  write({ [name]: values.join(",") || null });
+}
+
+/** Let nothing narrow the board any more. */
+export function clear() {
+  write({ q: null, ...Object.fromEntries(FIELDS.map((name) => [name, null])) });
 }
 
 /**

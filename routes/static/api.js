@@ -1,5 +1,6 @@
 // The REST API, as every other client uses it.
 
+import { taken } from "./early.js";
 import { knows, t } from "./i18n.js";
 import { headers } from "./session.js";
 
@@ -72,7 +73,7 @@ async function request(method, path, { body = undefined, extra = {}, signal = un
   if (body !== undefined) sent["Content-Type"] = "application/json";
   let response;
   try {
-    response = await fetch(path, { method, headers: sent, body: body === undefined ? undefined : JSON.stringify(body), signal });
+    response = await ((method === "GET" && taken(path)) || fetch(path, { method, headers: sent, body: body === undefined ? undefined : JSON.stringify(body), signal }));
   } catch (error) {
     if (signal?.aborted) throw error;
     throw new ApiError(0, {});

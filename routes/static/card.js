@@ -73,6 +73,28 @@ export function progressBar(percent, note) {
   return h("progress", { max: 100, value: percent, "aria-label": words, title: note ? `${words}: ${note}` : words });
 }
 
+// Copied, what all cards have, or many, is there several times sooner than made anew.
+const pattern = h(
+  "li", { class: "card" },
+  h("div", { class: "card-top" }, h("span", { class: "key" })),
+  h("a", { class: "card-title", tabindex: -1, draggable: "false" }, h("span", { class: "hidden-text" })),
+  h("div", { class: "card-bottom" }),
+);
+const menu = h("button", { type: "button", class: "button plain icon-only card-menu", tabindex: -1, "aria-haspopup": "menu" }, icon("more"));
+/** @type {Map<string, HTMLElement>} */
+const pieces = new Map();
+
+/** @param {string} name @param {() => HTMLElement} make */
+function piece(name, make) {
+  let found = pieces.get(name);
+  if (!found) pieces.set(name, found = make());
+  return found.cloneNode(true);
+}
+
+/** @param {string} priority */
+const priorityMark = (priority) => h("span", { class: `priority ${priority}`, title: t(`priority.${priority}`) }, icon(`priority-${priority}`, t(`priority.${priority}`)));
+const nobody = () => h("span", { class: "avatar nobody", role: "img", "aria-label": t("card.unassigned"), title: t("card.unassigned") });
+
 /**
  * The element of a ticket. `href`: where its details are.
  * @param {import("./tickets.js").Ticket} ticket
@@ -81,27 +103,27 @@ export function progressBar(percent, note) {
  * @returns {HTMLLIElement}
  */
 export function card(ticket, href, frozen) {
-  const { key, summary, priority, labels, assignee, progress, lease } = ticket;
-  const item = h(
-    "li", { class: "card", "data-key": key, draggable: !frozen && "true" },
-    h(
-      "div", { class: "card-top" },
-      h("span", { class: "key" }, key),
-      ticket.blocked && h("span", { class: "blocked", title: t("card.blocked") }, icon("blocked"), t("card.blocked")),
-      lease && leaseBadge(lease),
-    ),
-    h("a", { class: "card-title", href, tabindex: -1, draggable: "false" }, h("span", { class: "hidden-text" }, `${key} `), summary),
-    h(
-      "div", { class: "card-bottom" },
-      h("span", { class: `priority ${priority}`, title: t(`priority.${priority}`) }, icon(`priority-${priority}`, t(`priority.${priority}`))),
-      ticket.due && dueTag(ticket.due, ticket.phase),
-      h("span", { class: "labels", title: labels.join(", ") }, labels.map((label) => h("span", { class: "tag" }, label))),
-      assignee ? avatar(assignee.name) : h("span", { class: "avatar nobody", role: "img", "aria-label": t("card.unassigned"), title: t("card.unassigned") }),
-    ),
-    progress && progress.percent > 0 && progressBar(progress.percent, progress.note),
-    !frozen && h("button", {
-      type: "button", class: "button plain icon-only card-menu", tabindex: -1, "aria-haspopup": "menu", "aria-label": t("card.menu", { key }),
-    }, icon("more")),
+  const { key, priority, labels, assignee, progress, lease } = ticket;
+  const item = /** @type {any} */ (pattern.cloneNode(true));
+  const [top, title, bottom] = item.children;
+  item.dataset.key = key;
+  top.firstChild.textContent = key;
+  if (ticket.blocked) top.append(h("span", { class: "blocked", title: t("card.blocked") }, icon("blocked"), t("card.blocked")));
+  if (lease) top.append(leaseBadge(lease));
+  title.setAttribute("href", href);
+  title.firstChild.textContent = `${key} `;
+  title.append(ticket.summary);
+  bottom.append(piece(`priority ${priority}`, () => priorityMark(priority)));
+  if (ticket.due) bottom.append(dueTag(ticket.due, ticket.phase));
+  bottom.append(
+    h("span", { class: "labels", title: labels.join(", ") }, labels.map((label) => h("span", { class: "tag" }, label))),
+    assignee ? piece(`avatar ${assignee.name}`, () => avatar(assignee.name)) : piece("nobody", nobody),
   );
+  if (progress && progress.percent > 0) item.append(progressBar(progress.percent, progress.note));
+  if (frozen) return item;
+  item.draggable = true;
+  const button = /** @type {HTMLElement} */ (menu.cloneNode(true));
+  button.setAttribute("aria-label", t("card.menu", { key }));
+  item.append(button);
   return item;
 }

@@ -2,6 +2,7 @@
 
 import { h, icon } from "./dom.js";
 import { t } from "./i18n.js";
+import { whenIdle } from "./pace.js";
 
 const BEYOND = 4;
 const FRESH_MS = 1800;
@@ -17,9 +18,13 @@ export class BoardColumn extends HTMLElement {
   /** @type {HTMLElement[]} */ #blanks = [];
   /** Of all columns: a card is as high in one as in the other. */
   static #rowHeight = 0;
+  /** As a column is that was just made. */
+  static #usualHeight = 0;
   // Kept, because asking the browser for them amid changes makes it lay out everything each time.
   #top = 0;
-  #height = innerHeight;
+  /** @type {number | null} null until it is told */ #height = null;
+  /** So many rows more than there are in sight: none at first, so that what is in sight is there sooner. */
+  #beyond = 0;
   #shown = false;
   /** @type {(key: string) => any} */ #ticketOf = () => undefined;
   /** @type {(ticket: any) => HTMLElement} */ #cardOf = () => h("li");
@@ -51,8 +56,10 @@ export class BoardColumn extends HTMLElement {
       this.#top = this.scroller.scrollTop;
       this.#render();
     }, { passive: true });
-    new ResizeObserver(([{ contentRect }]) => {
-      this.#height = contentRect.height;
+    new ResizeObserver(() => {
+      const height = this.scroller.clientHeight;
+      if (height === (this.#height ?? BoardColumn.#usualHeight)) return;
+      this.#height = height;
       this.#render();
     }).observe(this.scroller);
   }
@@ -85,7 +92,12 @@ export class BoardColumn extends HTMLElement {
     this.empty.hidden = count > 0;
     this.toggleAttribute("data-empty", count === 0);
     this.#render();
+    if (this.#shown) return;
     this.#shown = true;
+    whenIdle(() => {
+      this.#beyond = BEYOND;
+      this.#render();
+    });
   }
 
   /** @param {string} key @returns {HTMLElement | null} */
@@ -121,8 +133,9 @@ export class BoardColumn extends HTMLElement {
     BoardColumn.#rowHeight ||= this.#measure();
     const height = BoardColumn.#rowHeight;
     if (height === 0) return; // nobody sees this column, on a narrow screen; when somebody does, its size changes
-    const first = Math.max(0, Math.floor(this.#top / height) - BEYOND);
-    const last = Math.min(this.#count, Math.ceil((this.#top + this.#height) / height) + BEYOND);
+    const first = Math.max(0, Math.floor(this.#top / height) - this.#beyond);
+    const end = this.#top + (this.#height ?? BoardColumn.#usualHeight);
+    const last = Math.min(this.#count, Math.ceil(end / height) + this.#beyond);
     const size = `${this.#count * height}px`;
     if (this.list.style.height !== size) this.list.style.height = size;
     const focused = this.list.contains(document.activeElement)
@@ -217,6 +230,7 @@ export class BoardColumn extends HTMLElement {
     const probe = h("li", { class: "card blank" });
     this.list.append(probe);
     const { height } = probe.getBoundingClientRect();
+    BoardColumn.#usualHeight = this.scroller.clientHeight;
     probe.remove();
     return height && height + parseFloat(getComputedStyle(this.list).getPropertyValue("--card-gap"));
   }

@@ -42,18 +42,25 @@ export function translate(root = document) {
   for (const element of root.querySelectorAll("[data-t-label]")) element.setAttribute("aria-label", t(element.dataset.tLabel));
 }
 
+/** Each is made when somebody needs it: that takes a browser milliseconds. @template F @param {() => F} make */
+function once(make) {
+  /** @type {F | undefined} */
+  let made;
+  return () => (made ??= make());
+}
+const dates = (/** @type {Intl.DateTimeFormatOptions} */ options) => once(() => new Intl.DateTimeFormat(language, options));
 const formats = {
-  time: new Intl.DateTimeFormat(language, { hour: "2-digit", minute: "2-digit" }),
-  day: new Intl.DateTimeFormat(language, { month: "short", day: "numeric" }),
-  year: new Intl.DateTimeFormat(language, { year: "numeric", month: "short", day: "numeric" }),
-  full: new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "short" }),
-  relative: new Intl.RelativeTimeFormat(language, { numeric: "auto", style: "short" }),
+  time: dates({ hour: "2-digit", minute: "2-digit" }),
+  day: dates({ month: "short", day: "numeric" }),
+  year: dates({ year: "numeric", month: "short", day: "numeric" }),
+  full: dates({ dateStyle: "medium", timeStyle: "short" }),
+  relative: once(() => new Intl.RelativeTimeFormat(language, { numeric: "auto", style: "short" })),
 };
 
 /** @param {number | string | Date} time */
-export const clockTime = (time) => formats.time.format(new Date(time));
+export const clockTime = (time) => formats.time().format(new Date(time));
 /** @param {number | string | Date} time */
-export const fullTime = (time) => formats.full.format(new Date(time));
+export const fullTime = (time) => formats.full().format(new Date(time));
 
 /** @type {Map<string, string>} */
 const days = new Map();
@@ -67,7 +74,7 @@ export function dayOf(date) {
   if (words === undefined) {
     const [year, month, day] = date.split("-").map(Number);
     const there = new Date(year, month - 1, day);
-    words = (year === new Date().getFullYear() ? formats.day : formats.year).format(there);
+    words = (year === new Date().getFullYear() ? formats.day() : formats.year()).format(there);
     days.set(date, words);
   }
   return words;
@@ -80,7 +87,7 @@ export function dayOf(date) {
 export function ago(time, now = Date.now()) {
   const seconds = (new Date(time).getTime() - now) / 1000;
   for (const [unit, length] of /** @type {const} */ ([["day", 86_400], ["hour", 3600], ["minute", 60]])) {
-    if (Math.abs(seconds) >= length) return formats.relative.format(Math.trunc(seconds / length), unit);
+    if (Math.abs(seconds) >= length) return formats.relative().format(Math.trunc(seconds / length), unit);
   }
-  return formats.relative.format(Math.trunc(seconds / 60), "minute");
+  return formats.relative().format(Math.trunc(seconds / 60), "minute");
 }

@@ -4,9 +4,9 @@ import { isTyping } from "./dom.js";
 
 /**
  * @param {{columns: () => import("./column.js").BoardColumn[], current: () => {column: string, key: string} | null,
- *   go: (column: string, key: string) => void, ticket: () => any, open: () => void, edit: () => void,
- *   menu: (what: "menu" | "people" | "priorities") => void, close: () => void, undo: () => void, create: () => void,
- *   help: () => void, opening: () => boolean}} ways `opening`: whether a menu is about to have the keys
+ *   go: (column: string, key: string) => void, edit: () => any, menu: (what: "menu" | "people" | "priorities") => any,
+ *   close: () => void, undo: () => void, create: () => any, help: () => any}} ways what opens something may answer a
+ *   promise of that
  */
 export function followKeys(ways) {
   /** @param {number} by */
@@ -30,16 +30,18 @@ export function followKeys(ways) {
     const height = columns[at]?.keys.indexOf(current.key) ?? 0;
     ways.go(/** @type {string} */ (column.dataset.column), column.keys[Math.min(height, column.keys.length - 1)]);
   };
-  /** @type {Record<string, () => void>} */
+  /** @type {Record<string, () => any>} */
   const keys = {
     "/": () => /** @type {HTMLInputElement} */ (document.querySelector("#search"))?.select(),
     j: () => row(1), ArrowDown: () => row(1), k: () => row(-1), ArrowUp: () => row(-1),
     l: () => sideways(1), ArrowRight: () => sideways(1), h: () => sideways(-1), ArrowLeft: () => sideways(-1),
     Home: () => row(-Infinity), End: () => row(Infinity),
     c: ways.create, e: ways.edit, m: () => ways.menu("menu"), a: () => ways.menu("people"), p: () => ways.menu("priorities"),
-    z: ways.undo, "?": ways.help, Escape: ways.close,
+    "?": ways.help, z: () => void ways.undo(), Escape: () => void ways.close(),
   };
   const only = new Set(["ArrowDown", "ArrowUp", "ArrowLeft", "ArrowRight", "Home", "End"]);
+  /** What is typed while something opens: it is meant for that. @type {string[] | null} */
+  let ahead = null;
   document.addEventListener("keydown", (event) => {
     const target = /** @type {HTMLElement} */ (event.target);
     if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
@@ -47,11 +49,32 @@ export function followKeys(ways) {
       if (event.key === "Escape") target.blur();
       return;
     }
+    if (ahead) {
+      event.preventDefault();
+      ahead.push(event.key);
+      return;
+    }
     // Arrows scroll what has the focus, unless that is a card.
     if (only.has(event.key) && !target.closest("board-column")) return;
     const run = keys[event.key];
     if (!run) return;
     event.preventDefault();
-    if (!ways.opening()) run();
+    const opening = run();
+    if (!(opening instanceof Promise)) return;
+    const typed = /** @type {string[]} */ ([]);
+    ahead = typed;
+    opening.finally(() => {
+      ahead = null;
+      typed.forEach(type);
+    });
   });
+}
+
+/** Do as if a key were pressed now. @param {string} key */
+function type(key) {
+  const target = /** @type {any} */ (document.activeElement);
+  const pressed = new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true });
+  if (!target.dispatchEvent(pressed) || key.length > 1 || !target.matches("input, textarea")) return;
+  target.setRangeText(key, target.selectionStart, target.selectionEnd, "end");
+  target.dispatchEvent(new Event("input", { bubbles: true }));
 }

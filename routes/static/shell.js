@@ -1,12 +1,10 @@
 // The frame of every page: the bar at the top, how the stream is, who one is, messages, and the word that is read out.
 
-import { account } from "./account.js";
 import { ApiError, get, words } from "./api.js";
-import { openDialog } from "./ask.js";
 import { h } from "./dom.js";
 import { LANGUAGES, choose, clockTime, language, t, translate } from "./i18n.js";
+import { afterFrame } from "./pace.js";
 import { asksWho, onSignIn, signInAddress } from "./session.js";
-import { providerLink, signInForm } from "./sign-in.js";
 
 const STALE_MS = 15_000;
 const RESYNCED_MS = 4000;
@@ -146,7 +144,7 @@ export async function start() {
     try {
       const found = await get("/api/v1/me");
       me = found;
-      if (asksWho) tools.append(account(found, { tell, toast, announce, leaving: (really) => (leaving = really) }));
+      if (asksWho) afterFrame(() => showAccount(tools).catch(tell));
       return found;
     } catch (error) {
       if (!(error instanceof ApiError && error.status === 401)) await unreachable(error);
@@ -156,6 +154,12 @@ export async function start() {
       }
     }
   }
+}
+
+/** The menu of who is signed in, with the forms that are wanted when the session is over. @param {HTMLElement} tools */
+async function showAccount(tools) {
+  const { account } = await import("./account.js");
+  if (me) tools.append(account(me, { tell, toast, announce, leaving: (really) => (leaving = really) }));
 }
 
 export function languages() {
@@ -186,6 +190,7 @@ async function signedOut() {
       return tell(error);
     }
   }
+  const [{ openDialog }, { providerLink, signInForm }] = await Promise.all([import("./ask.js"), import("./sign-in.js")]);
   const done = (/** @type {string} */ user) => {
     asking = false;
     dialog.close();

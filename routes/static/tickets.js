@@ -27,7 +27,7 @@ const newestFirst = (a, b) =>
 /**
  * The orders of a column, as the server has them: what comes first, and how the API is asked for it. Tickets without a
  * date come last.
- * @type {Record<string, {compare: (a: Ticket, b: Ticket) => number, sort_order: "asc" | "desc"}>}
+ * @type {Record<typeof import("./address.js").ORDERS[number], {compare: (a: Ticket, b: Ticket) => number, sort_order: "asc" | "desc"}>}
  */
 export const ORDERS = {
   updated: { compare: newestFirst, sort_order: "desc" },
@@ -238,12 +238,22 @@ export class Tickets extends EventTarget {
       if (at < 0 && !belongs) continue;
       if (at >= 0) column.keys.splice(at, 1);
       if (belongs) {
-        const { compare } = ORDERS[this.order];
-        const found = column.keys.findIndex((key) => compare(ticket, /** @type {Ticket} */ (this.#tickets.get(key))) < 0);
-        column.keys.splice(found < 0 ? column.keys.length : found, 0, ticket.key);
+        column.keys.splice(this.#placeOf(ticket, column.keys), 0, ticket.key);
       }
       column.changed += 1;
     }
+  }
+
+  /** Before which of the keys, which are in order, a ticket comes. @param {Ticket} ticket @param {string[]} keys */
+  #placeOf(ticket, keys) {
+    const { compare } = ORDERS[this.order];
+    let [low, high] = [0, keys.length];
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (compare(ticket, /** @type {Ticket} */ (this.#tickets.get(keys[middle]))) < 0) high = middle;
+      else low = middle + 1;
+    }
+    return low;
   }
 
   /** @param {string} key */
