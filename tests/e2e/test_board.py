@@ -392,6 +392,26 @@ async def test_a_change_by_others_leaves_what_is_unfolded_where_it_is(pages: Win
     await expect(drawer.locator(".raw pre").first).to_contain_text("ticket.created")
 
 
+async def test_a_comment_that_is_half_written_waits_while_another_ticket_is_read(pages: Window, rest: Api) -> None:
+    key, other = (await rest.create("Written about"))["key"], (await rest.create("Looked up meanwhile"))["key"]
+    page = await pages.open(f"/?ticket={key}")
+    text, kind = page.get_by_label("Write a comment"), page.get_by_label("Kind of comment")
+    await text.fill("As I was saying")
+    await kind.select_option("decision")
+    await card(page, other).locator("a").click()
+    await expect(page.locator("#drawer-title")).to_have_text("Looked up meanwhile")
+    await expect(text).to_have_value("")
+    await page.keyboard.press("Escape")
+    await card(page, key).locator("a").click()
+    await expect(page.locator("#drawer-title")).to_have_text("Written about")
+
+    await expect(text).to_have_value("As I was saying")
+    await expect(kind).to_have_value("decision")
+    await page.get_by_role("button", name="Comment", exact=True).click()
+    await expect(page.locator(".comment.decision")).to_contain_text("As I was saying")
+    await expect(text).to_have_value("")
+
+
 async def test_a_ticket_is_deleted_after_a_question_and_restored(pages: Window, rest: Api) -> None:
     key = (await rest.create("Delete me"))["key"]
     page = await pages.open()
