@@ -44,10 +44,13 @@ export function avatar(name, { agent = false, label = t("card.assignee", { name 
   );
 }
 
+/** The date where the reader is, `YYYY-MM-DD`. Not asked of the browser's formats: for each card that takes longest of all. @param {Date} time */
+const dateOf = (time) => [time.getFullYear(), time.getMonth() + 1, time.getDate()].map((part) => String(part).padStart(2, "0")).join("-");
+
 /** @param {string} due @param {string} phase */
 export function dueTag(due, phase) {
   const open = phase !== "done" && phase !== "cancelled";
-  const today = new Date().toLocaleDateString("sv");
+  const today = dateOf(new Date());
   const state = !open ? "" : due < today ? "overdue" : due === today ? "today" : "";
   const words = t(state === "overdue" ? "card.overdue" : "card.due", { day: dayOf(due) });
   return h(
