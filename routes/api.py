@@ -12,6 +12,7 @@ from multidict import istr
 from pydantic import BaseModel
 
 from routes.access import MCP_PATHS, PROBES, is_open
+from routes.bodies import NoParameters, no_parameters
 from routes.challenges import SCOPES
 from routes.errors import CODES, Fault, Problem, problem_response
 from taskhub.auth.principal import Scope
@@ -139,21 +140,26 @@ def register(app: web.Application, routes: Sequence[Route]) -> None:
     scopes.update({(route.method, route.path): route.scope for route in routes if route.scope is not None})
     for route in routes:
         if route.method == hdrs.METH_GET:
-            app.router.add_get(route.path, route.handler, allow_head=route.head, expect_handler=_expect)
+            app.router.add_get(route.path, _checked(route), allow_head=route.head, expect_handler=_expect)
         else:
-            handler = route.handler if route.path in MCP_PATHS else _heeding(route)
-            app.router.add_route(route.method, route.path, handler, expect_handler=_expect)
+            app.router.add_route(route.method, route.path, _checked(route), expect_handler=_expect)
 
 
-def _heeding(route: Route) -> Handler:
-    """The handler, for requests without conditions that it would pass over."""
-    unheeded = tuple(istr(name) for name in CONDITIONS if name not in route.takes)
+def _checked(route: Route) -> Handler:
+    """The handler, for requests that say nothing it would pass over: no parameters where there are none, and of a write
+    no conditions that it does not take."""
+    reads = route.method == hdrs.METH_GET or route.path in MCP_PATHS
+    unheeded = () if reads else tuple(istr(name) for name in CONDITIONS if name not in route.takes)
+    if not unheeded and route.query is not NoParameters:
+        return route.handler
 
     async def handle(request: web.Request) -> web.StreamResponse:
         for name in unheeded:
             if name in request.headers:
                 reason = "has no effect on this request, which is not made for that reason: leave it out"
                 raise Problem.of("bad_header", [Fault(reason, header=str(name))])
+        if route.query is NoParameters:
+            no_parameters(request)
         return await route.handler(request)
 
     return handle

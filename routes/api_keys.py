@@ -6,7 +6,7 @@ from aiohttp import hdrs, web
 from pydantic import BaseModel, StringConstraints
 
 from routes.api import Route
-from routes.bodies import Items, NoParameters, json_response, no_parameters, query_model, read_model
+from routes.bodies import Items, NoParameters, json_response, query_model, read_model, read_model_if_any
 from routes.keys import API_KEYS, CALLER, INSTANCES
 from taskhub.keys.model import ApiKey, IssuedKey, KeyChange, NewKey, Rotation
 
@@ -23,13 +23,11 @@ async def keys(request: web.Request) -> web.Response:
 
 async def key(request: web.Request) -> web.Response:
     """GET /api/v1/keys/{id} → ApiKey."""
-    no_parameters(request)
     return json_response(await request.app[API_KEYS].get(request[CALLER], request.match_info["id"]))
 
 
 async def create(request: web.Request) -> web.Response:
     """POST /api/v1/keys → 201 IssuedKey."""
-    no_parameters(request)
     issued = await request.app[API_KEYS].create(request[CALLER], await read_model(request, NewKey))
     return _issued(issued)
 
@@ -45,8 +43,7 @@ async def change(request: web.Request) -> web.Response:
 
 async def rotate(request: web.Request) -> web.Response:
     """POST /api/v1/keys/{id}/rotate → 201 IssuedKey."""
-    no_parameters(request)
-    rotation = await read_model(request, Rotation) if request.can_read_body else Rotation()
+    rotation = await read_model_if_any(request, Rotation)
     issued = await request.app[API_KEYS].rotate(request[CALLER], request.match_info["id"], rotation)
     await request.app[INSTANCES].credentials_changed()
     return _issued(issued)
@@ -54,7 +51,6 @@ async def rotate(request: web.Request) -> web.Response:
 
 async def revoke(request: web.Request) -> web.Response:
     """DELETE /api/v1/keys/{id} → 204; what the key has open ends on every instance."""
-    no_parameters(request)
     await request.app[API_KEYS].revoke(request[CALLER], request.match_info["id"])
     await request.app[INSTANCES].credentials_changed()
     return web.Response(status=204)

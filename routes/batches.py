@@ -5,7 +5,7 @@ from typing import Final
 from aiohttp import web
 
 from routes.api import Route
-from routes.bodies import NoParameters, idempotency_key, json_response, no_parameters, read_model
+from routes.bodies import NoParameters, idempotency_key, json_response, read_model, read_model_if_any
 from routes.keys import CALLER, TICKETS
 from taskhub.headers import IDEMPOTENCY_HEADER, POSITION_HEADER
 from taskhub.tickets.inputs import BulkUpdate, UndoBatch
@@ -16,7 +16,6 @@ MAX_BULK_BYTES: Final = 8 * 1024 * 1024
 
 async def update_tickets(request: web.Request) -> web.Response:
     """POST /api/v1/tickets/bulk → BatchResult; 409 when nothing was stored because an item failed."""
-    no_parameters(request)
     key = idempotency_key(request)
     asked = await read_model(request, BulkUpdate, MAX_BULK_BYTES)
     return _answer(await request.app[TICKETS].update_tickets(request[CALLER], asked, idempotency_key=key))
@@ -24,9 +23,8 @@ async def update_tickets(request: web.Request) -> web.Response:
 
 async def undo(request: web.Request) -> web.Response:
     """POST /api/v1/batches/{id}/undo → BatchResult. The body may be left out."""
-    no_parameters(request)
     key = idempotency_key(request)
-    asked = await read_model(request, UndoBatch) if request.can_read_body else UndoBatch()
+    asked = await read_model_if_any(request, UndoBatch)
     return _answer(
         await request.app[TICKETS].undo_batch(request[CALLER], request.match_info["id"], asked, idempotency_key=key)
     )
@@ -34,7 +32,6 @@ async def undo(request: web.Request) -> web.Response:
 
 async def get_batch(request: web.Request) -> web.Response:
     """GET /api/v1/batches/{id} → Batch."""
-    no_parameters(request)
     return json_response(await request.app[TICKETS].batch(request[CALLER], request.match_info["id"]))
 
 

@@ -119,6 +119,11 @@ async def read_model(request: web.Request, model: type[M], max_bytes: int = MAX_
     return check_model(await read_json(request, max_bytes), model)
 
 
+async def read_model_if_any(request: web.Request, model: type[M]) -> M:
+    """The same where a body may be left out."""
+    return await read_model(request, model) if request.can_read_body else model()
+
+
 def check_model(value: Any, model: type[M]) -> M:
     """JSON values as `model`. Raises Problem: invalid_input."""
     if not isinstance(value, dict):

@@ -75,7 +75,6 @@ async def end_stream(request: web.Request) -> web.Response:
 async def test(request: web.Request) -> web.Response:
     """POST /events/debug/test: publish one stored event, and measure until a stream of our own has it."""
     caller = caller_with(request, "admin")
-    query_model(request, NoParameters)
     broadcaster, workspace = request.app[BROADCASTER], caller.principal.workspace
     subject = f"test-{secrets.token_hex(8)}"
     probe = Probe(subject)

@@ -6,7 +6,7 @@ from aiohttp import web
 from pydantic import BaseModel, Field, StringConstraints
 
 from routes.api import Route
-from routes.bodies import Items, NoParameters, json_response, no_parameters, query_model
+from routes.bodies import Items, NoParameters, json_response, query_model
 from routes.keys import CALLER, INSTANCES
 from routes.oauth import server_of
 from taskhub.oauth.model import Grant
@@ -28,7 +28,6 @@ async def grants(request: web.Request) -> web.Response:
 
 async def end(request: web.Request) -> web.Response:
     """DELETE /api/v1/grants/{id} → 204; what the application has open ends on every instance."""
-    no_parameters(request)
     await server_of(request).grants.revoke(request[CALLER], request.match_info["id"])
     await request.app[INSTANCES].credentials_changed()
     return web.Response(status=204)

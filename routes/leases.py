@@ -5,7 +5,15 @@ from typing import Final
 from aiohttp import web
 
 from routes.api import Route
-from routes.bodies import NoParameters, idempotency_key, json_response, no_parameters, query_model, read_model
+from routes.bodies import (
+    NoParameters,
+    idempotency_key,
+    json_response,
+    no_parameters,
+    query_model,
+    read_model,
+    read_model_if_any,
+)
 from routes.keys import CALLER, TICKETS
 from routes.tickets import HELD, STAMPS, held, stamps
 from taskhub.headers import IDEMPOTENCY_HEADER, LEASE_HEADER
@@ -15,9 +23,8 @@ from taskhub.tickets.model import Claimed, Reported, Written
 
 async def claim(request: web.Request) -> web.Response:
     """PUT /api/v1/tickets/{key}/lease → Claimed."""
-    no_parameters(request)
     key = idempotency_key(request)
-    new = await read_model(request, NewClaim) if request.can_read_body else NewClaim()
+    new = await read_model_if_any(request, NewClaim)
     claimed = await request.app[TICKETS].claim_ticket(
         request[CALLER], request.match_info["key"], new, idempotency_key=key
     )
@@ -26,18 +33,16 @@ async def claim(request: web.Request) -> web.Response:
 
 async def claim_next(request: web.Request) -> web.Response:
     """POST /api/v1/tickets/claim-next → Claimed."""
-    no_parameters(request)
     key = idempotency_key(request)
-    asked = await read_model(request, ClaimNext) if request.can_read_body else ClaimNext()
+    asked = await read_model_if_any(request, ClaimNext)
     claimed = await request.app[TICKETS].claim_next(request[CALLER], asked, idempotency_key=key)
     return json_response(claimed, headers=stamps(claimed))
 
 
 async def renew(request: web.Request) -> web.Response:
     """PATCH /api/v1/tickets/{key}/lease → Claimed."""
-    no_parameters(request)
     given = held(request)
-    asked = await read_model(request, Renewal) if request.can_read_body else Renewal()
+    asked = await read_model_if_any(request, Renewal)
     claimed = await request.app[TICKETS].renew_lease(request[CALLER], request.match_info["key"], asked, **given)
     return json_response(claimed, headers=stamps(claimed))
 
@@ -57,7 +62,6 @@ async def release(request: web.Request) -> web.Response:
 
 async def report_progress(request: web.Request) -> web.Response:
     """POST /api/v1/tickets/{key}/progress → Reported."""
-    no_parameters(request)
     given = held(request)
     asked = await read_model(request, ProgressReport)
     reported = await request.app[TICKETS].report_progress(request[CALLER], request.match_info["key"], asked, **given)

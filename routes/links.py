@@ -7,7 +7,7 @@ from multidict import istr
 from pydantic import BaseModel, Field, ValidationError
 
 from routes.api import Route
-from routes.bodies import Items, NoParameters, idempotency_key, json_response, no_parameters, read_model
+from routes.bodies import Items, NoParameters, idempotency_key, json_response, read_model
 from routes.errors import Problem, validation_faults
 from routes.keys import CALLER, TICKETS
 from routes.tickets import HELD, STAMPS, conditions, expected_version, held, stamps
@@ -34,14 +34,12 @@ class AttachmentPath(BaseModel):
 
 async def list_relations(request: web.Request) -> web.Response:
     """GET /api/v1/tickets/{key}/relations → items, as seen from the ticket."""
-    no_parameters(request)
     detail = await request.app[TICKETS].get_ticket(request[CALLER], request.match_info["key"], include=_RELATIONS)
     return json_response(Items(detail.relations or []))
 
 
 async def link(request: web.Request) -> web.Response:
     """POST /api/v1/tickets/{key}/relations → 201 Written; 200 when it was so already."""
-    no_parameters(request)
     given = held(request)
     new = await read_model(request, NewRelation)
     written = await request.app[TICKETS].link_tickets(
@@ -52,7 +50,6 @@ async def link(request: web.Request) -> web.Response:
 
 async def unlink(request: web.Request) -> web.Response:
     """DELETE /api/v1/tickets/{key}/relations/{relation}/{other} → 204."""
-    no_parameters(request)
     given = held(request)
     named = _path(request, RelationPath)
     written = await request.app[TICKETS].unlink_tickets(
@@ -63,14 +60,12 @@ async def unlink(request: web.Request) -> web.Response:
 
 async def list_attachments(request: web.Request) -> web.Response:
     """GET /api/v1/tickets/{key}/attachments → items."""
-    no_parameters(request)
     detail = await request.app[TICKETS].get_ticket(request[CALLER], request.match_info["key"], include=_ATTACHMENTS)
     return json_response(Items(detail.attachments or []))
 
 
 async def attach(request: web.Request) -> web.Response:
     """POST /api/v1/tickets/{key}/attachments → 201 Written."""
-    no_parameters(request)
     given = held(request)
     new = await read_model(request, NewAttachment)
     written = await request.app[TICKETS].add_attachment(request[CALLER], request.match_info["key"], new, **given)
@@ -79,7 +74,6 @@ async def attach(request: web.Request) -> web.Response:
 
 async def detach(request: web.Request) -> web.Response:
     """DELETE /api/v1/tickets/{key}/attachments/{no} → 204."""
-    no_parameters(request)
     given = held(request)
     number = _path(request, AttachmentPath).no
     written = await request.app[TICKETS].remove_attachment(request[CALLER], request.match_info["key"], number, **given)
@@ -88,7 +82,6 @@ async def detach(request: web.Request) -> web.Response:
 
 async def delete(request: web.Request) -> web.Response:
     """DELETE /api/v1/tickets/{key} → 204. With If-Match only that version is deleted, else 412."""
-    no_parameters(request)
     written = await request.app[TICKETS].delete_ticket(
         request[CALLER], request.match_info["key"], **conditions(request)
     )
@@ -97,7 +90,6 @@ async def delete(request: web.Request) -> web.Response:
 
 async def restore(request: web.Request) -> web.Response:
     """POST /api/v1/tickets/{key}/restore → Written. With If-Match only that version is restored, else 412."""
-    no_parameters(request)
     expected, key = expected_version(request), idempotency_key(request)
     written = await request.app[TICKETS].restore_ticket(
         request[CALLER], request.match_info["key"], expected_version=expected, idempotency_key=key

@@ -18,7 +18,6 @@ from routes.bodies import (
     NoParameters,
     idempotency_key,
     json_response,
-    no_parameters,
     read_model,
 )
 from routes.errors import Fault, Problem, event_faults
@@ -66,7 +65,6 @@ class PublishedAll:
 async def publish(request: web.Request) -> web.Response:
     """POST /events → 201 Published."""
     caller = caller_with(request, "events:publish")
-    no_parameters(request)
     event = await read_model(request, PublishedEvent, MAX_BODY_BYTES)
     ids, position, replayed = await _publish(request, caller, [event], prefix="")
     return _created(Published(ids[0], position, replayed))
@@ -75,7 +73,6 @@ async def publish(request: web.Request) -> web.Response:
 async def publish_batch(request: web.Request) -> web.Response:
     """POST /events/batch → 201 PublishedAll: all or nothing, with contiguous positions."""
     caller = caller_with(request, "events:publish")
-    no_parameters(request)
     batch = await read_model(request, PublishedBatch, MAX_BATCH_BYTES)
     ids, position, replayed = await _publish(request, caller, batch.events, prefix="/events/{}")
     return _created(PublishedAll(ids, position, replayed))

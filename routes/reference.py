@@ -4,8 +4,8 @@ The lists have all rows, those out of use too (`active` is false): tickets may s
 them, and who changes reference data takes them into use again. Only active ones can be given to a ticket.
 """
 
-from collections.abc import Sequence
-from typing import Annotated, Final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Annotated, Any, Final
 from urllib.parse import quote
 
 from aiohttp import hdrs, web
@@ -14,10 +14,12 @@ from pydantic import BaseModel, StringConstraints
 from routes.api import Handler, Route
 from routes.bodies import Items, NoParameters, idempotency_key, json_response, query_model, read_model
 from routes.keys import CALLER, INSTANCES, TICKETS
+from taskhub.auth.principal import Caller
 from taskhub.headers import IDEMPOTENCY_HEADER, POSITION_HEADER
 from taskhub.tickets.inputs import Name
 from taskhub.tickets.model import CategoryDetail, Reference, ReferenceKind, ReferenceWritten, Status, User
 from taskhub.tickets.reference_inputs import CHANGE, NEW
+from taskhub.tickets.service import TicketService
 
 
 class UserParameters(BaseModel):
@@ -33,41 +35,22 @@ async def users(request: web.Request) -> web.Response:
     return _items(await request.app[TICKETS].users(request[CALLER], role=asked.role))
 
 
-async def accounts(request: web.Request) -> web.Response:
-    query_model(request, NoParameters)
-    return _items(await request.app[TICKETS].accounts(request[CALLER]))
-
-
-async def categories(request: web.Request) -> web.Response:
-    query_model(request, NoParameters)
-    return _items(await request.app[TICKETS].categories(request[CALLER]))
-
-
 async def category_details(request: web.Request) -> web.Response:
     asked = query_model(request, CategoryDetailParameters)
     return _items(await request.app[TICKETS].category_details(request[CALLER], category=asked.category))
 
 
-async def statuses(request: web.Request) -> web.Response:
-    query_model(request, NoParameters)
-    return _items(await request.app[TICKETS].statuses(request[CALLER]))
+def _listed(read: Callable[[TicketService, Caller], Awaitable[Sequence[object]]]) -> Handler:
+    async def handle(request: web.Request) -> web.Response:
+        return _items(await read(request.app[TICKETS], request[CALLER]))
 
-
-async def request_channels(request: web.Request) -> web.Response:
-    query_model(request, NoParameters)
-    return _items(await request.app[TICKETS].request_channels(request[CALLER]))
-
-
-async def response_categories(request: web.Request) -> web.Response:
-    query_model(request, NoParameters)
-    return _items(await request.app[TICKETS].response_categories(request[CALLER]))
+    return handle
 
 
 def create(kind: ReferenceKind) -> Handler:
     """POST /api/v1/users and so on → 201 ReferenceWritten, with Location."""
 
     async def handle(request: web.Request) -> web.Response:
-        query_model(request, NoParameters)
         key = idempotency_key(request)
         new = await read_model(request, NEW[kind])
         written = await request.app[TICKETS].create_reference(request[CALLER], kind, new, idempotency_key=key)
@@ -81,7 +64,6 @@ def change(kind: ReferenceKind) -> Handler:
     """PATCH /api/v1/users/{id} and so on → ReferenceWritten."""
 
     async def handle(request: web.Request) -> web.Response:
-        query_model(request, NoParameters)
         key = idempotency_key(request)
         asked = await read_model(request, CHANGE[kind])
         written = await request.app[TICKETS].change_reference(
@@ -97,7 +79,6 @@ def remove(kind: ReferenceKind) -> Handler:
     """DELETE /api/v1/users/{id} and so on → 204; 409 `in_use` while tickets refer to it."""
 
     async def handle(request: web.Request) -> web.Response:
-        query_model(request, NoParameters)
         written = await request.app[TICKETS].remove_reference(
             request[CALLER], kind, request.match_info["id"], idempotency_key=idempotency_key(request)
         )
@@ -161,36 +142,27 @@ def _changing(kind: ReferenceKind) -> tuple[Route, ...]:
 
 _LISTED: Final = "Those out of use (`active` is false) too: tickets may refer to them, but can no longer be given them."
 
+
+def _listing(
+    kind: ReferenceKind, handler: Handler, answer: Any, query: type[BaseModel] = NoParameters, summary: str = ""
+) -> Route:
+    path, words = f"/api/v1/{kind.replace('_', '-')}", kind.replace("_", " ")
+    return Route(
+        "GET", path, handler, f"list_{kind}", summary or f"List the {words}",
+        detail=_LISTED, scope="tickets:read", query=query, answer=answer,
+    )  # fmt: skip
+
+
 ROUTES: Final = (
-    Route(
-        "GET", "/api/v1/users", users, "list_users", "List the users",
-        detail=_LISTED, scope="tickets:read", query=UserParameters, answer=Items[User],
-    ),
-    Route(
-        "GET", "/api/v1/accounts", accounts, "list_accounts", "List the accounts",
-        detail=_LISTED, scope="tickets:read", query=NoParameters, answer=Items[Reference],
-    ),
-    Route(
-        "GET", "/api/v1/categories", categories, "list_categories", "List the categories",
-        detail=_LISTED, scope="tickets:read", query=NoParameters, answer=Items[Reference],
-    ),
-    Route(
-        "GET", "/api/v1/category-details", category_details, "list_category_details",
+    _listing("users", users, Items[User], UserParameters),
+    _listing("accounts", _listed(TicketService.accounts), Items[Reference]),
+    _listing("categories", _listed(TicketService.categories), Items[Reference]),
+    _listing(
+        "category_details", category_details, Items[CategoryDetail], CategoryDetailParameters,
         "List the details of a category, or of all",
-        detail=_LISTED, scope="tickets:read", query=CategoryDetailParameters, answer=Items[CategoryDetail],
     ),
-    Route(
-        "GET", "/api/v1/statuses", statuses, "list_statuses", "List the statuses",
-        detail=_LISTED, scope="tickets:read", query=NoParameters, answer=Items[Status],
-    ),
-    Route(
-        "GET", "/api/v1/request-channels", request_channels, "list_request_channels", "List the request channels",
-        detail=_LISTED, scope="tickets:read", query=NoParameters, answer=Items[Reference],
-    ),
-    Route(
-        "GET", "/api/v1/response-categories", response_categories, "list_response_categories",
-        "List the response categories",
-        detail=_LISTED, scope="tickets:read", query=NoParameters, answer=Items[Reference],
-    ),
+    _listing("statuses", _listed(TicketService.statuses), Items[Status]),
+    _listing("request_channels", _listed(TicketService.request_channels), Items[Reference]),
+    _listing("response_categories", _listed(TicketService.response_categories), Items[Reference]),
     *(route for kind in NEW for route in _changing(kind)),
 )  # fmt: skip

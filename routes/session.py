@@ -7,7 +7,7 @@ from aiohttp import hdrs, web
 from routes import cookies
 from routes.access import client_address
 from routes.api import Route
-from routes.bodies import Items, NoParameters, json_response, no_parameters, read_model
+from routes.bodies import Items, NoParameters, json_response, read_model
 from routes.errors import Problem
 from routes.keys import AUTH, CALLER, INSTANCES, REQUEST_ID, SETTINGS, SIGN_IN
 from routes.middlewares import GATE
@@ -17,7 +17,6 @@ from taskhub.sign_in.model import NewPassword, Opened, Session, SignedIn, SignIn
 
 async def sign_in(request: web.Request) -> web.Response:
     """POST /api/v1/session → 201 SignedIn, and the cookie."""
-    no_parameters(request)
     trusted = request.app[GATE].trusted
     if request.app[AUTH].name == "none":
         raise Problem("nobody_signs_in", "AUTH=none: everybody on this machine is let in")
@@ -59,20 +58,17 @@ async def hand_over(request: web.Request, response: web.Response, opened: Opened
 
 async def session(request: web.Request) -> web.Response:
     """GET /api/v1/session → SignedIn."""
-    no_parameters(request)
     return json_response(await request.app[SIGN_IN].sessions.current(request[CALLER].principal))
 
 
 async def sign_out(request: web.Request) -> web.Response:
     """DELETE /api/v1/session → 204; what the session has open ends on every instance."""
-    no_parameters(request)
     await request.app[SIGN_IN].sessions.end_current(request[CALLER])
     return await _ended(request, forget=True)
 
 
 async def change_password(request: web.Request) -> web.Response:
     """PUT /api/v1/session/password → 204; the user's other sessions end."""
-    no_parameters(request)
     new = await read_model(request, NewPassword)
     await request.app[SIGN_IN].change_password(request[CALLER], new)
     return await _ended(request, forget=False)
@@ -80,13 +76,11 @@ async def change_password(request: web.Request) -> web.Response:
 
 async def sessions(request: web.Request) -> web.Response:
     """GET /api/v1/sessions → one's own, the newest first."""
-    no_parameters(request)
     return json_response(Items(await request.app[SIGN_IN].sessions.list(request[CALLER].principal)))
 
 
 async def end_session(request: web.Request) -> web.Response:
     """DELETE /api/v1/sessions/{id} → 204."""
-    no_parameters(request)
     caller, session_id = request[CALLER], request.match_info["id"]
     await request.app[SIGN_IN].sessions.end(caller, session_id)
     return await _ended(request, forget=session_id == caller.principal.credential)
@@ -94,7 +88,6 @@ async def end_session(request: web.Request) -> web.Response:
 
 async def sign_out_everywhere(request: web.Request) -> web.Response:
     """DELETE /api/v1/sessions → 204; this session ends, too."""
-    no_parameters(request)
     await request.app[SIGN_IN].sessions.end_all(request[CALLER])
     return await _ended(request, forget=True)
 

@@ -43,11 +43,8 @@ MIDDLEWARES: Final = (receive,)
 def add_routes(app: web.Application) -> None:
     """All of TaskHub. The application must have its settings."""
     tables = (tickets, links, leases, batches, board, export, reference, api_keys, audit, me, session, openid)
-    for module in (*tables, stream, stream_tokens, events, publish, debug):
+    for module in (*tables, stream, stream_tokens, events, publish, debug, oauth, grants, dashboard):
         register(app, module.ROUTES)
-    register(app, oauth.ROUTES)
-    register(app, grants.ROUTES)
-    register(app, dashboard.ROUTES)
     _add_common_routes(app)
 
 

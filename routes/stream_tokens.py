@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 from broadcaster.filters import FILTER_NAMES
 from routes.access import caller_with
 from routes.api import Route
-from routes.bodies import NoParameters, json_response, no_parameters, read_model
+from routes.bodies import NoParameters, json_response, read_model
 from routes.errors import Fault, Problem
 from routes.keys import STREAM_ACCESS, TICKETS
 from routes.stream import StreamParameters, read_parameters
@@ -37,7 +37,6 @@ TokenParameters: Final[type[BaseModel]] = create_model("TokenParameters", __base
 async def create(request: web.Request) -> web.Response:
     """POST /events/tokens → 201 IssuedToken."""
     caller = caller_with(request, "events:read")
-    no_parameters(request)
     asked = await read_model(request, TokenParameters)
     items = tuple(
         (name, text)

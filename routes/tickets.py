@@ -49,7 +49,6 @@ async def list_tickets(request: web.Request) -> web.Response:
 
 async def create_ticket(request: web.Request) -> web.Response:
     """POST /api/v1/tickets → 201 Written, with Location."""
-    query_model(request, NoParameters)
     key = idempotency_key(request)
     new = await read_model(request, NewTicket)
     written = await request.app[TICKETS].create_ticket(request[CALLER], new, idempotency_key=key)
@@ -72,7 +71,6 @@ async def get_ticket(request: web.Request) -> web.Response:
 
 async def update_ticket(request: web.Request) -> web.Response:
     """PATCH /api/v1/tickets/{key} → Written. With If-Match only that version is changed, else 412."""
-    query_model(request, NoParameters)
     given = conditions(request)
     change = await read_model(request, TicketChange)
     written = await request.app[TICKETS].update_ticket(request[CALLER], request.match_info["key"], change, **given)
@@ -90,7 +88,6 @@ async def list_comments(request: web.Request) -> web.Response:
 
 async def add_comment(request: web.Request) -> web.Response:
     """POST /api/v1/tickets/{key}/comments → 201 Written."""
-    query_model(request, NoParameters)
     given = held(request)
     new = await read_model(request, NewComment)
     written = await request.app[TICKETS].add_comment(request[CALLER], request.match_info["key"], new, **given)
