@@ -16,11 +16,11 @@ from broadcaster.engine import Broadcaster
 from broadcaster.subscriber import Subscriber
 from taskhub.auth.errors import Unauthenticated
 from taskhub.auth.principal import Caller, Principal
-from taskhub.auth.secret import digest
+from taskhub.auth.secret import digest, well_formed
 from taskhub.credentials.holder import Holder
 from taskhub.settings.model import Settings
 from taskhub.storage.times import Clock, utc_now
-from taskhub.stream_tokens.model import IssuedToken, Parameters, StreamToken, well_formed
+from taskhub.stream_tokens.model import IssuedToken, Parameters, StreamToken
 from taskhub.stream_tokens.store import WITHOUT_AUTHENTICATION, StreamTokenStore
 
 WARNING_S: Final = 60.0

@@ -1,19 +1,10 @@
-"""What a stream token is: `tht_`, then 128 random bits and a checksum of them, in 24 letters, digits, `-` and `_`."""
+"""What a stream token is, and for how long."""
 
-import base64
-import binascii
-import re
 import secrets
-import zlib
 from dataclasses import dataclass
-from typing import Final
 
+from taskhub.auth import secret
 from taskhub.auth.principal import Principal
-
-PREFIX: Final = "tht_"
-_RANDOM_BYTES: Final = 16
-_CHECKSUM_BYTES: Final = 2
-_FORM: Final = re.compile(rf"{PREFIX}[A-Za-z0-9_-]{{24}}")
 
 Parameters = tuple[tuple[str, str], ...]
 """Of a stream, as in its query: names, which may repeat, and texts."""
@@ -55,20 +46,4 @@ class IssuedToken:
 
 def new_secret() -> str:
     """A new token; store its digest, never the token."""
-    random = secrets.token_bytes(_RANDOM_BYTES)
-    return PREFIX + base64.urlsafe_b64encode(random + _checksum(random)).decode()
-
-
-def well_formed(secret: str) -> bool:
-    """Whether a text can be a token at all."""
-    if not _FORM.fullmatch(secret):
-        return False
-    try:
-        decoded = base64.urlsafe_b64decode(secret.removeprefix(PREFIX))
-    except binascii.Error:
-        return False
-    return decoded[_RANDOM_BYTES:] == _checksum(decoded[:_RANDOM_BYTES])
-
-
-def _checksum(random: bytes) -> bytes:
-    return zlib.crc32(random).to_bytes(4, "big")[-_CHECKSUM_BYTES:]
+    return secret.new_secret(secret.STREAM_TOKEN_PREFIX, secrets.token_bytes(16))

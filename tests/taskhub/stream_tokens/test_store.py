@@ -6,8 +6,9 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import select
 
+from taskhub.auth.secret import STREAM_TOKEN_PREFIX, well_formed
 from taskhub.storage.schema import stream_tokens
-from taskhub.stream_tokens.model import PREFIX, new_secret, well_formed
+from taskhub.stream_tokens.model import new_secret
 from taskhub.stream_tokens.store import StreamTokenStore
 from tests.taskhub.world import ALICE, World, rows
 
@@ -90,7 +91,7 @@ def test_a_token_is_recognised_by_its_form() -> None:
     made = {new_secret() for _ in range(100)}
 
     assert len(made) == 100
-    assert all(well_formed(secret) and secret.startswith(PREFIX) for secret in made)
+    assert all(well_formed(secret) and secret.startswith(STREAM_TOKEN_PREFIX) for secret in made)
     secret = made.pop()
     assert not well_formed(secret[:-1])
     assert not well_formed(secret[:10] + ("A" if secret[10] != "A" else "B") + secret[11:])
