@@ -167,21 +167,7 @@ class Broadcaster:
         """Send events that are not stored to who is live now, here and on the other instances."""
         time = wire_time(self._now())
         events = [
-            Event(
-                workspace=workspace,
-                epoch="",
-                seq=0,
-                id=_uuid(self._random.getrandbits(122)),
-                time=time,
-                type=draft.type,
-                subject=draft.subject,
-                actor=draft.actor,
-                origin=draft.origin,
-                ticket_version=draft.ticket_version,
-                trace=draft.trace,
-                data=draft.data,
-            )
-            for draft in drafts
+            draft.placed(workspace, "", 0, id=_uuid(self._random.getrandbits(122)), time=time) for draft in drafts
         ]
         channel = self._channels.get(workspace)
         if channel is not None:

@@ -96,6 +96,23 @@ class EventDraft:
         if problems:
             raise InvalidEvent(problems)
 
+    def placed(self, workspace: str, epoch: str, seq: int, *, id: str, time: str) -> "Event":
+        """The event that it is with its place in the log."""
+        return Event(
+            workspace=workspace,
+            epoch=epoch,
+            seq=seq,
+            id=id,
+            time=time,
+            type=self.type,
+            subject=self.subject,
+            actor=self.actor,
+            origin=self.origin,
+            ticket_version=self.ticket_version,
+            trace=self.trace,
+            data=self.data,
+        )
+
 
 @final
 class Event:

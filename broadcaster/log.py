@@ -1,11 +1,19 @@
 """The event log that the engine reads, as a protocol, and its in-memory twin."""
 
+import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Final, Protocol
 
 from broadcaster.event import Event
+
+_EPOCH_LETTERS: Final = "abcdefghijklmnopqrstuvwxyz234567"
+
+
+def random_epoch() -> str:
+    """A new name for a log: eight random base-32 characters."""
+    return "".join(random.SystemRandom().choices(_EPOCH_LETTERS, k=8))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,21 +1,12 @@
 """The event log in memory: the twin of a database's log, for tests and for programs that keep no events."""
 
-import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Final
 
 from broadcaster.errors import PositionExpired
 from broadcaster.event import Event, EventDraft, wire_time
-from broadcaster.log import LogBounds
-
-_EPOCH_LETTERS: Final = "abcdefghijklmnopqrstuvwxyz234567"
-
-
-def random_epoch() -> str:
-    """Eight random base-32 characters."""
-    return "".join(random.SystemRandom().choices(_EPOCH_LETTERS, k=8))
+from broadcaster.log import LogBounds, random_epoch
 
 
 def utc_now() -> datetime:
@@ -74,20 +65,7 @@ class MemoryEventLog:
         found = self._workspace(workspace)
         time = wire_time(self._clock())
         events = [
-            Event(
-                workspace=workspace,
-                epoch=found.epoch,
-                seq=seq,
-                id=f"{found.epoch}-{seq}",
-                time=time,
-                type=draft.type,
-                subject=draft.subject,
-                actor=draft.actor,
-                origin=draft.origin,
-                ticket_version=draft.ticket_version,
-                trace=draft.trace,
-                data=draft.data,
-            )
+            draft.placed(workspace, found.epoch, seq, id=f"{found.epoch}-{seq}", time=time)
             for seq, draft in enumerate(drafts, found.head + 1)
         ]
         found.events.extend(events)

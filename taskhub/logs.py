@@ -35,10 +35,7 @@ def configure(*, level: str, json: bool, stream: TextIO | None = None) -> None:
         structlog.processors.format_exc_info,
     ]
     if json:
-        shared += [
-            structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
-            structlog.processors.format_exc_info,
-        ]
+        shared += [structlog.processors.TimeStamper(fmt="iso", utc=True, key="time")]
         final: list[Processor] = [redact, _name_for_collectors, structlog.processors.JSONRenderer(ensure_ascii=False)]
     else:
         shared += [structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False)]

@@ -17,16 +17,14 @@ from taskhub.cli.services import CannotRun, caller_in, checked, named_user, prin
 
 if TYPE_CHECKING:
     from taskhub.opening import Services
-    from taskhub.settings.model import Settings
 
 
 def run(parsed: argparse.Namespace) -> int:
     """Manage who can sign in, beside running servers. A new link alone goes to standard output."""
-    settings = load_settings(parsed).settings
-    return run_with_services(settings, partial(_ACTIONS[parsed.action], parsed, settings))
+    return run_with_services(load_settings(parsed).settings, partial(_ACTIONS[parsed.action], parsed))
 
 
-async def _list(parsed: argparse.Namespace, settings: "Settings", services: "Services") -> int:
+async def _list(parsed: argparse.Namespace, services: "Services") -> int:
     with_password = await services.sign_in.with_password(parsed.workspace)
     for user in await services.tickets.users(await caller_in(services, parsed.workspace)):
         if parsed.json:
@@ -39,7 +37,7 @@ async def _list(parsed: argparse.Namespace, settings: "Settings", services: "Ser
     return 0
 
 
-async def _add(parsed: argparse.Namespace, settings: "Settings", services: "Services") -> int:
+async def _add(parsed: argparse.Namespace, services: "Services") -> int:
     from taskhub.tickets.reference_inputs import NewUser
 
     caller = await caller_in(services, parsed.workspace)
@@ -49,7 +47,7 @@ async def _add(parsed: argparse.Namespace, settings: "Settings", services: "Serv
     return 0
 
 
-async def _change(parsed: argparse.Namespace, settings: "Settings", services: "Services") -> int:
+async def _change(parsed: argparse.Namespace, services: "Services") -> int:
     from taskhub.tickets.reference_inputs import UserChange
 
     given = {"role": parsed.role, "active": parsed.active, "email": parsed.email}
@@ -65,15 +63,16 @@ async def _change(parsed: argparse.Namespace, settings: "Settings", services: "S
     return 0
 
 
-async def _sign_in_link(parsed: argparse.Namespace, settings: "Settings", services: "Services") -> int:
+async def _sign_in_link(parsed: argparse.Namespace, services: "Services") -> int:
     from taskhub.sign_in.service import LINK_S
 
     caller = await caller_in(services, parsed.workspace)
     user = await named_user(services, caller, parsed.user, role=parsed.role)
     if user is None and parsed.role is not None:
         parsed.kind, parsed.email = "human", None
-        await _add(parsed, settings, services)
+        await _add(parsed, services)
     link = await services.sign_in.new_link(caller, parsed.user)
+    settings = load_settings(parsed).settings
     server = server_file.read(settings.data_dir)
     url = parsed.url or (server.url if server else default_url(settings))
     print(f"Signs {link.user} in, once, within {LINK_S // 60} minutes:", file=sys.stderr)
@@ -82,7 +81,7 @@ async def _sign_in_link(parsed: argparse.Namespace, settings: "Settings", servic
     return 0
 
 
-async def _set_password(parsed: argparse.Namespace, settings: "Settings", services: "Services") -> int:
+async def _set_password(parsed: argparse.Namespace, services: "Services") -> int:
     from taskhub.sign_in.model import NewPassword
 
     caller = await caller_in(services, parsed.workspace)
@@ -92,13 +91,13 @@ async def _set_password(parsed: argparse.Namespace, settings: "Settings", servic
     return 0
 
 
-async def _sign_out(parsed: argparse.Namespace, settings: "Settings", services: "Services") -> int:
+async def _sign_out(parsed: argparse.Namespace, services: "Services") -> int:
     caller = await caller_in(services, parsed.workspace)
     print(f"{await services.sign_in.sign_out(caller, parsed.user)} sessions have ended", file=sys.stderr)
     return 0
 
 
-async def _unlink(parsed: argparse.Namespace, settings: "Settings", services: "Services") -> int:
+async def _unlink(parsed: argparse.Namespace, services: "Services") -> int:
     caller = await caller_in(services, parsed.workspace)
     if not await services.sign_in.unlink(caller, parsed.user):
         raise CannotRun(f"{parsed.user[:80]!r} is linked with no account at an OpenID provider")
@@ -106,7 +105,7 @@ async def _unlink(parsed: argparse.Namespace, settings: "Settings", services: "S
     return 0
 
 
-_ACTIONS: Final[Mapping[str, "Callable[[argparse.Namespace, Settings, Services], Awaitable[int]]"]] = {
+_ACTIONS: Final[Mapping[str, "Callable[[argparse.Namespace, Services], Awaitable[int]]"]] = {
     "list": _list,
     "add": _add,
     "change": _change,

@@ -11,9 +11,8 @@ from typing import Final
 
 from sqlalchemy import Connection, and_, bindparam, select, update
 
-from broadcaster.log import LogBounds
+from broadcaster.log import LogBounds, random_epoch
 from taskhub.storage.schema import events, workspaces
-from taskhub.storage.seeds import new_epoch
 
 _HEADS: Final = (
     select(workspaces.c.id, workspaces.c.epoch, workspaces.c.oldest_seq, workspaces.c.head_seq, events.c.nonce)
@@ -76,7 +75,7 @@ class SeenEvents:
         row = connection.execute(locked.with_for_update()).one()
         seen = self._seen[workspace]
         if _is_lost(connection, workspace, LogBounds(row.epoch, row.oldest_seq, row.head_seq), seen):
-            connection.execute(update(workspaces).where(workspaces.c.id == workspace).values(epoch=new_epoch()))
+            connection.execute(update(workspaces).where(workspaces.c.id == workspace).values(epoch=random_epoch()))
 
 
 def _is_lost(connection: Connection, workspace: str, bounds: LogBounds, seen: Seen) -> bool:

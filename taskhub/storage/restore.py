@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy import URL, Connection, MetaData, create_engine, func, insert, inspect, select, text, update
 from sqlalchemy.exc import DBAPIError
 
+from broadcaster.log import random_epoch
 from taskhub.storage import backup_file
 from taskhub.storage.backup import PAGE, tables_of
 from taskhub.storage.backup_file import BackupReader, BadBackup, Header, Log
@@ -28,7 +29,7 @@ from taskhub.storage.migrate import NewerSchema, check_known, lock_postgres, rev
 from taskhub.storage.occupancy import DatabaseInUse, be_sole_user_of_postgres, take_tables
 from taskhub.storage.reindex import rebuild
 from taskhub.storage.schema import METADATA, deployment, events, tickets, workspaces
-from taskhub.storage.seeds import new_deployment_id, new_epoch, new_secret
+from taskhub.storage.seeds import new_deployment_id, new_secret
 from taskhub.storage.urls import driver_url, sqlite_path
 
 _FOREIGN_KEYS: Final = text(
@@ -371,7 +372,7 @@ def _renew(connection: Connection, versions: Mapping[str, int]) -> Mapping[str, 
     connection.execute(update(deployment).values(id=new_deployment_id(), secret=new_secret()))
     epochs: dict[str, str] = {}
     for row in connection.execute(select(workspaces.c.id, workspaces.c.references_version)).all():
-        epochs[row.id] = new_epoch()
+        epochs[row.id] = random_epoch()
         connection.execute(
             update(workspaces)
             .where(workspaces.c.id == row.id)

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Table, insert, select
 
+from broadcaster.log import random_epoch
 from taskhub.storage import schema
 from taskhub.storage.names import slug
 from taskhub.storage.times import to_text, utc_now
@@ -31,12 +32,6 @@ CATEGORIES: Final = {
 }
 
 BEFORE_ALL_EVENTS: Final = "1970-01-01T00:00:00.000Z"
-_EPOCH_LETTERS: Final = "abcdefghijklmnopqrstuvwxyz234567"
-
-
-def new_epoch() -> str:
-    """A new name for a log: 8 random base-32 characters."""
-    return "".join(secrets.choice(_EPOCH_LETTERS) for _ in range(8))
 
 
 def new_deployment_id() -> str:
@@ -66,7 +61,7 @@ def add_workspace(connection: Connection, id: str, key_prefix: str, name: str) -
     now = to_text(utc_now())
     connection.execute(
         insert(schema.workspaces).values(
-            id=id, key_prefix=key_prefix, name=name, next_no=1, epoch=new_epoch(), head_seq=0,
+            id=id, key_prefix=key_prefix, name=name, next_no=1, epoch=random_epoch(), head_seq=0,
             head_time=BEFORE_ALL_EVENTS, oldest_seq=1, references_version=1, created_at=now,
         )
     )  # fmt: skip

@@ -178,21 +178,8 @@ class Transaction:
 
     def emit(self, draft: EventDraft) -> Event:
         """Give `draft` the next place in the log; it is stored when the database transaction ends."""
-        state, seq = self.state, self.next_seq
-        event = Event(
-            workspace=self.workspace,
-            epoch=state.epoch,
-            seq=seq,
-            id=f"{state.epoch}-{seq}",
-            time=self.time,
-            type=draft.type,
-            subject=draft.subject,
-            actor=draft.actor,
-            origin=draft.origin,
-            ticket_version=draft.ticket_version,
-            trace=draft.trace,
-            data=draft.data,
-        )
+        epoch, seq = self.state.epoch, self.next_seq
+        event = draft.placed(self.workspace, epoch, seq, id=f"{epoch}-{seq}", time=self.time)
         self.events.append(event)
         self.drafts.append(draft)
         return event

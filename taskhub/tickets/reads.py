@@ -114,8 +114,7 @@ class Reading:
         if unknown := sorted(set(include) - {"history", "comments"}):
             reason = f"{', '.join(unknown)} are known as they are now: leave as_of out, or include only the others"
             raise InvalidInput([InputProblem("/include", reason, ("history", "comments"))])
-        no = number_of(self.state.key_prefix, key)
-        record = None if no is None else read_record(self.connection, self.workspace, no)
+        record = self._record(key)
         ticket = None if record is None else past.ticket(record)
         if record is None or ticket is None:
             raise TicketNotFound(key)
@@ -127,9 +126,7 @@ class Reading:
 
     def detail(self, key: str, include: Collection[Include], history_limit: int) -> TicketDetail:
         """A ticket with the parts asked for. Raises TicketNotFound and TicketGone."""
-        no = number_of(self.state.key_prefix, key)
-        record = None if no is None else read_record(self.connection, self.workspace, no)
-        record = existing(record, key)
+        record = existing(self._record(key), key)
         return TicketDetail(
             full(record, self.references, self.state.key_prefix),
             history=self._history(record.no, history_limit) if "history" in include else None,
@@ -162,6 +159,10 @@ class Reading:
                 return TicketSnapshot(self.state.epoch, self.state.head_seq, found)
             last = rows[-1].no
 
+    def _record(self, key: str) -> TicketRecord | None:
+        no = number_of(self.state.key_prefix, key)
+        return None if no is None else read_record(self.connection, self.workspace, no)
+
     def _compact(self, record: TicketRecord) -> TicketState:
         return compact(record, self.references, self.state.key_prefix)
 
@@ -184,8 +185,7 @@ class Reading:
     def comments(self, key: str, limit: int, before: int | None) -> list[Comment]:
         """The newest comments, of those before the comment `before`, oldest first. Raises TicketNotFound and
         TicketGone."""
-        no = number_of(self.state.key_prefix, key)
-        record = existing(None if no is None else read_record(self.connection, self.workspace, no), key)
+        record = existing(self._record(key), key)
         return self._comments(record.no, _ANY_SEQ if before is None else before - 1, limit)
 
     def _comments(self, no: int, up_to: int = _ANY_SEQ, limit: int = MAX_COMMENTS) -> list[Comment]:

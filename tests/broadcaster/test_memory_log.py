@@ -6,7 +6,8 @@ from datetime import datetime, timedelta
 import pytest
 
 from broadcaster.event import Event, EventDraft
-from broadcaster.memory_log import MemoryEventLog, random_epoch
+from broadcaster.log import random_epoch
+from broadcaster.memory_log import MemoryEventLog
 from tests.broadcaster.event_log_suite import NOON, EventLogSuite, drafts
 
 

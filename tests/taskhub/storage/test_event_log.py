@@ -13,10 +13,11 @@ from sqlalchemy.engine import Engine
 
 from broadcaster.errors import LogUnavailable
 from broadcaster.event import Event, EventDraft
+from broadcaster.log import random_epoch
 from taskhub.storage import schema
 from taskhub.storage.database import Database
 from taskhub.storage.event_log import SqlEventLog
-from taskhub.storage.seeds import add_workspace, new_epoch
+from taskhub.storage.seeds import add_workspace
 from taskhub.storage.transaction import Transaction
 from taskhub.storage.writer import Writer
 from taskhub.tickets.errors import StorageBusy
@@ -48,7 +49,9 @@ class SqlLogUnderTest:
 
     async def new_epoch(self, workspace: str) -> None:
         workspaces = schema.workspaces
-        await execute(self._database, update(workspaces).where(workspaces.c.id == workspace).values(epoch=new_epoch()))
+        await execute(
+            self._database, update(workspaces).where(workspaces.c.id == workspace).values(epoch=random_epoch())
+        )
 
 
 @pytest.fixture
