@@ -18,6 +18,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from routes.errors import MAX_FAULTS, Fault, Problem, json_pointer, validation_faults
 from routes.keys import SETTINGS
+from taskhub.expect import ask_for_body
 from taskhub.headers import IDEMPOTENCY_HEADER
 from taskhub.tickets.fields import suggested_name
 from taskhub.tickets.inputs import IdempotencyKey
@@ -53,6 +54,7 @@ async def read_body(request: web.Request, max_bytes: int = MAX_BODY_BYTES) -> by
     if content.at_eof() and len(here) <= max_bytes:
         return here
     body = bytearray(here)
+    await ask_for_body(request)
     # aiohttp never times out a body that stops half way: without this, each one would hold a handler for ever.
     seconds = request.app[SETTINGS].body_read_s
     try:

@@ -11,6 +11,7 @@ from routes.api import Route
 from routes.bodies import json_response, query_model
 from routes.errors import Problem
 from routes.keys import CALLER, SETTINGS, TICKETS
+from taskhub.expect import ask_for_body
 from taskhub.tickets.export import MEDIA_TYPES, Format, header, line
 from taskhub.tickets.imports import Imported
 from taskhub.tickets.inputs import ExportQuery
@@ -78,6 +79,7 @@ async def import_(request: web.Request) -> web.Response:
 
 async def _chunk(request: web.Request) -> bytes:
     seconds = request.app[SETTINGS].body_read_s
+    await ask_for_body(request)
     try:
         async with asyncio.timeout(seconds or None):
             return await request.content.readany()

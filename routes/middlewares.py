@@ -41,6 +41,7 @@ MAX_HEADER_BYTES: Final = (("Last-Event-ID", 256), (IDEMPOTENCY_HEADER, 200), ("
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,100}")
 # Encoded slashes and control characters: what decodes to them means another path to a proxy than to us.
 _BAD_PATH: Final = re.compile(r"%(?:2f|5c|7f|[01][0-9a-f])", re.IGNORECASE)
+_HTTP_TARGET: Final = re.compile(r"/|https?://", re.IGNORECASE)
 # A header is looked up under an `istr` without being folded to one case for each request.
 _LIMITED_HEADERS: Final = tuple((istr(name), limit) for name, limit in MAX_HEADER_BYTES)
 _TRACEPARENT: Final = istr(tracing.TRACEPARENT)
@@ -145,6 +146,8 @@ def guard(request: web.Request, gate: Gate, auth: AuthProvider) -> web.Response 
     url = request.rel_url
     if "%" in url.raw_path and _BAD_PATH.search(url.raw_path):
         raise Problem("bad_path", "a path must not contain encoded slashes or control characters")
+    if "://" in request.raw_path and not _HTTP_TARGET.match(request.raw_path):
+        raise Problem("bad_path", "a target is a path, or an http or https URL")
     if len(url.raw_query_string) > MAX_QUERY_BYTES:
         raise Problem("query_too_long", f"a query may have at most {MAX_QUERY_BYTES} bytes")
     if sum(map(_length, request.raw_headers)) > gate.header_bytes:

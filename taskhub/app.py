@@ -215,6 +215,7 @@ async def _services(app: web.Application, *, place: Place | None) -> AsyncIterat
             place=place,
             ask=instances.metrics,
             refused=app[LIMITS].refused,
+            held=app[HELD],
         )
         stack.push_async_callback(scrape.close)
         instances.on_metrics = scrape.of_group
@@ -379,7 +380,13 @@ async def _remote_services(app: web.Application, *, place: Place | None) -> Asyn
         app[HELD] = Held(room_for_held())
         app[MCP] = _mcp(app, stack, tickets, _kept_secret(settings.data_dir / "session-secret"))
         lifecycle = app[LIFECYCLE]
-        app[SCRAPE] = Scrape(app[METERS], draining=lambda: lifecycle.draining, place=place, refused=app[LIMITS].refused)
+        app[SCRAPE] = Scrape(
+            app[METERS],
+            draining=lambda: lifecycle.draining,
+            place=place,
+            refused=app[LIMITS].refused,
+            held=app[HELD],
+        )
         await stack.enter_async_context(LoopLag(app[METERS].loop_lag))
         yield
 

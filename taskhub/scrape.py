@@ -6,7 +6,7 @@ have its number (`worker`), so that a counter that begins anew is that of a work
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import Final
 
@@ -59,7 +59,8 @@ class _Stored:
 
 class Scrape:
     """The metrics of a process, which may have no event engine and no database. `place`: where it is one of several
-    workers, which `ask` reaches. `refused`: how often each limit has. You must `close` it before the database."""
+    workers, which `ask` reaches. `refused`: how often each limit has; `held`: refusals that come
+    later. You must `close` it before the database."""
 
     def __init__(
         self,
@@ -71,6 +72,7 @@ class Scrape:
         place: Place | None = None,
         ask: AskWorkers | None = None,
         refused: Mapping[str, int] | None = None,
+        held: Sized = (),
     ) -> None:
         self._meters = meters
         self._draining = draining
@@ -79,6 +81,7 @@ class Scrape:
         self._place = place
         self._ask = ask
         self._refused = {} if refused is None else refused
+        self._held = held
         self._reading: asyncio.Task[_Stored | None] | None = None
 
     async def text(self, ready: Callable[[], Awaitable[bool]]) -> bytes:
@@ -95,6 +98,7 @@ class Scrape:
             families += _of_engine(self._broadcaster.figures(), self._broadcaster.options.max_streams, logs)
         # At zero from the beginning, so that the first one is an increase.
         families.append(by_label("limit_refusals_total", {"auth_failures_per_min": 0, **self._refused}))
+        families.append(single("limit_refusals_held", len(self._held)))
         families += [by_label("build_info", {__version__: 1}), *process_families()]
         return WorkerFigures(0 if self._place is None else self._place.number, self._draining(), families)
 

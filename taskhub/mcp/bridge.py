@@ -16,6 +16,8 @@ import orjson
 from aiohttp import web
 from multidict import CIMultiDict
 
+from taskhub.expect import ask_for_body
+
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -57,6 +59,7 @@ async def read_body(
         if len(whole) > limit:
             raise RefusedBody(413, f"the body has more than {limit} bytes")
         return whole
+    await ask_for_body(request)
     chunks: list[bytes] = []
     size = 0
     try:

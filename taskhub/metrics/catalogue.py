@@ -65,6 +65,7 @@ CATALOGUE: Final[Mapping[str, Metric]] = {
         "counter", ("reason",), "Requests without, or with a wrong, or with too little credential"
     ),
     "limit_refusals_total": Metric("counter", ("limit",), "Requests and streams refused, by the setting that says so"),
+    "limit_refusals_held": Metric("gauge", (), "Refusals that come later, for callers that ask on after others"),
     "loop_lag_seconds": Metric("histogram", (), "Seconds by which a timer came too late, four times a second"),
     "ready": Metric("gauge", (), "1 when `/readyz` answers 200"),
     "workers": Metric("gauge", (), "Processes behind the port, with more than one"),
