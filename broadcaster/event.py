@@ -12,7 +12,8 @@ from broadcaster.errors import FieldProblem, InvalidEvent, InvalidPosition
 
 POSITION_PATTERN: Final = re.compile(r"([a-z0-9]{1,40})-(0|[1-9][0-9]{0,17})")
 TYPE_PATTERN: Final = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)+")
-CONTROL_CHARACTER: Final = re.compile(r"[\x00-\x1f\x7f]")
+CONTROL_CHARACTER: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+"""Those of C1 and the separators of lines and paragraphs as well: readers of lines go by them, too."""
 MAX_TYPE_LENGTH: Final = 64
 MAX_DATA_BYTES: Final = 64 * 1024
 MAX_SUBJECT_LENGTH: Final = 256

@@ -58,8 +58,8 @@ _INDEX_ORDER: Final = (
 _STATELESS_INDEX_ORDER: Final = ("ticket", "subject", "type", "actor", "origin")
 # What people who know the ticket model's field names write.
 _NAME_HINTS: Final = {"person_in_charge": "assignee", "request_channel": "channel", "ticket_id": "ticket"}
-_TICKET_KEY: Final = re.compile(r"[A-Z][A-Z0-9]*-\d+")
-_TICKET_KEY_PREFIX: Final = re.compile(r"([A-Z][A-Z0-9]*(-\d*)?)?")
+_TICKET_KEY: Final = re.compile(r"[A-Z][A-Z0-9]*-[0-9]+")
+_TICKET_KEY_PREFIX: Final = re.compile(r"([A-Z][A-Z0-9]*(-[0-9]*)?)?")
 _TYPE_PREFIX: Final = re.compile(r"[a-z0-9_.]*")
 # Suggestions are a courtesy: comparing with every one of thousands of users would not be.
 _MAX_COMPARED: Final = 2000
@@ -390,7 +390,7 @@ def _types(term: _Term, _: Resolver) -> tuple[str, ...]:
 def _tickets(term: _Term, _: Resolver) -> tuple[str, ...]:
     key = term.text.upper()
     if not (_TICKET_KEY_PREFIX if term.prefix else _TICKET_KEY).fullmatch(key):
-        number = re.fullmatch(r"([A-Z][A-Z0-9]*?)[ _#]*(\d+)", key)
+        number = re.fullmatch(r"([A-Z][A-Z0-9]*?)[ _#]*([0-9]+)", key)
         instead = f"{number[1]}-{number[2]}" if number else None
         raise _BadValue(f"{_shown(term)} is no ticket key; one looks like TH-123", instead)
     return (key,)

@@ -22,8 +22,8 @@ MAX_WAIT_S: Final = 50
 WAIT_SLICE_S: Final = 1.0
 
 FORMS: Final = "earliest, now, an event id, a duration such as 15m, or an RFC 3339 time"
-_DURATION: Final = re.compile(r"(\d{1,6})(s|m|h|d)")
-_TIME: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+ -]\d\d:\d\d)")
+_DURATION: Final = re.compile(r"([0-9]{1,6})(s|m|h|d)")
+_TIME: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+ -]\d\d:\d\d)", re.ASCII)
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_SECONDS: Final = 100 * 365 * 86400

@@ -26,6 +26,7 @@ from routes.errors import RETRY_AFTER_S, Fault, Problem
 from routes.keys import AUDIT, BROADCASTER, EVENT_LOG, INSTANCES, PUBLISHER
 from taskhub.audit.record import Entry
 from taskhub.instances import MAX_STREAMS, NotAllAnswered, Statistics, StreamNotFound
+from taskhub.numbers import WHOLE
 
 TEST_TYPE: Final = "debug.test"
 TEST_TIMEOUT_S: Final = 5.0
@@ -37,7 +38,7 @@ class ExplainParameters(BaseModel):
 
 
 class StatisticsParameters(BaseModel):
-    streams: int = Field(
+    streams: Annotated[int, WHOLE] = Field(
         100, ge=0, le=MAX_STREAMS, description="streams of each instance to tell of, the ones furthest behind first"
     )
 

@@ -16,14 +16,17 @@ from routes.keys import BROADCASTER, EVENT_LOG, LIFECYCLE, TICKETS
 from routes.positions import parse_start
 from routes.stream import read_filter
 from taskhub.headers import POSITION_HEADER
+from taskhub.numbers import NUMBER, WHOLE
 
 
 class PollParameters(BaseModel):
     """The parameters of a poll that are not filters."""
 
     after: str = Field("now", description="the position of the answer before; or earliest, now, 15m, an RFC 3339 time")
-    limit: Annotated[int, Field(ge=1, le=500)] = 100
-    wait: float = Field(0, ge=0, le=MAX_WAIT_S, description="seconds to wait for an event when there is none")
+    limit: Annotated[int, Field(ge=1, le=500), WHOLE] = 100
+    wait: Annotated[float, NUMBER] = Field(
+        0, ge=0, le=MAX_WAIT_S, description="seconds to wait for an event when there is none"
+    )
 
 
 class CloudEvent(BaseModel):

@@ -12,6 +12,7 @@ from routes.errors import Problem, validation_faults
 from routes.keys import CALLER, TICKETS
 from routes.tickets import HELD, STAMPS, conditions, expected_version, held, stamps
 from taskhub.headers import IDEMPOTENCY_HEADER
+from taskhub.numbers import WHOLE
 from taskhub.tickets.inputs import Key, NewAttachment, NewRelation
 from taskhub.tickets.model import Attachment, Include, Relation, RelationName, Written
 
@@ -29,7 +30,7 @@ class RelationPath(BaseModel):
 
 
 class AttachmentPath(BaseModel):
-    no: Annotated[int, Field(ge=1, le=MAX_NUMBER)]
+    no: Annotated[int, Field(ge=1, le=MAX_NUMBER), WHOLE]
 
 
 async def list_relations(request: web.Request) -> web.Response:

@@ -33,6 +33,7 @@ from taskhub.auth.errors import Unauthenticated
 from taskhub.auth.principal import Caller
 from taskhub.auth.providers import ACTOR_HEADER
 from taskhub.headers import POSITION_HEADER
+from taskhub.numbers import NUMBER, WHOLE
 from taskhub.stream_tokens.model import StreamToken
 from taskhub.tickets.errors import StorageBusy
 from taskhub.tickets.reference import UnknownFilterValue
@@ -61,13 +62,17 @@ class StreamParameters(BaseModel):
     since: str | None = Field(None, description="where to begin: earliest, now, an event id, 15m, or an RFC 3339 time")
     last_event_id: str | None = Field(None, description="the same as the header Last-Event-ID, which goes before it")
     snapshot: bool = Field(False, description="first the matching tickets, then every change after them")
-    batch: int = Field(0, ge=0, le=2000, description="milliseconds for which events are collected into one frame")
-    batch_max: int = Field(100, ge=1, le=500, description="events in a frame")
+    batch: Annotated[int, WHOLE] = Field(
+        0, ge=0, le=2000, description="milliseconds for which events are collected into one frame"
+    )
+    batch_max: Annotated[int, WHOLE] = Field(100, ge=1, le=500, description="events in a frame")
     coalesce: Literal["ticket"] | None = Field(None, description="of a batch only the newest event of each ticket")
-    heartbeat: Annotated[float, Field(ge=5, le=60)] | None = Field(None, description="seconds between signs of life")
+    heartbeat: Annotated[float, Field(ge=5, le=60), NUMBER] | None = Field(
+        None, description="seconds between signs of life"
+    )
     names: bool = Field(False, description="SSE events are named after their types, not all `message`")
-    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] | None = Field(None, description="end after so many events")
-    timeout: Annotated[float, Field(gt=0, le=MAX_TIMEOUT_S)] | None = Field(
+    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT), WHOLE] | None = Field(None, description="end after so many events")
+    timeout: Annotated[float, Field(gt=0, le=MAX_TIMEOUT_S), NUMBER] | None = Field(
         None, description="end after so many seconds"
     )
     errors: Literal["stream", "status"] = Field(

@@ -12,13 +12,14 @@ from routes.bodies import Items, NoParameters, idempotency_key, json_response, q
 from routes.errors import Fault, Problem
 from routes.keys import CALLER, TICKETS
 from taskhub.headers import IDEMPOTENCY_HEADER, LEASE_HEADER, POSITION_HEADER
+from taskhub.numbers import WHOLE
 from taskhub.tickets.api import Conditions, Held
 from taskhub.tickets.inputs import MAX_COMMENTS, MAX_HISTORY, AsOf, NewComment, NewTicket, TicketChange, TicketQuery
 from taskhub.tickets.model import Comment, HistoryEntry, Include, TicketDetail, TicketPage, Written
 
 _HISTORY: Final[tuple[Include, ...]] = ("history",)
-_ETAG: Final = re.compile(r'"(\d{1,9})"')
-_BARE_VERSION: Final = re.compile(r"\d{1,9}")
+_ETAG: Final = re.compile(r'"([0-9]{1,9})"')
+_BARE_VERSION: Final = re.compile(r"[0-9]{1,9}")
 _TOKEN: Final = re.compile(r"[1-9][0-9]{0,17}")
 _LEASE_HEADER: Final = istr(LEASE_HEADER)
 
@@ -27,17 +28,19 @@ class DetailParameters(BaseModel):
     """What to send along with a ticket."""
 
     include: list[Include] = Field(default_factory=list)
-    history_limit: Annotated[int, Field(ge=1, le=MAX_HISTORY)] = 20
+    history_limit: Annotated[int, Field(ge=1, le=MAX_HISTORY), WHOLE] = 20
     as_of: AsOf | None = None
 
 
 class HistoryParameters(BaseModel):
-    limit: Annotated[int, Field(ge=1, le=MAX_HISTORY)] = 100
+    limit: Annotated[int, Field(ge=1, le=MAX_HISTORY), WHOLE] = 100
 
 
 class CommentParameters(BaseModel):
-    limit: Annotated[int, Field(ge=1, le=MAX_COMMENTS, description="the newest")] = MAX_COMMENTS
-    before: Annotated[int, Field(ge=1, le=2**63 - 1, description="a comment's id: only older ones")] | None = None
+    limit: Annotated[int, Field(ge=1, le=MAX_COMMENTS, description="the newest"), WHOLE] = MAX_COMMENTS
+    before: Annotated[int, Field(ge=1, le=2**63 - 1, description="a comment's id: only older ones"), WHOLE] | None = (
+        None
+    )
 
 
 async def list_tickets(request: web.Request) -> web.Response:

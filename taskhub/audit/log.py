@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Row, Select, select
 
 from taskhub.audit.record import Action, Entry, Outcome, first_id, record
 from taskhub.auth.principal import Caller
+from taskhub.numbers import WHOLE
 from taskhub.storage.database import Database
 from taskhub.storage.schema import audit
 from taskhub.storage.times import Clock, utc_now
@@ -22,7 +23,7 @@ from taskhub.tickets.requests import require
 ACTIONS: Final[tuple[str, ...]] = get_args(Action)
 MAX_ENTRIES: Final = 200
 _A: Final = audit.c
-_AGO: Final = re.compile(r"(\d{1,6})([smhd])")
+_AGO: Final = re.compile(r"([0-9]{1,6})([smhd])")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -59,7 +60,7 @@ class AuditQuery(BaseModel):
     actor: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = Field(
         None, description="who did it, such as `user:alice`"
     )
-    limit: int = Field(50, ge=1, le=MAX_ENTRIES)
+    limit: Annotated[int, WHOLE] = Field(50, ge=1, le=MAX_ENTRIES)
     cursor: Annotated[str, StringConstraints(max_length=1000)] | None = None
 
     def of_the_last(self, time: timedelta) -> Self:

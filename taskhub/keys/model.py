@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from taskhub.auth.errors import AuthError
 from taskhub.auth.principal import ALL_SCOPES, OwnLimits, Scope
+from taskhub.numbers import WHOLE
 
 MAX_OVERLAP_S: Final = 30 * 86_400
 DEFAULT_OVERLAP_S: Final = 86_400
@@ -131,6 +132,6 @@ class KeyChange(BaseModel):
 class Rotation(BaseModel):
     model_config = _Input
 
-    overlap_s: int = Field(
+    overlap_s: Annotated[int, WHOLE] = Field(
         DEFAULT_OVERLAP_S, ge=0, le=MAX_OVERLAP_S, description="seconds for which the old key stays good besides"
     )

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Final, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, Field
 
+from taskhub.numbers import WHOLE
 from taskhub.tickets.api import Conditions, Held
 from taskhub.tickets.fields import FIELDS
 from taskhub.tickets.inputs import (
@@ -79,8 +80,8 @@ Columns = Annotated[list[Column], BeforeValidator(_columns)]
 Parts = Annotated[list[Include], BeforeValidator(_one_or_many)]
 
 # Each is described once, by the first tool that takes it: the list of tools is read in every conversation.
-Expected = Annotated[int | None, Field(ge=1)]
-Token = Annotated[int | None, Field(ge=1)]
+Expected = Annotated[int | None, Field(ge=1), WHOLE]
+Token = Annotated[int | None, Field(ge=1), WHOLE]
 Confirmed = Annotated[bool, Field(strict=True)]
 
 
@@ -104,7 +105,7 @@ class ListArguments(TicketQuery):
 class DetailArguments(Input):
     ticket_id: Key
     include: Parts = Field(default=[], description="parts to add")
-    history_limit: Annotated[int, Field(ge=1, le=200, description="newest history entries")] = 20
+    history_limit: Annotated[int, Field(ge=1, le=200, description="newest history entries"), WHOLE] = 20
 
 
 class CreateArguments(NewTicket):

@@ -10,6 +10,7 @@ from taskhub.mcp.arguments import Confirmed, Expected, conditions, held
 from taskhub.mcp.confirmation import NO_VERSION, Confirmation, Question
 from taskhub.mcp.registry import Tool, ToolResult
 from taskhub.mcp.schema import result_schema
+from taskhub.numbers import WHOLE
 from taskhub.tickets.api import Tickets
 from taskhub.tickets.errors import TicketGone, VersionConflict
 from taskhub.tickets.inputs import IdempotencyKey, Input, Key
@@ -22,7 +23,7 @@ class LinkArguments(Input):
     ticket_id: Key
     relation: RelationName
     other: Key
-    lease_token: int | None = None
+    lease_token: Annotated[int, WHOLE] | None = None
     idempotency_key: IdempotencyKey | None = None
 
 
@@ -30,14 +31,14 @@ class DeleteArguments(Input):
     ticket_id: Key
     confirm: Confirmed = Field(default=False, description="true once a person said yes to you")
     expected_version: Expected = None
-    lease_token: int | None = None
+    lease_token: Annotated[int, WHOLE] | None = None
     idempotency_key: IdempotencyKey | None = None
 
 
 class RestoreArguments(Input):
     ticket_id: Key
     confirm: Confirmed = False
-    expected_version: Annotated[int | None, Field(ge=1)] = None
+    expected_version: Annotated[int | None, Field(ge=1), WHOLE] = None
     idempotency_key: IdempotencyKey | None = None
 
 

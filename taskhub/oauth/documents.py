@@ -37,7 +37,7 @@ _ID: Final = re.compile(
 )
 _HIDDEN: Final = re.compile(r"%(?:2e|2f|5c|7f|[01][0-9a-f])", re.IGNORECASE)
 _JSON: Final = re.compile(r"application/(?:[a-z0-9.-]+\+)?json", re.ASCII)
-_MAX_AGE: Final = re.compile(r"(?:^|,)\s*max-age=(\d{1,9})\s*(?:,|$)", re.IGNORECASE)
+_MAX_AGE: Final = re.compile(r"(?:^|,)\s*max-age=([0-9]{1,9})\s*(?:,|$)", re.IGNORECASE)
 _D: Final = oauth_client_documents.c
 
 

@@ -15,7 +15,7 @@ from taskhub.tickets.keys import key_of
 from taskhub.tickets.model import Phase, ReferenceKind, Status
 from taskhub.tickets.record import TicketRecord
 from taskhub.tickets.reference import References, UnknownReference
-from taskhub.tickets.text import has_control, unstorable
+from taskhub.tickets.text import UNSTORABLE, has_control, unstorable
 
 MAX_REASON: Final = 1000
 _USER_FIELDS: Final = ("person_in_charge", "requestor")
@@ -214,7 +214,7 @@ class _Asked:
 
     def _plain(self, field: Field, given: Any, values: dict[str, Any]) -> None:
         if isinstance(given, str) and unstorable(given):
-            self.problem(field.name, "must not contain NUL or half of a surrogate pair")
+            self.problem(field.name, UNSTORABLE)
         elif field.one_line and has_control(given):
             self.problem(field.name, "must be one line, without control characters")
         elif isinstance(given, datetime):

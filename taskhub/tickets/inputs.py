@@ -10,6 +10,7 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from broadcaster.polling import MAX_WAIT_S
+from taskhub.numbers import NUMBER, WHOLE
 from taskhub.tickets.model import CommentKind, Phase, Priority, RelationName
 
 
@@ -72,7 +73,7 @@ class TicketFields(Input):
     priority: Priority | None = None
     scheduled_completion_date: date | None = Field(default=None, description="due date, YYYY-MM-DD")
     completion_date: date | None = None
-    actual_effort_hours: Annotated[float, Field(ge=0, le=100_000, allow_inf_nan=False)] | None = None
+    actual_effort_hours: Annotated[float, Field(ge=0, le=100_000, allow_inf_nan=False), NUMBER] | None = None
     response_category: Name | None = None
     response_details: LongText | None = None
     has_defect: bool | None = None
@@ -102,8 +103,8 @@ class BulkItem(TicketChange):
     """The change of one ticket in a bulk update."""
 
     ticket_id: Key
-    expected_version: Annotated[int, Field(ge=1)] | None = None
-    lease_token: int | None = None
+    expected_version: Annotated[int, Field(ge=1), WHOLE] | None = None
+    lease_token: Annotated[int, WHOLE] | None = None
 
 
 class BulkUpdate(Input):
@@ -118,7 +119,7 @@ class UndoBatch(Input):
     """How to take a batch back: all of its tickets, or with `atomic` false those for which that can be done."""
 
     atomic: bool = True
-    lease_tokens: Annotated[dict[Key, Annotated[int, Field(ge=1)]], Field(max_length=50)] = Field(
+    lease_tokens: Annotated[dict[Key, Annotated[int, Field(ge=1), WHOLE]], Field(max_length=50)] = Field(
         default={}, description="of the tickets that you hold, by key"
     )
 
@@ -135,7 +136,7 @@ class NewComment(Input):
     kind: CommentKind = "note"
 
 
-LeaseSeconds = Annotated[int, Field(ge=60, le=86_400)]
+LeaseSeconds = Annotated[int, Field(ge=60, le=86_400), WHOLE]
 
 
 class NewClaim(Input):
@@ -155,7 +156,7 @@ class Renewal(Input):
 
 
 class ProgressReport(Input):
-    percent: Annotated[int, Field(ge=0, le=100)]
+    percent: Annotated[int, Field(ge=0, le=100), WHOLE]
     note: Annotated[str, StringConstraints(strip_whitespace=True, max_length=1000)] | None = Field(
         default=None, description="what was done, what comes next; kept when absent"
     )
@@ -205,7 +206,7 @@ class TicketQuery(TicketFilter):
     )
     sort_by: SortBy = "updated"
     sort_order: Literal["asc", "desc"] = "desc"
-    limit: Annotated[int, Field(ge=1, le=100)] = 20
+    limit: Annotated[int, Field(ge=1, le=100), WHOLE] = 20
     cursor: Annotated[str, StringConstraints(max_length=1000)] | None = None
 
 
@@ -228,7 +229,7 @@ class BoardQuery(Input):
     scheduled_completion_date_from: date | None = None
     scheduled_completion_date_to: date | None = None
     as_of: AsOf | None = None
-    limit: Annotated[int, Field(ge=1, le=100, description="tickets per status")] = 20
+    limit: Annotated[int, Field(ge=1, le=100, description="tickets per status"), WHOLE] = 20
 
 
 class EventQuery(Input):
@@ -242,5 +243,5 @@ class EventQuery(Input):
         description="as of the event stream: type, ticket, actor, origin, changed, status, phase, assignee, "
         "requestor, account, category, channel, priority, label; commas OR, ! negates",
     )
-    limit: Annotated[int, Field(ge=1, le=100)] = 20
-    wait_seconds: Annotated[float, Field(ge=0, le=MAX_WAIT_S, description="for the first one")] = 0
+    limit: Annotated[int, Field(ge=1, le=100), WHOLE] = 20
+    wait_seconds: Annotated[float, Field(ge=0, le=MAX_WAIT_S, description="for the first one"), NUMBER] = 0

@@ -29,7 +29,7 @@ from taskhub.tickets.reference import KIND_OF_FILTER, References
 from taskhub.tickets.views import full
 
 _E: Final = events.c
-_TIME: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d(:\d\d(\.\d{1,9})?)?([Zz]|[+ -]\d\d:\d\d)")
+_TIME: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d(:\d\d(\.\d{1,9})?)?([Zz]|[+ -]\d\d:\d\d)", re.ASCII)
 _STATE: Final = TypeAdapter(TicketState)
 _ABOUT_TICKETS: Final = (_E.workspace_id == bindparam("workspace"), _E.type.startswith("ticket."))
 _FROM: Final = (

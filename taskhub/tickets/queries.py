@@ -21,7 +21,7 @@ from taskhub.tickets.model import ReferenceKind, TicketState
 from taskhub.tickets.record import COMPACT_RECORDS, TicketRecord
 from taskhub.tickets.reference import CLOSED_PHASES, References, UnknownReference
 from taskhub.tickets.search import Search, parse_search
-from taskhub.tickets.text import unstorable
+from taskhub.tickets.text import UNSTORABLE, unstorable
 
 _T: Final = tickets.c
 _SORT_COLUMNS: Final = {  # numbers are given in the order of creation
@@ -97,7 +97,7 @@ def resolve(query: TicketQuery, references: References, principal: Principal, ke
             problems.append(InputProblem("/updated_since", "is out of range"))
     for name, texts in (("query", [query.query or ""]), ("label", query.label or [])):
         if any(unstorable(text) for text in texts):
-            problems.append(InputProblem(f"/{name}", "must not contain NUL or half of a surrogate pair"))
+            problems.append(InputProblem(f"/{name}", UNSTORABLE))
     search = None if query.query is None or problems else parse_search(query.query, key_prefix)
     default_order = not query.model_fields_set & {"sort_by", "sort_order"}
     resolved = ResolvedQuery(

@@ -5,10 +5,11 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, StringConstraints
 
+from taskhub.numbers import WHOLE
 from taskhub.tickets.inputs import Input, Name
 from taskhub.tickets.model import Phase, ReferenceKind
 
-OrderNo = Annotated[int, Field(ge=0, le=1_000_000)]
+OrderNo = Annotated[int, Field(ge=0, le=1_000_000), WHOLE]
 Email = Annotated[str, StringConstraints(strip_whitespace=True, max_length=320, pattern=r"^[^\s@\x00]+@[^\s@\x00]+$")]
 UserKind = Literal["human", "agent", "service"]
 UserRole = Literal["requester", "agent", "manager", "viewer", "operator"]

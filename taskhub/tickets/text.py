@@ -3,8 +3,10 @@
 import re
 from typing import Final
 
+UNSTORABLE: Final = "must not contain NUL or half of a surrogate pair"
 _UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
-_CONTROL: Final = re.compile("[\x00-\x1f\x7f]")
+# Those of C1, and the two that are ends of lines as well: what shows or splits a text goes by all of them.
+_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def unstorable(text: str) -> bool:

@@ -22,7 +22,7 @@ from taskhub.tickets.model import CommentKind, Written
 from taskhub.tickets.reads import existing
 from taskhub.tickets.record import RECORDS, LeaseRecord, TicketRecord, record_of, store_lease, update_record
 from taskhub.tickets.reference import CLOSED_PHASES, ReferenceCache, References, load
-from taskhub.tickets.text import unstorable
+from taskhub.tickets.text import UNSTORABLE, unstorable
 from taskhub.tickets.views import compact, event_data
 
 _KINDS_OF_ACTOR: Final = {"user": "human", "agent": "agent", "service": "service"}
@@ -300,10 +300,6 @@ class Related:
 
 def check_texts(texts: Iterable[tuple[str, str | None]]) -> None:
     """Raise InvalidInput for each text (pointer, text) that cannot be stored."""
-    problems = [
-        InputProblem(pointer, "must not contain NUL or half of a surrogate pair")
-        for pointer, text in texts
-        if text is not None and unstorable(text)
-    ]
+    problems = [InputProblem(pointer, UNSTORABLE) for pointer, text in texts if text is not None and unstorable(text)]
     if problems:
         raise InvalidInput(problems)
