@@ -22,6 +22,7 @@ from taskhub.expect import ask_for_body
 from taskhub.headers import IDEMPOTENCY_HEADER
 from taskhub.tickets.fields import suggested_name
 from taskhub.tickets.inputs import IdempotencyKey
+from taskhub.tickets.text import UNSTORABLE, unstorable
 
 MAX_BODY_BYTES: Final = 1024 * 1024
 MAX_BATCH_BYTES: Final = 32 * 1024 * 1024
@@ -187,6 +188,8 @@ def parse_query(
                 faults.append(Fault("is empty", parameter=name))
         elif name in values:
             faults.append(Fault("is there more than once", parameter=name))
+        elif unstorable(text):
+            faults.append(Fault(UNSTORABLE, parameter=name))
         else:
             values[name] = text
     try:

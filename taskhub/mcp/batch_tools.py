@@ -17,7 +17,7 @@ from taskhub.mcp.registry import Tool, ToolResult
 from taskhub.mcp.schema import result_schema
 from taskhub.tickets.api import Tickets
 from taskhub.tickets.errors import BatchFailed
-from taskhub.tickets.inputs import BulkItem, BulkUpdate, IdempotencyKey, Input, UndoBatch
+from taskhub.tickets.inputs import BulkItem, BulkUpdate, IdempotencyKey, Input, Key, UndoBatch
 from taskhub.tickets.model import BatchResult, ItemResult
 
 _OPTIONAL_TEXT: Final[dict[str, Any]] = {"anyOf": [{"type": "string"}, {"type": "null"}]}
@@ -46,7 +46,7 @@ class BulkArguments(Input):
 
 
 class UndoArguments(UndoBatch):
-    batch_id: str
+    batch_id: Key
     atomic: bool = Field(default=True, description="false: undo the tickets that nobody changed since")
     idempotency_key: IdempotencyKey | None = None
 

@@ -1,5 +1,6 @@
 """Clients: the applications that ask users to be let in. All are public ones: none of them has a secret to keep."""
 
+import re
 import secrets
 import unicodedata
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from taskhub.storage.times import Clock, to_text, utc_now
 from taskhub.tickets.requests import require
 
 PREFIX: Final = "cli_"
+_ID: Final = re.compile(rf"{PREFIX}[0-9a-f]{{24}}")
 MAX_NAME: Final = 100
 MAX_REDIRECTS: Final = 10
 MAX_SELF_REGISTERED: Final = 10_000
@@ -100,7 +102,9 @@ class RegisteredClients:
     async def client(self, client_id: str) -> Client:
         """Raises UnsafeRequest and StorageBusy."""
         statement = select(oauth_clients).where(_C.id == client_id)
-        row = await self._database.read(lambda connection: connection.execute(statement).first())
+        row = None
+        if _ID.fullmatch(client_id):
+            row = await self._database.read(lambda connection: connection.execute(statement).first())
         if row is None:
             raise UnsafeRequest("unknown_client", "there is no such client; it may have to be registered again")
         kind: Kind = "registered" if row.created_by is None else "operator"

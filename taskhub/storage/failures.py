@@ -10,7 +10,7 @@ from typing import Final
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from taskhub.tickets.errors import StorageBusy
+from taskhub.tickets.errors import InputProblem, InvalidInput, StorageBusy
 
 # Result codes of SQLite (the low byte of an extended one).
 _SQLITE_AWAY: Final[Mapping[int, str]] = {
@@ -27,17 +27,22 @@ _SQLITE_NOT_COMMITTED: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_RE
 _SQLITE_BROKEN: Final = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN})
 # Classes of SQLSTATE: connection, transaction rolled back, resources, object in use (lock timeout), operator, system.
 _POSTGRES_AWAY: Final = ("08", "40", "53", "55", "57", "58", "25P0", "25006", "3D000", "28")
+_POSTGRES_NO_TEXT: Final = "22021"
 
 _log = logging.getLogger(__name__)
 
 
 @contextmanager
 def busy_told(failures: type[Exception] = Exception) -> Iterator[None]:
-    """Raise StorageBusy for those of these failures that mean it, and the others as they are."""
+    """Raise StorageBusy for those of these failures that mean it, InvalidInput for a text that no database takes, and
+    the others as they are."""
     try:
         yield
     except failures as error:
         busy = storage_busy(error)
+        if busy is None and _takes_no_such_text(error):
+            # PostgreSQL takes no NUL, not even to look for it; whoever sent it has asked for what cannot be there.
+            raise InvalidInput([InputProblem("", "a text must not contain NUL or half of a surrogate pair")]) from error
         if busy is None:
             raise
         _log.debug("the database is busy or away: %s", error)
@@ -53,6 +58,13 @@ def storage_busy(error: BaseException) -> StorageBusy | None:
     if isinstance(error, OSError | TimeoutError):  # a connection that could not be made, or that gave no answer
         return StorageBusy(_unreachable(error))
     return None
+
+
+def _takes_no_such_text(error: BaseException) -> bool:
+    """Whether a text held NUL, or half of a surrogate pair."""
+    driver_error = error.orig if isinstance(error, DBAPIError) else error
+    causes = (driver_error, driver_error.__cause__ if driver_error is not None else None)
+    return any(isinstance(e, UnicodeEncodeError) or getattr(e, "sqlstate", None) == _POSTGRES_NO_TEXT for e in causes)
 
 
 def in_doubt(error: BaseException) -> bool:
