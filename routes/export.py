@@ -7,6 +7,7 @@ from typing import BinaryIO, Final, cast
 from aiohttp import hdrs, web
 from pydantic import BaseModel
 
+from routes.access import caller_with
 from routes.api import Route
 from routes.bodies import json_response, query_model
 from routes.errors import Problem
@@ -58,6 +59,7 @@ async def export(request: web.Request) -> web.StreamResponse:
 
 async def import_(request: web.Request) -> web.Response:
     """POST /api/v1/import → Imported. With `strict`, 422 `import_refused` unless every line can be taken."""
+    caller = caller_with(request, "tickets:write")  # before anything is kept of what is sent
     asked = query_model(request, ImportParameters)
     form = _FORMATS.get(request.content_type.lower())
     if form is None or hdrs.CONTENT_TYPE not in request.headers:
@@ -71,9 +73,7 @@ async def import_(request: web.Request) -> web.Response:
                 raise Problem("body_too_large", f"a file may have at most {MAX_IMPORT_BYTES} bytes")
             file.write(chunk)
         file.seek(0)
-        imported = await request.app[TICKETS].import_file(
-            request[CALLER], cast(BinaryIO, file), form, strict=asked.strict
-        )
+        imported = await request.app[TICKETS].import_file(caller, cast(BinaryIO, file), form, strict=asked.strict)
     return json_response(imported)
 
 

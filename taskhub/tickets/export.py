@@ -17,8 +17,9 @@ COLUMNS: Final = tuple(field.name for field in fields(Ticket) if field.name not 
 """Of a CSV file: what a ticket is, without what changes while somebody works on it."""
 BOM: Final = "\ufeff"  # by which Excel knows that the file is UTF-8
 _LABELS: Final = ", "  # no label has a comma
-# A spreadsheet takes such a cell for a formula, which may send others of the file elsewhere.
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+# A spreadsheet takes such a cell for a formula, which may send others of the file elsewhere; where people write full
+# width, those marks as well (OWASP, CSV injection).
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 
 def is_formula(cell: str) -> bool:

@@ -13,15 +13,18 @@ from typing import Annotated, Any, BinaryIO, Final, TextIO
 import orjson
 from pydantic import Field, ValidationError
 
+from taskhub.numbers import WHOLE
 from taskhub.tickets.errors import InputProblem, InvalidInput
 from taskhub.tickets.export import Format, is_formula
 from taskhub.tickets.fields import FIELDS, suggested_name
 from taskhub.tickets.inputs import Input, Key, Summary, TicketFields
 from taskhub.tickets.model import Ticket
-from taskhub.tickets.text import unstorable
+from taskhub.tickets.text import UNSTORABLE, unstorable
 
 MAX_LINE: Final = 1024 * 1024
 """Characters of a line, which has room for every text of a ticket."""
+MAX_FIELDS: Final = 100
+"""Of a row: far more than a ticket has."""
 _ACCEPTED: Final = ("key", "version", *(field.name for field in FIELDS))
 _IGNORED: Final = frozenset(field.name for field in fields(Ticket)) - set(_ACCEPTED)
 
@@ -31,7 +34,7 @@ class ImportRow(TicketFields, Input):
     must still have to be changed."""
 
     key: Key | None = None
-    version: Annotated[int, Field(ge=1)] | None = None
+    version: Annotated[int, Field(ge=1), WHOLE] | None = None
     summary: Summary | None = None
 
 
@@ -120,6 +123,8 @@ def _value(name: str, cell: str) -> Any:
 
 
 def _check_columns(names: list[str]) -> None:
+    if len(names) > MAX_FIELDS:  # each would be compared with every other, and with those that there are
+        raise InvalidInput([InputProblem("", f"the first line names more than {MAX_FIELDS} columns")])
     if any(unstorable(name) for name in names):
         raise InvalidInput([InputProblem("", "the file is not UTF-8: save it as UTF-8, or as CSV UTF-8")])
     problems = [
@@ -151,6 +156,9 @@ def _json_rows(text: TextIO) -> Iterator[tuple[int, dict[str, Any] | BadLine]]:
         if not isinstance(value, dict):
             yield number, BadLine(number, "is no JSON object")
             continue
+        if len(value) > MAX_FIELDS:
+            yield number, BadLine(number, f"has more than {MAX_FIELDS} fields")
+            continue
         # As they are exported: references with ids, absent values as null.
         yield number, {name: v.get("id") if isinstance(v, dict) else v for name, v in value.items() if v is not None}
 
@@ -161,8 +169,14 @@ def _checked(number: int, values: dict[str, Any]) -> ImportRow | BadLine:
     except ValidationError as error:
         found = error.errors()[0]
         name = str(found["loc"][0]) if found["loc"] else "row"
-        reason = "is no field of tickets" if found["type"] == "extra_forbidden" else found["msg"]
+        reason = (
+            "is no field of tickets"
+            if found["type"] == "extra_forbidden"
+            else found["msg"].removeprefix("Value error, ")
+        )
         return BadLine(number, f"{name[:80]}: {reason}")
+    if unstorable(row.external_ticket_id or ""):  # by which it is looked for
+        return BadLine(number, f"external_ticket_id: {UNSTORABLE}")
     if row.key is None and row.external_ticket_id is None:
         return BadLine(number, "has neither external_ticket_id nor key, so importing it again would add it again")
     return row
