@@ -10,8 +10,9 @@ REDACTED: Final = "[redacted]"
 _NAME: Final = r"(?:authorization|cookie|passw(?:or)?d|secret|token|api[_-]?key|credential)s?"
 # The last word of a key, so that `token` and `session_token` are hidden, `tokens_used` and `author` are not.
 _SECRET_KEYS: Final = re.compile(rf"(?:^|[_\-.]){_NAME}$", re.IGNORECASE)
-# What TaskHub hands out has a prefix of its own. Words such as `months_2026` end with one; they are short.
-_HANDED_OUT: Final = re.compile(r"th[a-df-z]_[A-Za-z0-9_-]{20,}|(?<![A-Za-z])th[a-df-z]_[A-Za-z0-9_-]{6,}")
+# What TaskHub hands out has a prefix of its own, written large where it begins a sentence. Words such as `months_2026`
+# end with one; they are short.
+_HANDED_OUT: Final = re.compile(r"[Tt]h[a-df-z]_[A-Za-z0-9_-]{20,}|(?<![A-Za-z])[Tt]h[a-df-z]_[A-Za-z0-9_-]{6,}")
 # Lengths are bounded, so that no text takes longer than its own length, however it is made.
 _IN_TEXTS: Final = (
     (_HANDED_OUT, REDACTED),
@@ -37,7 +38,7 @@ _IN_TEXTS: Final = (
     (re.compile(rf"(?P<keep>{_NAME}=)[^&\s'\"#,;\[]+", re.IGNORECASE), rf"\g<keep>{REDACTED}"),
 )
 # Beside a secret in a text stands one of these: most of what is logged is a word, a path or a number.
-_MAY_HOLD_SECRETS: Final = re.compile(r"[=\s]|://|th[a-z]_|(?i:authorization|api-key|cookie)")
+_MAY_HOLD_SECRETS: Final = re.compile(r"[=\s]|://|[Tt]h[a-z]_|(?i:authorization|api-key|cookie)")
 
 
 def redacted(text: str) -> str:
@@ -50,7 +51,7 @@ def redacted(text: str) -> str:
 
 def without_keys(text: str) -> str:
     """The text without what TaskHub hands out; all else in it stays as it is."""
-    return _HANDED_OUT.sub(REDACTED, text) if "th" in text else text
+    return _HANDED_OUT.sub(REDACTED, text) if "h" in text else text
 
 
 def clean(key: str, value: Any) -> Any:

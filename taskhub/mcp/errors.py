@@ -12,6 +12,8 @@ from pydantic import BaseModel, ValidationError
 
 from taskhub.auth.errors import AuthError, Forbidden
 from taskhub.fitting import MAX_CHARACTERS, clip, fitted
+from taskhub.mcp.failures import scrubbed
+from taskhub.redaction import without_keys
 from taskhub.tickets.errors import (
     BatchFailed,
     InputProblem,
@@ -36,7 +38,7 @@ _THE_REST: Final = "long values were cut here: get_ticket_detail reads a ticket 
 def failed(code: str, message: str, *, retryable: bool = False, hint: str | None = None, **data: Any) -> CallToolResult:
     """An error result within the cap. `data` is added to the structured content; a list under `allowed` is named in the
     text too."""
-    message = clip(message, _MAX_MESSAGE)
+    message, data = without_keys(clip(message, _MAX_MESSAGE)), scrubbed(data)
     content: dict[str, Any] = {"code": code, "message": message, "retryable": retryable}
     if hint:
         content["hint"] = hint

@@ -19,7 +19,6 @@ from mcp_types.version import (
     MODERN_PROTOCOL_VERSIONS,
 )
 
-from taskhub.auth.errors import Forbidden
 from taskhub.auth.principal import AuthProvider, Caller, Principal, Scope
 from taskhub.limits.limits import Limits, TooManyStreams
 from taskhub.mcp.bridge import (
@@ -34,6 +33,7 @@ from taskhub.mcp.bridge import (
 )
 from taskhub.mcp.context import CURRENT, CallContext
 from taskhub.mcp.door import STOPPING, PassOn, Transport
+from taskhub.mcp.failures import OnForbidden
 from taskhub.mcp.headers import READ_ONLY_HEADER, SESSION_HEADER, TOOLSETS_HEADER, VERSION_HEADER
 from taskhub.mcp.modern import ModernCall, ModernEndpoint
 from taskhub.mcp.opened import OpenedStreams
@@ -82,7 +82,7 @@ class McpHost:
     `watch` tells of changes; without it there are no subscriptions. `pass_on` shows messages to the other processes.
     `opened` learns what is open, where others have to know before there is a host.
     `limits`: what each caller may have of this process. A body may take `body_read_s` to arrive. `on_forbidden` is told
-    of callers who lack the scope of a tool.
+    of callers who lack the scope of what they ask for.
     """
 
     def __init__(
@@ -103,14 +103,12 @@ class McpHost:
         limits: Limits | None = None,
         body_read_s: float | None = BODY_READ_TIMEOUT_S,
         meters: Meters | None = None,
-        on_forbidden: Callable[[Caller, Forbidden], None] | None = None,
+        on_forbidden: OnForbidden | None = None,
     ) -> None:
         self.tickets = tickets
         self.registry = registry or tool_registry(tickets)
         self._limits = limits or Limits()
         self.registry.before_write = self._limits.write
-        if on_forbidden is not None:
-            self.registry.on_forbidden = on_forbidden
         self._body_read_s = body_read_s
         self.transports = frozenset(transports)
         self._max_age_s = max_age_s
@@ -124,6 +122,7 @@ class McpHost:
             secret=secret,
             meters=meters,
             subscriptions=self.subscriptions,
+            on_forbidden=on_forbidden,
         )
         self._sessions = HttpSessions(
             self.server, secret=secret, security=self._security, on_stream=self._stream_opened, pass_on=pass_on
@@ -222,8 +221,8 @@ class McpHost:
         except RefusedBody as refused:
             return error_response(refused.status, str(refused))
         self._step_up.check(caller, body)
-        version = request.headers.get(VERSION_HEADER)
-        if version is not None and version not in HANDSHAKE_PROTOCOL_VERSIONS:
+        versions = request.headers.getall(VERSION_HEADER, ())
+        if versions and not (len(versions) == 1 and versions[0] in HANDSHAKE_PROTOCOL_VERSIONS):
             return await self._serve_modern(request, body, self._context(request, caller))
         exchange = Exchange(request, body)
         given = request.headers.get(SESSION_HEADER)

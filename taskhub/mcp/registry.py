@@ -70,8 +70,6 @@ class ToolRegistry:
         self._lists: dict[tuple[frozenset[Scope], bool, frozenset[str] | None], ListToolsResult] = {}
         self.before_write: Callable[[Principal], None] = lambda principal: None
         """Asked before a tool changes anything; may raise RateLimited."""
-        self.on_forbidden: Callable[[Caller, Forbidden], None] = lambda caller, error: None
-        """Told of a caller that lacks the scope of a tool."""
         self.toolsets = tuple(dict.fromkeys(tool.toolset for tool in tools))
 
     @property
@@ -141,8 +139,6 @@ class ToolRegistry:
         except TicketError as error:
             return errors.from_ticket_error(error, writing=not tool.read_only)
         except AuthError as error:
-            if isinstance(error, Forbidden):
-                self.on_forbidden(caller, error)
             return errors.from_auth_error(error)
         except Exception:
             correlation_id = caller.request_id or uuid.uuid4().hex[:16]

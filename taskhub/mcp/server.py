@@ -34,6 +34,7 @@ from taskhub.auth.principal import Caller
 from taskhub.mcp.completions import Completions
 from taskhub.mcp.confirmation import LIFETIME_S, InputRequired, person_of
 from taskhub.mcp.context import CURRENT
+from taskhub.mcp.failures import Failures, OnForbidden
 from taskhub.mcp.list_changes import connection_of, credential_at_hand
 from taskhub.mcp.measured import Measured
 from taskhub.mcp.progress import report_of
@@ -70,11 +71,13 @@ def build_server(
     secret: bytes,
     meters: Meters | None = None,
     subscriptions: Subscriptions | None = None,
+    on_forbidden: OnForbidden | None = None,
 ) -> Server[Any]:
     """One server for all connections of the process, on every transport and in both eras of the protocol.
 
     `secret` seals what clients carry between two rounds of a call: whoever has it goes on with the call. Without
-    `subscriptions` none are offered: nobody would tell this process of changes.
+    `subscriptions` none are offered: nobody would tell this process of changes. `on_forbidden` is told of callers who
+    lack the scope of what they ask for.
     """
     resources, prompts = Resources(tickets), Prompts(tickets)
     completions = Completions(tickets, prompts.sources)
@@ -169,7 +172,8 @@ def build_server(
     server.add_request_handler("server/discover", RequestParams, discover)
     # In place of OpenTelemetry's, which costs on each message and reports to nobody here.
     measured = Measured(Meters() if meters is None else meters, [tool.name for tool in registry.tools])
-    server.middleware[:] = [measured, SealedState(secret, lambda context: _caller(context).principal, LIFETIME_S)]
+    sealed = SealedState(secret, lambda context: _caller(context).principal, LIFETIME_S)
+    server.middleware[:] = [measured, Failures(_caller, on_forbidden), sealed]
     return server
 
 
