@@ -133,12 +133,7 @@ def check_actor(headers: CIMultiDictProxy[str]) -> None:
 
     An empty one counts as not given; a name without a kind is an agent's.
     """
-    given = headers.getall(_ACTOR_HEADER, ())
-    if not given:
-        return
-    if len(given) > 1:
-        raise Problem.of("bad_header", [Fault("is there more than once", header=ACTOR_HEADER)])
-    text = given[0].strip()
+    text = headers.get(_ACTOR_HEADER, "").strip()
     if not text:
         return
     actor = actor_of(text)

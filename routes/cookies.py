@@ -44,15 +44,14 @@ def presented(request: web.Request, trusted: Sequence[Network]) -> str | None:
 
 def check_same_origin(request: web.Request) -> None:
     """Raise Problem unless a page of this very server asks. What only reads may also be gone to from elsewhere."""
-    site, origin = request.headers.get(_SITE), request.headers.get(hdrs.ORIGIN)
+    site, origins = request.headers.get(_SITE), request.headers.getall(hdrs.ORIGIN, ())
     if request.method in _SAFE:
         fine = site in (None, "same-origin", "none") or request.headers.get(_MODE) == "navigate"
-    elif site is None and origin is None:
+    elif site is None and not origins:
         fine = False
     else:
-        fine = site in (None, "same-origin") and (
-            origin is None or same_origin(origin, request.headers.get(hdrs.HOST, ""))
-        )
+        host = request.headers.get(hdrs.HOST, "")
+        fine = site in (None, "same-origin") and all(same_origin(origin, host) for origin in origins)
     if not fine:
         raise Problem(
             "not_same_origin",

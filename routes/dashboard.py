@@ -96,9 +96,7 @@ def _openid(settings: Settings) -> str:
 def _html(view: View, assets: Assets, language: str, *, with_key: bool, openid: str) -> str:
     script = f"{view.name}.js"
     modules = [EARLY, *assets.modules(EARLY), script, *assets.modules(script), f"words-{language}.js"]
-    preloads = "".join(
-        f'<link rel="modulepreload" href="{assets.address(name)}">' for name in dict.fromkeys(modules)
-    )
+    preloads = "".join(f'<link rel="modulepreload" href="{assets.address(name)}">' for name in dict.fromkeys(modules))
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f"<title>{escape(view.title)} · TaskHub</title>"

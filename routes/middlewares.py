@@ -25,9 +25,10 @@ from taskhub import logs, tracing
 from taskhub.audit.refusals import Refusal
 from taskhub.auth.errors import AuthError, Forbidden, Unauthenticated, UnknownSubject
 from taskhub.auth.principal import AuthProvider, Caller, Origin, Principal
-from taskhub.auth.providers import ApiKeyAuth
+from taskhub.auth.providers import ACTOR_HEADER, ApiKeyAuth
 from taskhub.headers import IDEMPOTENCY_HEADER
 from taskhub.limits.limits import NEW_STREAMS, TooManyStreams, account_of
+from taskhub.mcp.headers import READ_ONLY_HEADER, SESSION_HEADER, TOOLSETS_HEADER
 from taskhub.rates import household
 from taskhub.settings.addresses import is_loopback
 from taskhub.settings.model import Settings
@@ -44,6 +45,16 @@ _BAD_PATH: Final = re.compile(r"%(?:2f|5c|7f|[01][0-9a-f])", re.IGNORECASE)
 _HTTP_TARGET: Final = re.compile(r"/|https?://", re.IGNORECASE)
 # A header is looked up under an `istr` without being folded to one case for each request.
 _LIMITED_HEADERS: Final = tuple((istr(name), limit) for name, limit in MAX_HEADER_BYTES)
+# Who calls, and where it goes on: of two, a proxy may have judged the other one.
+_ONCE: Final = tuple(
+    map(
+        istr,
+        (
+            "X-API-Key", hdrs.AUTHORIZATION, ACTOR_HEADER, "Sec-Fetch-Site", "Sec-Fetch-Mode", "Last-Event-ID",
+            SESSION_HEADER, READ_ONLY_HEADER, TOOLSETS_HEADER,
+        ),
+    )
+)  # fmt: skip
 _TRACEPARENT: Final = istr(tracing.TRACEPARENT)
 _TRACESTATE: Final = istr(tracing.TRACESTATE)
 _CREDENTIALS: Final = tuple(map(istr, ("X-API-Key", hdrs.AUTHORIZATION, hdrs.COOKIE)))
@@ -158,6 +169,9 @@ def guard(request: web.Request, gate: Gate, auth: AuthProvider) -> web.Response 
         reason = f"is {coding[:40]!r}; send the body as it is, without a coding"
         fault = Fault(reason, header=hdrs.CONTENT_ENCODING)
         raise Problem("unsupported_media_type", str(fault), [fault], headers={hdrs.ACCEPT_ENCODING: "identity"})
+    for name in _ONCE:
+        if name in headers and len(headers.getall(name)) > 1:
+            raise Problem.of("bad_header", [Fault("is there more than once", header=name)])
     for name, limit in _LIMITED_HEADERS:
         if len(headers.get(name, "")) > limit:
             raise Problem.of("headers_too_large", [Fault(f"has more than {limit} bytes", header=name)])
@@ -192,9 +206,6 @@ async def authenticate(request: web.Request, gate: Gate, auth: AuthProvider) -> 
 
 async def _judged(request: web.Request, gate: Gate, auth: AuthProvider, address: str | None) -> Principal:
     """Who presents a credential. Raises RateLimited, without looking at it, where too many wrong ones came from."""
-    if len(request.headers.getall(hdrs.AUTHORIZATION, ())) > 1:
-        # A proxy may have judged the other one.
-        raise Problem.of("bad_header", [Fault("is there more than once", header=hdrs.AUTHORIZATION)])
     session = cookies.session_of(request, gate.trusted) if isinstance(auth, ApiKeyAuth) else None
     presented = session or request.headers.get(_X_API_KEY) or request.headers.get(hdrs.AUTHORIZATION)
     limits = request.app[LIMITS]
