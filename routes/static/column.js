@@ -20,6 +20,8 @@ export class BoardColumn extends HTMLElement {
   static #rowHeight = 0;
   /** As a column is that was just made. */
   static #usualHeight = 0;
+  /** @type {BoardColumn[]} those that have no more rows than there are in sight */
+  static #narrow = [];
   // Kept, because asking the browser for them amid changes makes it lay out everything each time.
   #top = 0;
   /** @type {number | null} null until it is told */ #height = null;
@@ -94,10 +96,13 @@ export class BoardColumn extends HTMLElement {
     this.#render();
     if (this.#shown) return;
     this.#shown = true;
-    whenIdle(() => {
-      this.#beyond = BEYOND;
-      this.#render();
-    });
+    // All at once: each time, the browser lays out anew.
+    if (BoardColumn.#narrow.push(this) === 1) whenIdle(() => BoardColumn.#narrow.splice(0).forEach((column) => column.#widen()));
+  }
+
+  #widen() {
+    this.#beyond = BEYOND;
+    this.#render();
   }
 
   /** @param {string} key @returns {HTMLElement | null} */

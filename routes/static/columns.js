@@ -81,7 +81,8 @@ export class Columns {
   }
 
   #draw() {
-    const until = performance.now() + SCRIPT_MS;
+    // The first time there is nothing yet that anybody could do, and together it is there sooner.
+    const until = this.#turn === 0 ? Infinity : performance.now() + SCRIPT_MS;
     this.#arrange();
     const changed = this.#tickets.columns.filter((column) => {
       const element = this.#elements.get(column.id);
