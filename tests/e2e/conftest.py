@@ -12,7 +12,7 @@ from tests.e2e.harness.clients import Api, api
 from tests.e2e.harness.pages import Window, launched, window
 from tests.e2e.harness.process import TaskHubProcess
 from tests.e2e.harness.tools import TOOLS, Missing
-from tests.servers import PostgresServer, RedisServer
+from tests.servers import PostgresServer, RedisServer, free_port
 
 HUBS: Final = pytest.StashKey[list[TaskHubProcess]]()
 
@@ -46,6 +46,23 @@ def make_hub(tmp_path: Path, hubs: list[TaskHubProcess]) -> Iterator[MakeHub]:
 def module_hub(tmp_path_factory: pytest.TempPathFactory, hubs: list[TaskHubProcess]) -> Iterator[TaskHubProcess]:
     """A server that the tests of one module share; not started yet."""
     hub = TaskHubProcess(tmp_path_factory.mktemp("shared") / "taskhub", name="shared")
+    hubs.append(hub)
+    yield hub
+    hub.dispose()
+    hubs.remove(hub)
+
+
+@pytest.fixture(scope="module")
+def issuing(tmp_path_factory: pytest.TempPathFactory, hubs: list[TaskHubProcess]) -> Iterator[TaskHubProcess]:
+    """A server for the tests of one module that issues tokens and lets clients register; not started yet."""
+    port = free_port()
+    environment = {
+        "TASKHUB_AUTH": "oauth",
+        "TASKHUB_PUBLIC_URL": f"http://127.0.0.1:{port}",
+        "TASKHUB_OAUTH_REGISTRATION": "true",
+    }
+    hub = TaskHubProcess(tmp_path_factory.mktemp("oauth") / "taskhub", name="oauth", environment=environment)
+    hub.port = port
     hubs.append(hub)
     yield hub
     hub.dispose()

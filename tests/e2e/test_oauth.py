@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import re
-import socket
 import webbrowser
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from fastmcp.client.auth import OAuth
 from mcp.client.auth import OAuthClientProvider
 from mcp.client.client import Client
 from mcp.client.streamable_http import streamable_http_client
-from mcp.shared.auth import AuthorizationCodeResult, OAuthClientInformationFull, OAuthClientMetadata, OAuthToken
+from mcp.shared.auth import AuthorizationCodeResult, OAuthClientMetadata, OAuthToken
 from playwright.async_api import expect
 from pydantic import AnyUrl
 
@@ -28,37 +27,14 @@ from tests.e2e.harness.process import TaskHubProcess, clean_environment
 from tests.e2e.harness.signing_in import sign_in_link
 from tests.e2e.harness.tools import NODE_MODULES, node
 from tests.e2e.harness.waiting import DEADLINE_S, until
-from tests.servers import PostgresServer, RedisServer
+from tests.oauth_client import Kept
+from tests.servers import PostgresServer, RedisServer, free_port
 from tests.taskhub.oauth.flow import CHALLENGE, VERIFIER
 from tests.taskhub.oauth.web import site
 
 expect.set_options(timeout=DEADLINE_S * 1000)
 
 CALLBACK = "http://127.0.0.1:9/callback"
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
-
-
-@pytest.fixture(scope="module")
-def issuing(tmp_path_factory: pytest.TempPathFactory, hubs: list[TaskHubProcess]) -> Iterator[TaskHubProcess]:
-    """A server that issues tokens and lets clients register; not started yet."""
-    port = free_port()
-    environment = {
-        "TASKHUB_AUTH": "oauth",
-        "TASKHUB_PUBLIC_URL": f"http://127.0.0.1:{port}",
-        "TASKHUB_OAUTH_REGISTRATION": "true",
-    }
-    hub = TaskHubProcess(tmp_path_factory.mktemp("oauth") / "taskhub", name="oauth", environment=environment)
-    hub.port = port
-    hubs.append(hub)
-    yield hub
-    hub.dispose()
-    hubs.remove(hub)
 
 
 @pytest.fixture
@@ -102,25 +78,6 @@ async def redeem(client: Api, client_id: str, code: str, **parameters: str) -> A
 async def refresh(client: Api, client_id: str, token: str) -> Any:
     form = {"grant_type": "refresh_token", "client_id": client_id, "refresh_token": token}
     return await client.request("POST", "/oauth/token", data=form)
-
-
-class Kept:
-    """What a client remembers."""
-
-    tokens: OAuthToken | None = None
-    client: OAuthClientInformationFull | None = None
-
-    async def get_tokens(self) -> OAuthToken | None:
-        return self.tokens
-
-    async def set_tokens(self, tokens: OAuthToken) -> None:
-        self.tokens = tokens
-
-    async def get_client_info(self) -> OAuthClientInformationFull | None:
-        return self.client
-
-    async def set_client_info(self, client_info: OAuthClientInformationFull) -> None:
-        self.client = client_info
 
 
 class SdkSignIn:

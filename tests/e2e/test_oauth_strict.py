@@ -9,7 +9,6 @@ from tests.e2e.harness.consenting import Person, person, told
 from tests.e2e.harness.process import TaskHubProcess
 from tests.e2e.harness.tools import Missing, node_packages
 from tests.e2e.harness.typescript import NodeProcess, Refused
-from tests.servers import free_port
 
 pytestmark = pytest.mark.needs("npm packages")
 
@@ -59,23 +58,6 @@ class Strict:
         await self.let_in(**parameters)
         tokens: dict[str, Any] = await self.do("redeem")
         return tokens
-
-
-@pytest.fixture(scope="module")
-def issuing(tmp_path_factory: pytest.TempPathFactory, hubs: list[TaskHubProcess]) -> Iterator[TaskHubProcess]:
-    """A server that issues tokens and lets clients register; not started yet."""
-    port = free_port()
-    environment = {
-        "TASKHUB_AUTH": "oauth",
-        "TASKHUB_PUBLIC_URL": f"http://127.0.0.1:{port}",
-        "TASKHUB_OAUTH_REGISTRATION": "true",
-    }
-    hub = TaskHubProcess(tmp_path_factory.mktemp("strict") / "taskhub", name="strict", environment=environment)
-    hub.port = port
-    hubs.append(hub)
-    yield hub
-    hub.dispose()
-    hubs.remove(hub)
 
 
 @pytest.fixture(scope="module")

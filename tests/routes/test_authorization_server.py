@@ -3,7 +3,6 @@
 import asyncio
 import hmac
 import re
-import socket
 from collections.abc import Awaitable, Callable
 from html import unescape
 from http.cookies import SimpleCookie
@@ -19,6 +18,7 @@ from routes.keys import SIGN_IN, TICKETS
 from routes.oauth import AUTHORIZATION_SERVER
 from taskhub.tickets.reference_inputs import NewUser, UserChange
 from tests.routes.conftest import DEADLINE_S, Answer, Hub, Start
+from tests.servers import free_port
 from tests.taskhub.oauth.flow import CHALLENGE, VERIFIER, query_of
 from tests.taskhub.world import ALICE
 
@@ -81,9 +81,7 @@ def asking(hub: Hub, client: str, **parameters: str) -> dict[str, str]:
 @pytest.fixture
 async def hub(start: Start) -> Hub:
     """A server that issues tokens itself, and lets clients register."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     return await start(auth="oauth", public_url=url, port=port, oauth_registration=True)
 

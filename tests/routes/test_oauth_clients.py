@@ -1,6 +1,5 @@
 """Real MCP clients that know the address of the server alone, and get in through the issuer that it names."""
 
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from urllib.parse import parse_qs, urlsplit
@@ -12,33 +11,16 @@ from mcp.client.auth import OAuthClientProvider
 from mcp.client.client import Client
 from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
-from mcp.shared.auth import AuthorizationCodeResult, OAuthClientInformationFull, OAuthClientMetadata, OAuthToken
+from mcp.shared.auth import AuthorizationCodeResult, OAuthClientMetadata
 from pydantic import AnyUrl
 
 from routes.keys import TICKETS
 from taskhub.tickets.reference_inputs import NewUser
 from tests.issuer import Issuer
+from tests.oauth_client import Kept
 from tests.routes.conftest import DEADLINE_S, Hub, Start
+from tests.servers import free_port
 from tests.taskhub.world import ALICE
-
-
-class Kept:
-    """What a client remembers: nothing, to begin with."""
-
-    tokens: OAuthToken | None = None
-    client: OAuthClientInformationFull | None = None
-
-    async def get_tokens(self) -> OAuthToken | None:
-        return self.tokens
-
-    async def set_tokens(self, tokens: OAuthToken) -> None:
-        self.tokens = tokens
-
-    async def get_client_info(self) -> OAuthClientInformationFull | None:
-        return self.client
-
-    async def set_client_info(self, client_info: OAuthClientInformationFull) -> None:
-        self.client = client_info
 
 
 class Browser:
@@ -66,9 +48,7 @@ async def issuer() -> AsyncIterator[Issuer]:
 @pytest.fixture
 async def hub(start: Start, issuer: Issuer) -> Hub:
     """At an address that is known before it listens, for that is what tokens are for."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     issuer.resource = f"{url}/mcp"
     hub = await start(auth="oauth", public_url=url, oauth_issuer=issuer.url, port=port)
