@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from taskhub.auth.errors import AuthError
 from taskhub.auth.principal import ALL_SCOPES, OwnLimits, Scope
-from taskhub.numbers import WHOLE
+from taskhub.numbers import NUMBER, WHOLE
 
 MAX_OVERLAP_S: Final = 30 * 86_400
 DEFAULT_OVERLAP_S: Final = 86_400
@@ -80,13 +80,13 @@ class KeyLimits(BaseModel):
 
     model_config = _Input
 
-    streams: int | None = Field(
+    streams: Annotated[int | None, WHOLE] = Field(
         None, ge=0, le=MAX_STREAMS, description="at a time, by process; instead of SSE_MAX_STREAMS_PER_PRINCIPAL"
     )
-    writes_per_s: float | None = Field(
+    writes_per_s: Annotated[float | None, NUMBER] = Field(
         None, ge=0, le=MAX_WRITES_PER_S, description="changes a second, by process; instead of WRITES_PER_S"
     )
-    write_burst: int | None = Field(
+    write_burst: Annotated[int | None, WHOLE] = Field(
         None, ge=1, le=MAX_WRITE_BURST, description="changes at once after a quiet time; instead of WRITE_BURST"
     )
 

@@ -158,12 +158,12 @@ class BoardArguments(BoardQuery):
     category: Annotated[list[Name], BeforeValidator(_one_or_many)] | None = None
     label: Annotated[list[Label], BeforeValidator(_one_or_many)] | None = None
     priority: Annotated[list[Priority], BeforeValidator(_one_or_many)] | None = None
-    limit: Annotated[int, Field(ge=1, le=100, description="tickets per status")] = 10
+    limit: Annotated[int, Field(ge=1, le=100, description="tickets per status"), WHOLE] = 10
 
 
 class ReleaseArguments(Release):
     ticket_id: Key
-    lease_token: Annotated[int, Field(ge=1)]
+    lease_token: Annotated[int, Field(ge=1), WHOLE]
     idempotency_key: IdempotencyKey | None = None
 
 

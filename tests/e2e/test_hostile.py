@@ -24,6 +24,12 @@ ROOT: Final = "root-key-of-the-hostile-tests"
 MODES: Final[Mapping[str, Mapping[str, str]]] = {
     "none": {},
     "api_key": {"TASKHUB_API_KEY": ROOT},
+    "oauth": {
+        "TASKHUB_AUTH": "oauth",
+        "TASKHUB_API_KEY": ROOT,
+        "TASKHUB_PUBLIC_URL": "http://localhost:1",
+        "TASKHUB_OAUTH_REGISTRATION": "true",
+    },
 }
 EVENT: Final = b'{"type":"a.b","data":{}}'
 FEW: Final = 40
@@ -134,7 +140,9 @@ BODIES: Final = [
         EVENT + b"\0", b'{"type":"a.b","data":{"\\udc00":1}}', EVENT.decode().encode("utf-32"),
         b'{/*x*/"type":"a.b","data":{}}', b'{"type":"a.b","t\\u0079pe":"c.d","data":{}}', b'{"a":' * 100_000,
     )],
-    post(b'{"type":"a.b","data":{},"subject":"a\\u000bb"}', 422, "invalid_input"),
+    *[post(f'{{"type":"a.b","data":{{}},"subject":"a{mark}b"}}'.encode(), 422, "invalid_input") for mark in (
+        "\\u000b", "\\u0085", "\\u2028", "\\u2029", "\u2028", "\\u007f", "\\u009b31m", "\\u0000",
+    )],
     *[post(EVENT, 415, "unsupported_media_type", f"Content-Type: {media}") for media in (
         "multipart/form-data; boundary=x", "application/x-www-form-urlencoded", "application/json, text/plain", ";;;",
         "*/*", "application/json; charset=utf-7",
@@ -213,6 +221,118 @@ HEADERS: Final = [
     get("/events/stream", 431, "headers_too_large", f"Last-Event-ID: {'a' * 257}"),
     get(LIST, 400, None, "User-Agent: a\x1b[31mred"),
     get(LIST, 400, None, "Cookie: a=\x01"),
+]  # fmt: skip
+
+WHOLE: Final = ("1_0", "%2B5", "+5", "5+", "5.0", "05", "0x5", "%EF%BC%95", "%D9%A5", "", "5%00", "true")
+DECIMAL: Final = ("1_0", "%2B5", "+5", "5.", ".5", "%EF%BC%95", "infinity", "0x5", "5s")
+NUMBERS: Final = [
+    *[get(f"{path}{number}", 400, "bad_parameter") for number in WHOLE for path in (
+        f"{LIST}?limit=", f"{LIST}/TH-1/comments?before=", f"{LIST}/TH-1/history?limit=", "/api/v1/events?limit=",
+        "/api/v1/board?limit=", "/api/v1/audit?limit=", "/events/debug?streams=", "/events/stream?limit=",
+        "/events/stream?batch=",
+    )],
+    *[get(f"{path}{number}", 400, "bad_parameter") for number in DECIMAL for path in (
+        "/api/v1/events?wait=", "/events/stream?timeout=", "/events/stream?heartbeat=",
+    )],
+    *[get(f"/events/stream?{query}", 400, "bad_parameter") for query in (
+        "since=1_5m", "since=%EF%BC%91%EF%BC%95m", "since=%2B15m", "since=15%20m", "ticket=TH-%EF%BC%91",
+    )],
+    get("/api/v1/audit?since=%EF%BC%91m", 400, "bad_parameter"),
+    *[row(request(f"DELETE {LIST}/TH-1/attachments/{number} HTTP/1.1"), 400, "bad_parameter") for number in (
+        "1_0", "+1", "01", "1.0", "%EF%BC%91", "-1", "0", "1%20",
+    )],
+    *[row(request(f"PATCH {LIST}/TH-1 HTTP/1.1", "Content-Type: application/json", f"If-Match: {tag}", body=b"{}"),
+          400, "bad_header") for tag in ('"\uff11"', '"+1"', '"1_0"', '"1.0"', '"-1"', '" 1"', '"1")', "1", '""')],
+    *[row(request(f"PATCH {LIST}/TH-1/lease HTTP/1.1", f"TaskHub-Lease-Token: {token}"), 400, "bad_header")
+      for token in ("\uff11", "1_0", "+1", "0", "-1", "01", "1.0", "9" * 30, "")],
+]  # fmt: skip
+
+CREDENTIALS: Final = [
+    *[get(LIST, 400, "bad_header", header, header) for header in (
+        f"Authorization: Bearer {ROOT}", "X-TaskHub-Actor: agent:a", "Sec-Fetch-Site: none", "Last-Event-ID: a-1",
+        "Sec-Fetch-Mode: navigate",
+    )],
+    *[get(LIST, 400, "bad_header", f"x-api-key: {key}") for key in (ROOT, "another")],  # beside the one that is there
+    *[get(LIST, 200, None, header) for header in (  # a key goes before whatever comes with it
+        "Cookie: taskhub_session_80=x; taskhub_session_80=y", "Cookie: __Host-taskhub_session=x",
+        f"Cookie: taskhub_session_80={'y' * 9000}", "Authorization: Bearer another", "Authorization: Basic x",
+    )],
+    *[row(request(f"POST /oauth/{what} HTTP/1.1", "Content-Type: text/plain", body=b"x"), 404, "no_such_resource")
+      for what in ("tokens", "authorise", "Token")],
+]  # fmt: skip
+
+RPC: Final = ("Content-Type: application/json", "Accept: application/json, text/event-stream")
+PING: Final = b'{"jsonrpc":"2.0","id":1,"method":"ping"}'
+HANDSHAKE: Final = "MCP-Protocol-Version: 2025-11-25"
+
+
+def mcp(status: int, code: str | None, *headers: str, body: bytes = PING, path: str = "/mcp") -> Row:
+    return row(request(f"POST {path} HTTP/1.1", *RPC, *headers, body=body), status, code)
+
+
+MCP: Final = [
+    *[get(path, 400, "bad_parameter", "Accept: text/event-stream") for path in (
+        "/sse?sessionId=x", "/sse?session_id=x", "/mcp?x=1", "/sse?token=x",
+    )],
+    *[mcp(400, "bad_parameter", path=path) for path in (
+        "/mcp?api_key=x", "/message?session_id=x&x=1", "/message?session_id=x&session_id=y", "/message?sessionId=x",
+    )],
+    *[mcp(status, None, path=f"/message{query}") for query, status in (
+        ("", 400), ("?session_id=x", 400), ("?session_id=%00", 400), ("?session_id=" + "0" * 32, 404),
+    )],
+    *[mcp(400, "bad_header", HANDSHAKE, header, header) for header in (
+        "Mcp-Session-Id: x", "X-MCP-Readonly: true", "X-MCP-Toolsets: tickets",
+    )],
+    *[mcp(404, None, HANDSHAKE, f"Mcp-Session-Id: {session}") for session in (
+        "x", "", "..", "a.b.c", "\udcff.x.y", "0" * 32, "a" * 8000, "0.eA." + "A" * 32,
+    )],
+    *[row(request(f"{method} /mcp HTTP/1.1", "Accept: text/event-stream", HANDSHAKE, "Mcp-Session-Id: x"), 404)
+      for method in ("GET", "DELETE")],
+    *[mcp(400, None, *headers) for headers in (
+        (HANDSHAKE,), (HANDSHAKE, "MCP-Protocol-Version: 2026-07-28"), ("MCP-Protocol-Version: junk",),
+        ("MCP-Protocol-Version: 2026-07-28",), (f"MCP-Protocol-Version: {'9' * 9000}",),
+        ("MCP-Protocol-Version: 2026-07-28", "Mcp-Method: tools/list"),
+        ("MCP-Protocol-Version: 2026-07-28", "Mcp-Method: ping", "Mcp-Method: tools/call"),
+    )],
+    *[mcp(400, None, HANDSHAKE, body=body) for body in (
+        b"", b"null", b"1", b"[]", b"[" + PING + b"," + PING + b"]", b"\xef\xbb\xbf" + PING,
+        PING.decode().encode("utf-16"),
+        b'{"jsonrpc":"2.0","id":1,"method":"ping","params":{"a":' + b"[" * 100_000,
+        b'{"id":"\\ud800"}', b'{"a":"\xff"}',
+        b'{"jsonrpc":"2.0","id":' + b"9" * 4400 + b',"method":"ping"}',
+    )],
+    mcp(413, None, body=b" " * (4 * 2**20 + 1)),
+    row(request("POST /mcp HTTP/1.1", "Content-Type: text/plain", RPC[1], body=PING), 400),
+]  # fmt: skip
+
+
+def file(body: bytes, status: int, code: str | None = None, media: str = "text/csv", query: str = "") -> Row:
+    return row(request(f"POST /api/v1/import{query} HTTP/1.1", f"Content-Type: {media}", body=body), status, code)
+
+
+LINES: Final = "application/x-ndjson"
+FILES: Final = [
+    *[file(body, 422, "invalid_input") for body in (
+        b"", b"\0", b",".join(b"c%d" % n for n in range(50_000)), b"key," * 200_000,
+        b"key,key\nTH-1,x\n", b"summary\nx\n",
+        "external_ticket_id,summary\na,b\n".encode("utf-16"), b'"key\n', b"key,summary\xff\nTH-1,x\n",
+    )],
+    # Lines that cannot be taken are told one by one.
+    *[file(b"external_ticket_id,summary,actual_effort_hours\n" + line, 200) for line in (
+        b"\0,x,\n", b'a,"x\r\nevent: y",\n', b"a,x,1_0\n", b"a,x,+1\n", b"a\n", b'"' + b"a" * 2_000_000,
+        b"a," + b"x" * 2**21,
+        "a,x\u2028y,\n".encode(), "a,x\u0085y,\n".encode(), b"a,\xff,\n",
+    )],
+    *[file(line, 200, None, LINES) for line in (
+        b'{"external_ticket_id":' + b"[" * 100_000, b"{" + b",".join(b'"f%d":1' % n for n in range(50_000)) + b"}",
+        b'{"external_ticket_id":"a\\u0000","summary":"x"}', b'{"external_ticket_id":"a","summary":"\\ud800"}',
+        b'{"external_ticket_id":"a","summary":"x","actual_effort_hours":NaN}', b"[]", b"\0",
+        b'{"key":"TH-1","version":1e400}',
+        b'{"external_ticket_id":"a","summary":"x","actual_effort_hours":"1_0"}', b'{"external_ticket_id":{"id":{}}}',
+    )],
+    file(b"{}", 422, "import_refused", LINES, "?strict=1"),
+    *[file(b"key\n", 415, "unsupported_media_type", media) for media in ("text/csv, application/json", "text/html")],
+    *[file(b"key\n", 400, "bad_parameter", query=query) for query in ("?strict=perhaps", "?strict=1&strict=0", "?x=1")],
 ]  # fmt: skip
 
 
@@ -295,8 +415,8 @@ async def head(client: Api) -> Any:
 
 
 @pytest.mark.parametrize(
-    "table", [TARGETS, QUERIES, BODIES, FRAMING, HOSTS, HEADERS],
-    ids=["targets", "queries", "bodies", "framing", "hosts", "headers"],
+    "table", [TARGETS, QUERIES, BODIES, FRAMING, HOSTS, HEADERS, NUMBERS, CREDENTIALS, MCP, FILES],
+    ids=["targets", "queries", "bodies", "framing", "hosts", "headers", "numbers", "credentials", "mcp", "files"],
 )  # fmt: skip
 async def test_hostile_bytes_get_their_answer_and_nothing_happens(hub: TaskHubProcess, table: Sequence[Row]) -> None:
     places = asyncio.Semaphore(AT_ONCE)
