@@ -38,8 +38,8 @@ NAVIGATION: Final = (
 
 LANGUAGES: Final = ("en", "ja")
 EARLY: Final = "early.js"
-"""Asks for what a page shows first while its other modules are still on their way: so it comes before them, and runs as
-soon as it is there."""
+"""Asks for what a page shows first while its other modules are still on their way: it comes before them, and runs when
+it is there (which `async` would put off until something is painted)."""
 
 
 async def board(request: web.Request) -> web.Response:
@@ -104,10 +104,10 @@ def _html(view: View, assets: Assets, language: str, *, with_key: bool, openid: 
         f'<link rel="icon" type="image/svg+xml" href="{assets.address("icon.svg")}">'
         f'<link rel="stylesheet" href="{assets.address("base.css")}">'
         f'<link rel="stylesheet" href="{assets.address(f"{view.name}.css")}">'
-        f'{preloads}<script type="module" src="{assets.address(script)}"></script></head>'
+        f'{preloads}<script type="module" src="{assets.address(EARLY)}"></script>'
+        f'<script type="module" src="{assets.address(script)}"></script></head>'
         f'<body data-page="{view.name}" data-auth="{"api_key" if with_key else "none"}" '
         f'data-version="{__version__}"{openid}>'
-        f'<script type="module" src="{assets.address(EARLY)}" async></script>'
         f"{top_bar(view.path, assets.address)}"
         '<main id="main" tabindex="-1"><noscript><p class="notice">This page needs JavaScript. Without it, '
         'everything can be done through <a href="/docs">the API</a>.</p></noscript></main>'

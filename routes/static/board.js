@@ -35,8 +35,7 @@ let coming = null;
 /** What people do with tickets: on its way when the first cards are there, or when somebody wants it. */
 function work() {
   coming ??= import("./work.js").then(({ Work }) => {
-    ready = new Work({ tickets, me, changed: () => reading.load().catch(failed), open });
-    top.after(ready.past.element);
+    ready = new Work({ tickets, me, top, open, changed: () => reading.load().catch(failed) });
     stage.append(ready.drawer.element);
     ready.drawer.onclose = closed;
     return ready;
@@ -46,7 +45,7 @@ function work() {
 }
 
 /** The moment that is shown, RFC 3339; null: now. */
-const moment = () => ready?.past.time ?? null;
+const moment = () => ready?.past?.time ?? null;
 const reading = new Reading({ tickets, moment, failed });
 const columns = new Columns({
   tickets, more: (id) => reading.more(id), frozen: () => moment() !== null, clear: address.clear,
@@ -59,7 +58,7 @@ const create = () => work().then((done) => {
   done.create({ status, created: (key) => columns.expect(key) });
 }).catch(tell);
 const help = () => work().then((done) => done.help()).catch(tell);
-const then = () => work().then((done) => done.past.open()).catch(tell);
+const then = () => work().then((done) => done.lookBack()).catch(tell);
 const filters = (/** @type {HTMLElement} */ anchor) => work().then((done) => done.filters(anchor, knownLabels())).catch(tell);
 
 const top = bar({ filters, create, help, then });
@@ -137,7 +136,7 @@ followKeys({
     const anchor = columns.linkOf()?.parentElement?.querySelector(".card-menu");
     return ticket && anchor && !moment() ? showMenu(/** @type {HTMLElement} */ (anchor), ticket, what) : undefined;
   },
-  close: () => (ready?.drawer.isOpen ? ready.drawer.close() : moment() ? ready?.past.close() : undefined),
+  close: () => (ready?.drawer.isOpen ? ready.drawer.close() : moment() ? ready?.past?.close() : undefined),
   undo: () => work().then(({ actions }) => actions.undo()).catch(tell),
   create,
   help,

@@ -42,8 +42,4 @@ function ask(path) {
 
 const { page } = document.body.dataset;
 if (page !== "login") ask("/api/v1/me");
-if (page === "board") {
-  ask(boardPath(null));
-  // The first format of a date takes a browser many times as long as all later ones; now it keeps nobody waiting.
-  new Intl.DateTimeFormat(navigator.language.slice(0, 2), { month: "short", day: "numeric" }).format();
-}
+if (page === "board") ask(boardPath(null));

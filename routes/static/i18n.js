@@ -42,7 +42,7 @@ export function translate(root = document) {
   for (const element of root.querySelectorAll("[data-t-label]")) element.setAttribute("aria-label", t(element.dataset.tLabel));
 }
 
-/** Each is made when somebody needs it: that takes a browser milliseconds. @template F @param {() => F} make */
+/** Each is made when somebody needs it: the first takes a browser many milliseconds. @template F @param {() => F} make */
 function once(make) {
   /** @type {F | undefined} */
   let made;
@@ -51,8 +51,6 @@ function once(make) {
 const dates = (/** @type {Intl.DateTimeFormatOptions} */ options) => once(() => new Intl.DateTimeFormat(language, options));
 const formats = {
   time: dates({ hour: "2-digit", minute: "2-digit" }),
-  day: dates({ month: "short", day: "numeric" }),
-  year: dates({ year: "numeric", month: "short", day: "numeric" }),
   full: dates({ dateStyle: "medium", timeStyle: "short" }),
   relative: once(() => new Intl.RelativeTimeFormat(language, { numeric: "auto", style: "short" })),
 };
@@ -62,22 +60,14 @@ export const clockTime = (time) => formats.time().format(new Date(time));
 /** @param {number | string | Date} time */
 export const fullTime = (time) => formats.full().format(new Date(time));
 
-/** @type {Map<string, string>} */
-const days = new Map();
-
 /**
- * A date `YYYY-MM-DD`, which is the same day wherever it is read.
+ * A date `YYYY-MM-DD`, which is the same day wherever it is read. In words of our own: to make the first format
+ * takes a browser longer than to draw the cards that have dates.
  * @param {string} date
  */
 export function dayOf(date) {
-  let words = days.get(date);
-  if (words === undefined) {
-    const [year, month, day] = date.split("-").map(Number);
-    const there = new Date(year, month - 1, day);
-    words = (year === new Date().getFullYear() ? formats.day() : formats.year()).format(there);
-    days.set(date, words);
-  }
-  return words;
+  const [year, month, day] = date.split("-").map(Number);
+  return t(year === new Date().getFullYear() ? "date.day" : "date.year", { year, month, day });
 }
 
 /**

@@ -1,5 +1,7 @@
 // English words. A function gets the values that belong into its sentence.
 
+const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+
 const many = (n, one, other) => `${n} ${n === 1 ? one : other}`;
 
 export default {
@@ -11,6 +13,8 @@ export default {
   loading: "Loading…",
   none: "None",
   undo: "Undo",
+  "date.day": ({ month, day }) => `${MONTHS[month - 1]} ${day}`,
+  "date.year": ({ year, month, day }) => `${MONTHS[month - 1]} ${day}, ${year}`,
 
   "nav.skip": "Skip to the content",
   "nav.pages": "Pages",

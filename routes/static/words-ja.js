@@ -9,6 +9,8 @@ export default {
   loading: "読み込み中…",
   none: "なし",
   undo: "元に戻す",
+  "date.day": ({ month, day }) => `${month}月${day}日`,
+  "date.year": ({ year, month, day }) => `${year}年${month}月${day}日`,
 
   "nav.skip": "本文へ移動",
   "nav.pages": "ページ",

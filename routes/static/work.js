@@ -1,42 +1,54 @@
 // What people do with tickets on the board: read them, write them, change them. It comes after the first cards, or when
-// somebody is faster than that.
+// somebody is faster than that; what is seldom wanted, when it is.
 
 import { Actions } from "./actions.js";
 import { compose } from "./compose.js";
 import { Drawer } from "./drawer.js";
-import { openFilters } from "./filters.js";
-import { openHelp } from "./help.js";
 import { t } from "./i18n.js";
 import { openMenu } from "./menu.js";
-import { PastBar } from "./then.js";
 
 /** @typedef {"menu" | "people" | "priorities"} Menu what a menu of a card is about */
 
 export class Work {
-  #open;
-  #me;
+  /** The board as it was, once somebody has asked for it. @type {import("./then.js").PastBar | null} */ past = null;
+  #ways;
 
   /**
-   * @param {{tickets: import("./tickets.js").Tickets, me: any, changed: () => void,
-   *   open: (key: string, edit?: boolean) => void}} ways `changed`: another moment is to be shown
+   * @param {{tickets: import("./tickets.js").Tickets, me: any, changed: () => void, top: HTMLElement,
+   *   open: (key: string, edit?: boolean) => void}} ways `changed`: another moment is to be shown; `top`: below which
+   *   moments are chosen
    */
-  constructor({ tickets, me, changed, open }) {
+  constructor(ways) {
+    const { tickets, me } = ways;
     this.actions = new Actions(tickets, me);
     this.drawer = new Drawer({ tickets, actions: this.actions, me });
-    this.past = new PastBar({ changed });
-    this.help = openHelp;
-    this.#me = me;
-    this.#open = open;
+    this.#ways = ways;
   }
 
   /** @param {HTMLElement} anchor @param {string[]} labels to choose from */
-  filters(anchor, labels) {
-    return openFilters(anchor, labels, this.#me);
+  async filters(anchor, labels) {
+    const { openFilters } = await import("./filters.js");
+    return openFilters(anchor, labels, this.#ways.me);
+  }
+
+  async help() {
+    const { openHelp } = await import("./help.js");
+    openHelp();
+  }
+
+  /** Choose another moment, or none any more. */
+  async lookBack() {
+    const { PastBar } = await import("./then.js");
+    if (!this.past) {
+      this.past = new PastBar({ changed: this.#ways.changed });
+      this.#ways.top.after(this.past.element);
+    }
+    return this.past.open();
   }
 
   /** @param {{status: any, created: (key: string) => void}} options as of `compose` */
   create({ status, created }) {
-    compose({ open: this.#open, created, status });
+    compose({ open: this.#ways.open, created, status });
   }
 
   /** @param {HTMLElement} anchor @param {any} ticket @param {Menu} what @param {HTMLElement} back what gets the focus after it */
@@ -48,6 +60,7 @@ export class Work {
   async #itemsOf(ticket, what) {
     if (what === "people") return this.actions.people(ticket);
     if (what === "priorities") return this.actions.priorities(ticket);
-    return this.actions.menu(ticket, { open: () => this.#open(ticket.key), edit: () => this.#open(ticket.key, true) });
+    const { open } = this.#ways;
+    return this.actions.menu(ticket, { open: () => open(ticket.key), edit: () => open(ticket.key, true) });
   }
 }
