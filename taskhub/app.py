@@ -308,7 +308,8 @@ async def _issue_tokens(
     app: web.Application, auth: OAuthAuth, stack: contextlib.AsyncExitStack, secret: bytes
 ) -> CredentialStore:
     """Let users let applications in, and let in whom they did."""
-    from taskhub.oauth.embedded import authorization_server, token_store
+    from taskhub.oauth.embedded import authorization_server
+    from taskhub.oauth.tokens import GrantedTokens
 
     database = app[DATABASE]
     server = authorization_server(app[SETTINGS], database, secret, app[INSTANCES].credentials_changed)
@@ -317,7 +318,7 @@ async def _issue_tokens(
     await stack.enter_async_context(
         Recurring("look after what was granted to applications", server.look_after, every_s=LOOK_AFTER_GRANTS_S)
     )
-    return token_store(server, database)
+    return GrantedTokens(server.tokens, server.grants)
 
 
 async def _take_tokens(
@@ -327,7 +328,7 @@ async def _take_tokens(
     # Signatures take a library that a server without tokens need not load.
     from taskhub.oauth.access_tokens import AccessTokens
     from taskhub.oauth.issuer import REFRESH_S, RemoteKeySet
-    from taskhub.oauth.tokens import TokenStore
+    from taskhub.oauth.tokens import ForeignTokens
     from taskhub.oauth.users import Users
 
     settings, database = app[SETTINGS], app[DATABASE]
@@ -336,7 +337,7 @@ async def _take_tokens(
     await stack.enter_async_context(Recurring("read the keys of the issuer", keys.refresh, every_s=REFRESH_S))
     auth.tokens = AccessTokens(issuer, audience, keys, settings.oauth_algorithms)
     users = Users(database, app[TICKETS], settings.oauth_user_claim, settings.oauth_new_user_role)
-    return TokenStore(database, auth.tokens, users)
+    return ForeignTokens(database, auth.tokens, users)
 
 
 async def _openid(app: web.Application, stack: contextlib.AsyncExitStack, secret: bytes) -> OpenId:

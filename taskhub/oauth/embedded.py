@@ -10,7 +10,6 @@ from taskhub.oauth.grants import GrantStore
 from taskhub.oauth.guard import Guard
 from taskhub.oauth.server import AuthorizationServer
 from taskhub.oauth.signing import ALGORITHM, SigningKeys
-from taskhub.oauth.tokens import TokenStore
 from taskhub.settings.model import Settings
 from taskhub.storage.database import Database
 
@@ -32,8 +31,3 @@ def authorization_server(
         ended=ended,
         registration=settings.oauth_registration,
     )
-
-
-def token_store(server: AuthorizationServer, database: Database) -> TokenStore:
-    """The server's own access tokens as credentials."""
-    return TokenStore(database, server.tokens, None, server.grants)

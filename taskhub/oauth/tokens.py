@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol, Self
+from typing import Any, Final, Protocol, Self
 
 from sqlalchemy import Connection
 
@@ -14,17 +14,12 @@ from taskhub.credentials.holder import Holder, holder_of_grant, parts
 from taskhub.oauth.access_tokens import AccessTokens, Claims
 from taskhub.oauth.jwts import LEEWAY_S
 from taskhub.oauth.provider import TOKEN_PREFIX
-from taskhub.oauth.users import USERS
+from taskhub.oauth.users import USERS, Users
 from taskhub.storage.database import Database
 from taskhub.storage.schema import users
 from taskhub.storage.times import Clock, to_text, utc_now
 
-
-class UserLookup(Protocol):
-    """Whom a token stands for."""
-
-    async def of(self, claims: Claims) -> Any:
-        """The row of an active user. Raises UnknownSubject and StorageBusy."""
+ID_PREFIX: Final = "tok_"
 
 
 class Grants(Protocol):
@@ -51,13 +46,12 @@ class TokenId:
     user: str
 
     @classmethod
-    def of(cls, claims: Claims, user: str, *, granted: bool) -> Self:
-        name = claims.grant if granted and claims.grant is not None else digest(f"{claims.issuer}\0{claims.jti}")[:16]
+    def of(cls, claims: Claims, user: str, name: str) -> Self:
         return cls(int(claims.expires_at), name, known_scopes(claims.scopes), user)
 
     @classmethod
     def read(cls, text: str) -> Self:
-        expires_at, name, scopes, user = text.removeprefix(TokenStore.id_prefix).split(".", 3)
+        expires_at, name, scopes, user = text.removeprefix(ID_PREFIX).split(".", 3)
         return cls(int(expires_at), name, known_scopes(scopes.split("+")), user)
 
     @property
@@ -66,71 +60,39 @@ class TokenId:
         return to_text(datetime.fromtimestamp(self.expires_at, UTC))
 
     def __str__(self) -> str:
-        return f"{TokenStore.id_prefix}{self.expires_at}.{self.name}.{'+'.join(sorted(self.scopes))}.{self.user}"
+        return f"{ID_PREFIX}{self.expires_at}.{self.name}.{'+'.join(sorted(self.scopes))}.{self.user}"
 
 
-class TokenStore:
-    """Access tokens that `tokens` finds good, of users whom `users` knows, or of `grants`. A CredentialStore.
+class GrantedTokens:
+    """Access tokens that TaskHub has issued itself, as credentials. A CredentialStore.
 
-    With `grants`, a token is good only as long as the grant that it names, and whose it is the grant alone says: users
-    of two workspaces may have one id.
+    A token is good only as long as the grant that it names, and whose it is the grant alone says: users of two
+    workspaces may have one id.
     """
 
     secret_prefix = TOKEN_PREFIX
-    id_prefix = "tok_"
+    id_prefix = ID_PREFIX
 
-    def __init__(
-        self,
-        database: Database,
-        tokens: AccessTokens,
-        users: UserLookup | None,
-        grants: Grants | None = None,
-        clock: Clock = utc_now,
-    ) -> None:
-        self._database = database
+    def __init__(self, tokens: AccessTokens, grants: Grants, clock: Clock = utc_now) -> None:
         self._tokens = tokens
-        self._users = users
         self._grants = grants
         self._clock = clock
 
     async def holder(self, secret: str) -> Holder | None:
-        """Who has a token. Raises InvalidToken, UnknownSubject, KeysUnavailable and StorageBusy."""
+        """Who has a token. Raises InvalidToken, KeysUnavailable and StorageBusy."""
         claims = await self._tokens.verify(secret)
-        found: Holder | None = None
-        if self._grants is not None:
-            if claims.grant is None:
-                raise InvalidToken("no grant")
-            token = TokenId.of(claims, claims.subject, granted=True)
-            found = (await self._granted(self._grants, [token])).get(str(token))
-        elif self._users is not None:
-            user = await self._users.of(claims)
-            token = TokenId.of(claims, user.user_id, granted=False)
-            found = _judged([token], {user.user_id: user})[str(token)]
+        if claims.grant is None:
+            raise InvalidToken("no grant")
+        token = str(TokenId.of(claims, claims.subject, claims.grant))
+        found = (await self.holders([token])).get(token)
         # A grant may be over before the token is; the clocks may differ by as much as for tokens.
         ended = to_text(self._clock() - timedelta(seconds=LEEWAY_S))
         return None if found is None or (found.expires_at is not None and found.expires_at <= ended) else found
 
     async def holders(self, ids: Collection[str]) -> Mapping[str, Holder]:
-        """As CredentialStore.holders. Raises StorageBusy."""
+        """The holders of those of the tokens whose grant lasts. Raises StorageBusy."""
         tokens = [TokenId.read(text) for text in ids]
-        if self._grants is not None:
-            return await self._granted(self._grants, tokens)
-        named = {token.user for token in tokens}
-
-        def work(connection: Connection) -> dict[str, Any]:
-            statements = (USERS.where(users.c.active, users.c.id.in_(part)) for part in parts(named))
-            return {row.user_id: row for statement in statements for row in connection.execute(statement)}
-
-        return _judged(tokens, await self._database.read(work))
-
-    async def used(self, ids: Collection[str]) -> None:
-        """A token that somebody else issued has no row to note it in. Raises StorageBusy."""
-        if self._grants is not None:
-            await self._grants.used({TokenId.read(text).name for text in ids})
-
-    async def _granted(self, grants: Grants, tokens: Collection[TokenId]) -> Mapping[str, Holder]:
-        """The holders of those of the tokens whose grant lasts."""
-        lasting = await grants.holders({token.name for token in tokens})
+        lasting = await self._grants.holders({token.name for token in tokens})
         found: dict[str, Holder] = {}
         for token in tokens:
             grant = lasting.get(token.name)
@@ -147,14 +109,46 @@ class TokenStore:
             found[str(token)] = Holder(principal, min(ends))
         return found
 
+    async def used(self, ids: Collection[str]) -> None:
+        """Note that their grants were used about now. Raises StorageBusy."""
+        await self._grants.used({TokenId.read(text).name for text in ids})
 
-def _judged(tokens: Collection[TokenId], known: Mapping[str, Any]) -> Mapping[str, Holder]:
-    """The holders of those of the tokens whose user is known."""
-    return {
-        str(token): holder_of_grant(known[token.user], str(token), token.scopes, token.ends)
-        for token in tokens
-        if token.user in known
-    }
+
+class ForeignTokens:
+    """Access tokens of an issuer elsewhere, of whoever is one of `users`, as credentials. A CredentialStore."""
+
+    secret_prefix = TOKEN_PREFIX
+    id_prefix = ID_PREFIX
+
+    def __init__(self, database: Database, tokens: AccessTokens, users: Users) -> None:
+        self._database = database
+        self._tokens = tokens
+        self._users = users
+
+    async def holder(self, secret: str) -> Holder | None:
+        """Who has a token. Raises InvalidToken, UnknownSubject, KeysUnavailable and StorageBusy."""
+        claims = await self._tokens.verify(secret)
+        user = await self._users.of(claims)
+        return _holder(user, TokenId.of(claims, user.user_id, digest(f"{claims.issuer}\0{claims.jti}")[:16]))
+
+    async def holders(self, ids: Collection[str]) -> Mapping[str, Holder]:
+        """The holders of those of the tokens whose user is known and in use. Raises StorageBusy."""
+        tokens = [TokenId.read(text) for text in ids]
+        named = {token.user for token in tokens}
+
+        def work(connection: Connection) -> dict[str, Any]:
+            statements = (USERS.where(users.c.active, users.c.id.in_(part)) for part in parts(named))
+            return {row.user_id: row for statement in statements for row in connection.execute(statement)}
+
+        known = await self._database.read(work)
+        return {str(token): _holder(known[token.user], token) for token in tokens if token.user in known}
+
+    async def used(self, ids: Collection[str]) -> None:
+        """There is no row to note it in."""
+
+
+def _holder(user: Any, token: TokenId) -> Holder:
+    return holder_of_grant(user, str(token), token.scopes, token.ends)
 
 
 def known_scopes(names: Iterable[str]) -> frozenset[Scope]:

@@ -14,7 +14,7 @@ from taskhub.credentials.version import credentials_version
 from taskhub.oauth import grants
 from taskhub.oauth.errors import OAuthError, UnsafeRequest
 from taskhub.oauth.model import ACCESS_TOKEN_S, CODE_S, IDLE, GrantNotFound
-from taskhub.oauth.tokens import TokenStore
+from taskhub.oauth.tokens import GrantedTokens
 from taskhub.storage.database import Database
 from taskhub.storage.schema import oauth_codes, oauth_grants, oauth_refresh_tokens, oauth_signing_keys, users
 from taskhub.workspaces import WorkspaceStore
@@ -331,9 +331,8 @@ async def test_a_token_is_of_the_workspace_of_its_user(here: Instance) -> None:
     stranger = replace(user("olga", "viewer"), workspace="elsewhere")
     tokens = await here.tokens(client, stranger)
 
-    holder = await TokenStore(
-        here.database, here.server.tokens, None, here.server.grants, clock=lambda: here.now
-    ).holder(tokens["access_token"])
+    store = GrantedTokens(here.server.tokens, here.server.grants, clock=lambda: here.now)
+    holder = await store.holder(tokens["access_token"])
 
     assert holder is not None
     assert (holder.principal.workspace, holder.principal.actor) == ("elsewhere", "user:olga")

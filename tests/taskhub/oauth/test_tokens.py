@@ -15,7 +15,7 @@ from taskhub.auth.roles import SCOPES_OF_ROLE
 from taskhub.credentials.holder import Holder
 from taskhub.oauth.access_tokens import AccessTokens
 from taskhub.oauth.keys import PublicKeys
-from taskhub.oauth.tokens import TokenStore
+from taskhub.oauth.tokens import ForeignTokens, GrantedTokens
 from taskhub.oauth.users import Users
 from taskhub.storage.times import to_text
 from tests.signing import ISSUER, RESOURCE, elliptic
@@ -52,9 +52,11 @@ async def known(world: World) -> World:
     return world
 
 
-def store_of(world: World, grants: GrantTable | None = None, **mapping: Any) -> TokenStore:
-    tokens = AccessTokens(ISSUER, RESOURCE, PublicKeys([EC.jwk]))
-    return TokenStore(world.database, tokens, Users(world.database, world.tickets, **mapping), grants)
+TOKENS = AccessTokens(ISSUER, RESOURCE, PublicKeys([EC.jwk]))
+
+
+def store_of(world: World, **mapping: Any) -> ForeignTokens:
+    return ForeignTokens(world.database, TOKENS, Users(world.database, world.tickets, **mapping))
 
 
 async def test_a_token_is_good_for_what_was_granted_of_what_the_role_allows(known: World) -> None:
@@ -108,7 +110,7 @@ async def test_two_tokens_are_two_credentials(known: World) -> None:
 
 async def test_a_token_ends_with_the_grant_that_it_names(known: World) -> None:
     grants = GrantTable()
-    store = store_of(known, grants)
+    store = GrantedTokens(TOKENS, grants)
     token = EC.token({"grant_id": "grt_1", "scope": "tickets:read tickets:write events:read"})
     assert await store.holder(token) is None
 
@@ -134,12 +136,12 @@ async def test_a_grant_of_somebody_else_is_worth_nothing(known: World) -> None:
     grants = GrantTable()
     grants.rows["grt_1"] = grant("bob")
 
-    assert await store_of(known, grants).holder(EC.token({"grant_id": "grt_1"})) is None
+    assert await GrantedTokens(TOKENS, grants).holder(EC.token({"grant_id": "grt_1"})) is None
 
 
 async def test_a_token_without_a_grant_is_none_of_ours(known: World) -> None:
     with pytest.raises(InvalidToken):
-        await store_of(known, GrantTable()).holder(EC.token())
+        await GrantedTokens(TOKENS, GrantTable()).holder(EC.token())
 
 
 async def test_a_grant_that_another_issuer_speaks_of_means_nothing(known: World) -> None:
