@@ -1,18 +1,34 @@
 """What all tests share."""
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import pytest
 from hypothesis import HealthCheck, settings
 from sqlalchemy import Connection, Engine, event
+
+from tests.servers import PostgresServer
 
 # The same examples in every run; `pytest --hypothesis-profile=search` looks for new ones.
 # Tests that take long take a part of the examples.
 settings.register_profile("search", max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("any machine", settings.get_profile("search"), max_examples=100, derandomize=True)
 settings.load_profile("any machine")
+
+# Databases wait for the disk at each write, and servers, browsers and PostgreSQL write much else that nobody keeps.
+_MEMORY: Final = Path("/dev/shm")
+_ROOM: Final = 4_000_000_000
+if (
+    "TMPDIR" not in os.environ
+    and os.access(_MEMORY, os.W_OK)
+    and shutil.disk_usage(_MEMORY).free > _ROOM
+    and not os.statvfs(_MEMORY).f_flag & os.ST_NOEXEC  # there are tests that install programs
+):
+    os.environ["TMPDIR"] = tempfile.tempdir = str(_MEMORY)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -23,6 +39,18 @@ def no_settings_of_this_machine() -> Iterator[None]:
             if name.startswith(("TASKHUB_", "MCP_")) or name in ("PORT", "K_SERVICE", "XDG_DATA_HOME"):
                 environment.delenv(name)
         yield
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server for all tests of a process, each with databases of its own; skips where there is none."""
+    try:
+        server = PostgresServer()
+    except FileNotFoundError as missing:
+        pytest.skip(f"missing {missing}")
+    server.start()
+    yield server
+    server.close()
 
 
 class _Compiled(dict[tuple[Any, ...], Any]):

@@ -69,17 +69,6 @@ def issuing(tmp_path_factory: pytest.TempPathFactory, hubs: list[TaskHubProcess]
     hubs.remove(hub)
 
 
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[PostgresServer]:
-    try:
-        server = PostgresServer()
-    except FileNotFoundError as missing:
-        pytest.skip(f"missing {missing}")
-    server.start()
-    yield server
-    server.close()
-
-
 @pytest.fixture
 def redis() -> Iterator[RedisServer]:
     server = RedisServer()
@@ -108,7 +97,7 @@ def module_pair(
     """Two servers on one PostgreSQL and one Redis for the tests of a file, not started; its `PAIR` is what else is in
     their environment."""
     environment = {
-        "TASKHUB_DATABASE_URL": postgres.create_database(),
+        "TASKHUB_DATABASE_URL": postgres.create_migrated(),
         "TASKHUB_REDIS_URL": module_redis.url,
         **getattr(request.module, "PAIR", {}),
     }
@@ -127,7 +116,7 @@ def idle_hub(request: pytest.FixtureRequest, make_hub: MakeHub) -> TaskHubProces
     if request.param == "sqlite":
         return make_hub()
     postgres: PostgresServer = request.getfixturevalue("postgres")
-    return make_hub(environment={"TASKHUB_DATABASE_URL": postgres.create_database()})
+    return make_hub(environment={"TASKHUB_DATABASE_URL": postgres.create_migrated()})
 
 
 @pytest.fixture

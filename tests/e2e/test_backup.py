@@ -22,7 +22,7 @@ async def server(request: pytest.FixtureRequest, make_hub: MakeHub) -> TaskHubPr
     if request.param == "sqlite":
         return await make_hub().start()
     postgres: PostgresServer = request.getfixturevalue("postgres")
-    return await make_hub(environment={"TASKHUB_DATABASE_URL": postgres.create_database()}).start()
+    return await make_hub(environment={"TASKHUB_DATABASE_URL": postgres.create_migrated()}).start()
 
 
 @contextlib.asynccontextmanager

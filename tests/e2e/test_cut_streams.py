@@ -29,7 +29,7 @@ _QUERIES: Final[tuple[dict[str, str], ...]] = (
 @pytest.fixture
 async def pair(make_hub: MakeHub, postgres: PostgresServer) -> tuple[TaskHubProcess, TaskHubProcess]:
     """Two servers on one database, and a log in which tickets enter and leave the filters above."""
-    environment = {"TASKHUB_DATABASE_URL": postgres.create_database()}
+    environment = {"TASKHUB_DATABASE_URL": postgres.create_migrated()}
     first, second = (make_hub(name=name, environment=environment) for name in ("first", "second"))
     await asyncio.gather(first.start(), second.start())
     async with api(first.url) as client:

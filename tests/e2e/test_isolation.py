@@ -63,7 +63,7 @@ def shared(
     environment = {"TASKHUB_AUTH": "api_key"}
     if request.param == "postgresql":
         postgres: PostgresServer = request.getfixturevalue("postgres")
-        environment["TASKHUB_DATABASE_URL"] = postgres.create_database()
+        environment["TASKHUB_DATABASE_URL"] = postgres.create_migrated()
     hub = TaskHubProcess(tmp_path_factory.mktemp(request.param) / "hub", environment=environment, name=request.param)
     hubs.append(hub)
     yield hub

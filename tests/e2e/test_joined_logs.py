@@ -72,7 +72,7 @@ class Server:
 async def servers(make_hub: MakeHub, tmp_path: Path, postgres: PostgresServer, redis: RedisServer) -> list[Server]:
     """Two on one PostgreSQL and one Redis, as operators deploy them behind nginx."""
     made = []
-    database = postgres.create_database()
+    database = postgres.create_migrated()
     for name in ("first", "second"):
         environment = {
             "TASKHUB_DATABASE_URL": database,

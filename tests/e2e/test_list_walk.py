@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -24,23 +24,12 @@ BUSY_PAGES: Final = 8
 """So many pages of each walk have writes between them. Then the writer rests, or some walks would never end."""
 
 
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[PostgresServer]:
-    try:
-        server = PostgresServer()
-    except FileNotFoundError as missing:
-        pytest.skip(f"missing {missing}")
-    server.start()
-    yield server
-    server.close()
-
-
 @pytest.fixture(params=["sqlite", "postgresql"])
 def environment(request: pytest.FixtureRequest) -> dict[str, str]:
     if request.param == "sqlite":
         return {}
     postgres: PostgresServer = request.getfixturevalue("postgres")
-    return {"TASKHUB_DATABASE_URL": postgres.create_database()}
+    return {"TASKHUB_DATABASE_URL": postgres.create_migrated()}
 
 
 @dataclass(eq=False)

@@ -332,7 +332,7 @@ def module_pair(
     redis.start()
     ports = free_port(), free_port()
     environment = {
-        "TASKHUB_DATABASE_URL": postgres.create_database(),
+        "TASKHUB_DATABASE_URL": postgres.create_migrated(),
         "TASKHUB_REDIS_URL": redis.url,
         "TASKHUB_AUTH": "oauth",
         # What clients see of both, as behind a proxy.

@@ -33,7 +33,7 @@ Event = dict[str, Any]
 async def pair(make_hub: MakeHub, postgres: PostgresServer, redis: RedisServer) -> list[TaskHubProcess]:
     """Two servers on one PostgreSQL and one Redis."""
     environment = {
-        "TASKHUB_DATABASE_URL": postgres.create_database(),
+        "TASKHUB_DATABASE_URL": postgres.create_migrated(),
         "TASKHUB_REDIS_URL": redis.url,
         "TASKHUB_API_KEY": KEY["X-API-Key"],
         "TASKHUB_MCP_TRANSPORTS": "http",

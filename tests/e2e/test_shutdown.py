@@ -133,7 +133,7 @@ async def test_a_crowd_leaves_spread_out_and_what_runs_is_finished_and_heard_els
     make_hub: MakeHub, postgres: PostgresServer, redis: RedisServer
 ) -> None:
     environment = PRODUCTION | {
-        "TASKHUB_DATABASE_URL": postgres.create_database(),
+        "TASKHUB_DATABASE_URL": postgres.create_migrated(),
         "TASKHUB_REDIS_URL": redis.url,
         # So rare that what is heard sooner came through Redis.
         "TASKHUB_POLL_INTERVAL_MS": "60000",

@@ -23,7 +23,7 @@ from tests.servers import PostgresServer, RedisServer
 async def pair(make_hub: MakeHub, postgres: PostgresServer, redis: RedisServer) -> list[TaskHubProcess]:
     """Two servers on one PostgreSQL and one Redis, started at the same moment on an empty database."""
     environment = {
-        "TASKHUB_DATABASE_URL": postgres.create_database(),
+        "TASKHUB_DATABASE_URL": postgres.create_migrated(),
         "TASKHUB_REDIS_URL": redis.url,
         # So rare that what is heard sooner came through Redis.
         "TASKHUB_POLL_INTERVAL_MS": "60000",

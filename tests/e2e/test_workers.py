@@ -38,7 +38,7 @@ def module_crew(
     redis = RedisServer()
     redis.start()
     environment = {
-        "TASKHUB_DATABASE_URL": postgres.create_database(),
+        "TASKHUB_DATABASE_URL": postgres.create_migrated(),
         "TASKHUB_REDIS_URL": redis.url,
         "TASKHUB_WORKERS": "2",
         # So rare that what is heard sooner came through Redis.

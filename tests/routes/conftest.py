@@ -16,7 +16,7 @@ from aiohttp import web
 
 from taskhub.app import create_app
 from taskhub.settings.model import Settings
-from taskhub.storage.migrate import migrate
+from tests.migrated import migrated_file
 
 DEADLINE_S = 30.0
 """Generous, for it only matters to a test that fails; with what `request` adds less than the 50 s of a long poll."""
@@ -195,22 +195,14 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], a
     return {name: LOOPS[name] for name in names}
 
 
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh database, to be copied: migrating takes longer than most tests."""
-    path = tmp_path_factory.mktemp("migrated") / "taskhub.db"
-    migrate(f"sqlite:///{path}")
-    return path
-
-
 @pytest.fixture
-async def start(tmp_path: Path, migrated: Path) -> AsyncIterator[Start]:
+async def start(tmp_path: Path) -> AsyncIterator[Start]:
     """Start a TaskHub with these settings; it ends with the test."""
     async with AsyncExitStack() as stack:
 
         async def start(**settings: Any) -> Hub:
             if not (tmp_path / "taskhub.db").exists():
-                shutil.copy(migrated, tmp_path / "taskhub.db")
+                shutil.copy(migrated_file(), tmp_path / "taskhub.db")
             app = create_app(Settings(data_dir=tmp_path, poll_interval_ms=50, **settings))
             runner = web.AppRunner(
                 app,

@@ -2,58 +2,33 @@
 
 import asyncio
 import shutil
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Final
 
 import pytest
 
 from taskhub.storage.database import Database
-from taskhub.storage.migrate import migrate
+from tests.migrated import migrated_file
 from tests.servers import PostgresServer
 from tests.taskhub.databases import CleanDatabases
 from tests.taskhub.storage.history import live
 from tests.taskhub.world import World
 
-_ROOM_IN_MEMORY: Final = 1_000_000_000
-
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[PostgresServer]:
-    """A PostgreSQL server for all tests; skips where there is none."""
-    try:
-        server = PostgresServer()
-    except FileNotFoundError as error:
-        pytest.skip(str(error))
-    server.start()
-    yield server
-    server.close()
-
-
-@pytest.fixture(scope="session")
-def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("template") / "taskhub.db"
-    migrate(f"sqlite:///{path}")
-    return path
+def sqlite_template() -> Path:
+    return migrated_file()
 
 
 @pytest.fixture(scope="session")
 def postgres_template(postgres: PostgresServer) -> str:
-    url = postgres.create_database()
-    migrate(url)
-    return url
+    return postgres.template()
 
 
 @pytest.fixture
-def sqlite_url(sqlite_template: Path, tmp_path: Path) -> Iterator[str]:
-    """A migrated SQLite database of this test's own; in memory where it can be, for each write waits for the disk."""
-    memory = Path("/dev/shm")
-    if not memory.is_dir() or shutil.disk_usage(memory).free < _ROOM_IN_MEMORY:
-        yield f"sqlite:///{shutil.copy(sqlite_template, tmp_path / 'taskhub.db')}"
-        return
-    with tempfile.TemporaryDirectory(prefix="taskhub-", dir=memory) as directory:
-        yield f"sqlite:///{shutil.copy(sqlite_template, Path(directory) / 'taskhub.db')}"
+def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
+    """A migrated SQLite database of this test's own."""
+    return f"sqlite:///{shutil.copy(sqlite_template, tmp_path / 'taskhub.db')}"
 
 
 @pytest.fixture(scope="session")
@@ -112,8 +87,8 @@ def lived_sqlite_url(sqlite_template: Path, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture(scope="session")
-def lived_postgres_url(postgres: PostgresServer, postgres_template: str) -> str:
-    url = postgres.create_database(postgres_template)
+def lived_postgres_url(postgres: PostgresServer) -> str:
+    url = postgres.create_migrated()
     asyncio.run(_live(url))
     return url
 

@@ -38,7 +38,7 @@ class Cluster:
     async def start(self) -> None:
         await asyncio.to_thread(self.postgres.start)
         await asyncio.to_thread(self.redis.start)
-        self.database_url = await asyncio.to_thread(self.postgres.create_database)
+        self.database_url = await asyncio.to_thread(self.postgres.create_migrated)
         for name in SERVERS:
             database = self.links[f"{name} database"] = Proxy(self.postgres.port)
             redis = self.links[f"{name} redis"] = Proxy(self.redis.port)

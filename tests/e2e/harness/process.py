@@ -5,6 +5,7 @@ import contextlib
 import http.client
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import psutil
 
 from tests.e2e.harness.waiting import DEADLINE_S, until
 from tests.forked import ForkedPython, run_forked
+from tests.migrated import migrated_file
 
 ROOT: Final = Path(__file__).resolve().parents[3]
 
@@ -34,7 +36,8 @@ class TaskHubProcess:
     """`taskhub serve` with a data directory of its own.
 
     The first start takes a free port, later ones the same. Everything printed goes to `log`, shown when a test fails.
-    The server is forked from a process that has imported it, unless it reloads or the `checkout` is another one.
+    The server is forked from a process that has imported it, and finds a database that has been migrated, unless it
+    reloads or the `checkout` is another one.
     `command` starts the server in another way; the port is read from the data directory then too.
     """
 
@@ -95,6 +98,9 @@ class TaskHubProcess:
         """Start the process without waiting for it."""
         assert not self.running, "already running"
         self.data_dir.mkdir(parents=True, exist_ok=True)
+        database = self.data_dir / "taskhub.db"
+        if self._forked and "TASKHUB_DATABASE_URL" not in self._environment and not database.exists():
+            shutil.copy(migrated_file(), database)
         arguments = ["-m", "taskhub", "serve", "--port", str(self.port), *self._arguments]
         with self._log_path.open("ab") as log, open(os.devnull) as nothing:
             if self._forked:

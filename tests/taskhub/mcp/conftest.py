@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy import create_engine, insert
 
 from taskhub.storage import schema
-from taskhub.storage.migrate import migrate
 from taskhub.storage.seeds import DEFAULT_WORKSPACE
 from taskhub.tickets.service import TicketService
+from tests.migrated import migrated_file
 from tests.taskhub.mcp.gate import Gate
 from tests.taskhub.mcp.world import Served, open_tickets, serve_mcp
 
@@ -20,8 +20,7 @@ _TIME = "2026-01-01T00:00:00.000Z"
 @pytest.fixture(scope="session")
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database file with the seeds and a few people and accounts, to be copied."""
-    path = tmp_path_factory.mktemp("seeds") / "taskhub.db"
-    migrate(f"sqlite:///{path}")
+    path = Path(shutil.copy(migrated_file(), tmp_path_factory.mktemp("seeds") / "taskhub.db"))
     common = {"workspace_id": DEFAULT_WORKSPACE, "active": True, "created_at": _TIME, "updated_at": _TIME}
     engine = create_engine(f"sqlite:///{path}")
     with engine.begin() as connection:
