@@ -4,24 +4,19 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
-import orjson
-from sqlalchemy import insert, select
+from sqlalchemy import select
 
-from broadcaster.event import EventDraft
 from taskhub.auth.principal import ALL_SCOPES, Caller, Principal
 from taskhub.storage.database import Database
-from taskhub.storage.names import slug
-from taskhub.storage.schema import METADATA, tickets
+from taskhub.storage.schema import tickets
 from taskhub.storage.seeds import DEFAULT_WORKSPACE
 from taskhub.storage.times import utc_now
-from taskhub.storage.transaction import Transaction
-from taskhub.storage.writer import Writer
-from taskhub.tickets.api import Tickets
-from taskhub.tickets.errors import LeaseHeld, LeaseLost, NothingReady, TicketError
+from taskhub.tickets.errors import InvalidInput, LeaseHeld, LeaseLost, NothingReady, TicketError
 from taskhub.tickets.inputs import (
     ClaimNext,
     NewComment,
@@ -31,7 +26,9 @@ from taskhub.tickets.inputs import (
     TicketChange,
     TicketQuery,
 )
-from taskhub.tickets.model import TicketState
+from taskhub.tickets.model import ReferenceKind, TicketState
+from taskhub.tickets.reference_inputs import NEW
+from taskhub.tickets.service import TicketService
 
 DEMO_ACTOR: Final = "agent:demo"
 WORKER: Final = "agent:triage_bot"
@@ -39,14 +36,17 @@ WORKER: Final = "agent:triage_bot"
 DEMO_LABEL: Final = "demo"
 """Only tickets with this label change by themselves: what people add beside the examples is theirs."""
 
-_USERS: Final = (
-    ("Alice", "human", "manager", "alice@example.com"),
-    ("Bob", "human", "agent", "bob@example.com"),
-    ("triage-bot", "agent", "agent", None),
+_REFERENCES: Final[tuple[tuple[ReferenceKind, dict[str, str]], ...]] = (
+    ("users", {"name": "Alice", "role": "manager", "email": "alice@example.com"}),
+    ("users", {"name": "Bob", "role": "agent", "email": "bob@example.com"}),
+    ("users", {"name": "triage-bot", "kind": "agent", "role": "agent"}),
+    *(("accounts", {"name": name}) for name in ("Aozora Trading", "Northwind Clinics")),
+    *(
+        ("response_categories", {"name": name})
+        for name in ("Answered", "Corrected", "Passed to Development", "Not Reproducible")
+    ),
 )
-_ACCOUNTS: Final = ("Aozora Trading", "Northwind Clinics")
 _LEASE_S: Final = 300
-_RESPONSES: Final = ("Answered", "Corrected", "Passed to Development", "Not Reproducible")
 
 _log = logging.getLogger(__name__)
 
@@ -183,59 +183,24 @@ def demo_caller(actor: str = DEMO_ACTOR) -> Caller:
     return Caller(Principal(actor, DEFAULT_WORKSPACE, ALL_SCOPES, authenticated=False), "system")
 
 
-async def fill(database: Database, tickets_: Tickets) -> bool:
-    """Add the examples, with the people and accounts they name, unless there is any ticket already; whether it did."""
-    # Nobody is told of these at once: who listens already finds them in the log at the next poll.
-    writer = Writer(database, lambda workspace, events: None)
-    added = await _add_references(writer)
-    await writer.close()
-    if not added:
+async def fill(database: Database, service: TicketService) -> bool:
+    """Add the examples, with the people and accounts they name, unless there ever was a ticket; whether it did."""
+    statement = select(tickets.c.no).where(tickets.c.workspace_id == DEFAULT_WORKSPACE).limit(1)
+    if await database.read(lambda connection: connection.execute(statement).first()) is not None:
         return False
+    for kind, row in _REFERENCES:
+        with suppress(InvalidInput):  # it is there already
+            await service.create_reference(demo_caller(), kind, NEW[kind].model_validate(row))
     caller = demo_caller("user:alice")
     today = utc_now().date()
     for example in _EXAMPLES:
         due = None if example.due is None else today + timedelta(days=example.due)
         labels = [*example.fields.get("labels", ()), DEMO_LABEL]
         new = NewTicket.model_validate({**example.fields, "labels": labels, "scheduled_completion_date": due})
-        written = await tickets_.create_ticket(caller, new)
+        written = await service.create_ticket(caller, new)
         if example.comment is not None:
-            await tickets_.add_comment(demo_caller("user:bob"), written.key, NewComment(comment=example.comment))
+            await service.add_comment(demo_caller("user:bob"), written.key, NewComment(comment=example.comment))
     return True
-
-
-async def _add_references(writer: Writer) -> bool:
-    """Add users, accounts and response categories in one unit; False when the workspace has tickets."""
-
-    def work(transaction: Transaction) -> bool:
-        connection, workspace = transaction.connection, transaction.workspace
-        if connection.execute(select(tickets.c.no).where(tickets.c.workspace_id == workspace)).first():
-            return False
-        common = {
-            "workspace_id": workspace, "active": True, "created_at": transaction.now, "updated_at": transaction.now,
-        }  # fmt: skip
-        rows: list[tuple[str, dict[str, Any]]] = [
-            ("users", {"name": name, "kind": kind, "role": role, "email": email}) for name, kind, role, email in _USERS
-        ]
-        rows += [("accounts", {"name": name, "order_no": i}) for i, name in enumerate(_ACCOUNTS, 1)]
-        rows += [("response_categories", {"name": name, "order_no": i}) for i, name in enumerate(_RESPONSES, 1)]
-        added = []
-        for table_name, row in rows:
-            table = METADATA.tables[table_name]
-            row_id = slug(row["name"])
-            known = connection.execute(
-                select(table.c.id).where(table.c.workspace_id == workspace, table.c.id == row_id)
-            )
-            if known.first() is None:
-                transaction.execute(insert(table), {**common, **row, "id": row_id})
-                added.append((table_name, row_id, row["name"]))
-        if added:
-            transaction.change_references()
-        for kind, row_id, name in added:
-            data = orjson.dumps({"kind": kind, "action": "created", "id": row_id, "name": name})
-            transaction.emit(EventDraft("reference.changed", DEMO_ACTOR, "system", data, f"{kind}/{row_id}"))
-        return True
-
-    return (await writer.run(DEFAULT_WORKSPACE, work)).value
 
 
 class Demo:
@@ -247,14 +212,14 @@ class Demo:
     def __init__(
         self,
         database: Database,
-        tickets_: Tickets,
+        service: TicketService,
         watched: Callable[[], bool],
         *,
         every_s: float = 4.0,
         seed: int | None = None,
     ) -> None:
         self._database = database
-        self._tickets = tickets_
+        self._tickets = service
         self._watched = watched
         self._every_s = every_s
         self._random = random.Random(seed)  # noqa: S311  # which example moves next is no secret
