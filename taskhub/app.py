@@ -466,7 +466,6 @@ def _mcp(
 
         return McpHost(
             tickets,
-            app[AUTH],
             secret=secret,
             transports=settings.mcp_transports,
             allowed_hosts=hosts,

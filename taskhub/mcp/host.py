@@ -19,7 +19,7 @@ from mcp_types.version import (
     MODERN_PROTOCOL_VERSIONS,
 )
 
-from taskhub.auth.principal import AuthProvider, Caller, Principal, Scope
+from taskhub.auth.principal import Caller, Principal, Scope
 from taskhub.limits.limits import Limits, TooManyStreams
 from taskhub.mcp.bridge import (
     BODY_READ_TIMEOUT_S,
@@ -77,18 +77,16 @@ class McpHost:
     """Serves the tools to MCP clients. `start()` before the first request, `stop()` after the last.
 
     `secret` signs session ids and seals the state of calls. A GET stream lasts `max_age_s` at most. `allowed_hosts`
-    may be given with or without a port, and both lists anew at `start()`, when the port is known. `registry` replaces
-    the tools of `tickets`. `draining`: it is stopping, and opens no further streams. `tickets` is what its tools call.
-    `watch` tells of changes; without it there are no subscriptions. `pass_on` shows messages to the other processes.
-    `opened` learns what is open, where others have to know before there is a host.
-    `limits`: what each caller may have of this process. A body may take `body_read_s` to arrive. `on_forbidden` is told
-    of callers who lack the scope of what they ask for.
+    may be given with or without a port. `registry` replaces the tools of `tickets`. `draining`: it is stopping, and
+    opens no further streams. `tickets` is what its tools call. `watch` tells of changes; without it there are no
+    subscriptions. `pass_on` shows messages to the other processes. `opened` learns what is open, where others have to
+    know before there is a host. `limits`: what each caller may have of this process. A body may take `body_read_s` to
+    arrive. `on_forbidden` is told of callers who lack the scope of what they ask for.
     """
 
     def __init__(
         self,
         tickets: Tickets,
-        auth: AuthProvider,
         *,
         secret: bytes,
         transports: Collection[Transport],
@@ -112,8 +110,11 @@ class McpHost:
         self._body_read_s = body_read_s
         self.transports = frozenset(transports)
         self._max_age_s = max_age_s
-        self._security = TransportSecuritySettings()
-        self._allow(allowed_hosts, allowed_origins)
+        # To the SDK `name:*` is any port, but not the name alone.
+        self._security = TransportSecuritySettings(
+            allowed_hosts=[form for host in allowed_hosts for form in (host, f"{host.removesuffix(':*')}:*")],
+            allowed_origins=[form for origin in allowed_origins for form in (origin, origin.removesuffix(":*"))],
+        )
         self.subscriptions = None if watch is None else Subscriptions(watch, Resources(tickets), self._age)
         self.server = build_server(
             tickets,
@@ -156,19 +157,8 @@ class McpHost:
             self.subscriptions is not None,
         )
 
-    def _allow(self, hosts: Sequence[str], origins: Sequence[str]) -> None:
-        # To the SDK `name:*` is any port, but not the name alone.
-        self._security.allowed_hosts = [form for host in hosts for form in (host, f"{host.removesuffix(':*')}:*")]
-        self._security.allowed_origins = [form for origin in origins for form in (origin, origin.removesuffix(":*"))]
-
-    async def start(
-        self, *, allowed_hosts: Sequence[str] | None = None, allowed_origins: Sequence[str] | None = None
-    ) -> None:
+    async def start(self) -> None:
         """Open for requests."""
-        self._allow(
-            self._security.allowed_hosts if allowed_hosts is None else allowed_hosts,
-            self._security.allowed_origins if allowed_origins is None else allowed_origins,
-        )
         started = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._run(started), name="mcp sessions")
         await asyncio.wait((self._task, started), return_when=asyncio.FIRST_COMPLETED)

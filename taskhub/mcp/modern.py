@@ -75,7 +75,7 @@ class ModernRequest:
 
 
 class ModernEndpoint:
-    """Serves requests of the 2026 era by the SDK's `server`. `security` may change until the first request."""
+    """Serves requests of the 2026 era by the SDK's `server`."""
 
     def __init__(self, server: Server[Any], security: TransportSecuritySettings) -> None:
         self._server = server

@@ -27,7 +27,7 @@ NOBODY = NoAuth()
 def door(tickets: TicketService) -> McpDoor:
     def make(opened: OpenedStreams) -> McpHost:
         return host_module.McpHost(
-            tickets, NOBODY, secret=SECRET, transports=("http", "sse"), allowed_hosts=("127.0.0.1",),
+            tickets, secret=SECRET, transports=("http", "sse"), allowed_hosts=("127.0.0.1",),
             allowed_origins=(), max_age_s=840, version="1.2.3", opened=opened,
         )  # fmt: skip
 

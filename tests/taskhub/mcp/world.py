@@ -103,11 +103,10 @@ async def serve_mcp(
     provider = auth or NoAuth()
     host = McpHost(
         tickets,
-        provider,
         secret=secret,
         transports=transports,
-        allowed_hosts=(),
-        allowed_origins=(),
+        allowed_hosts=("127.0.0.1",),
+        allowed_origins=allowed_origins,
         max_age_s=max_age_s,
         version="1.2.3",
         registry=registry,
@@ -136,7 +135,7 @@ async def serve_mcp(
     site = web.TCPSite(runner, "127.0.0.1", port)
     await site.start()
     bound = runner.addresses[0][1]
-    await host.start(allowed_hosts=["127.0.0.1"], allowed_origins=allowed_origins)
+    await host.start()
     served = Served(host, f"http://127.0.0.1:{bound}", runner)
     try:
         yield served
