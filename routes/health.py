@@ -172,11 +172,9 @@ async def checks(app: web.Application) -> dict[str, str]:
     """What readiness depends on: `ok`, `degraded`, or what is wrong."""
     found = {"process": "draining" if app[LIFECYCLE].draining else "ok"}
     if DATABASE in app:
-        found["database"] = "ok"
         try:
             await app[DATABASE].ping()
-            if not await app[DATABASE].schema_is_current():
-                found["database"] = "its schema is not this version's: run `taskhub migrate`"
+            found["database"] = await app[DATABASE].schema_trouble() or "ok"
         except StorageBusy as busy:
             found["database"] = str(busy).partition(";")[0]
     if app[SETTINGS].api_base_url:

@@ -223,7 +223,8 @@ def _program() -> str:
         return "taskhub"
     if not script.is_file():
         return f"{sys.executable} -m taskhub"
-    return str(script.relative_to(Path.cwd()) if script.is_relative_to(Path.cwd()) else script)
+    here = Path.cwd()
+    return str(script.relative_to(here) if script.is_relative_to(here) and here.parent != here else script)
 
 
 def _indented(text: str) -> list[str]:

@@ -204,9 +204,17 @@ class Database:
             self._deployment = await self.read(_read_deployment)
         return self._deployment
 
+    async def schema_trouble(self) -> str | None:
+        """What to do about a schema that is not the one of this program's newest migration; None where it is. Raises
+        StorageBusy."""
+        applied, newest = await self.read(applied_revision) or "", newest_revision() or ""
+        if applied > newest:
+            return "a newer TaskHub has changed its schema: update this one"
+        return "its schema is older than this version's: run `taskhub migrate`" if applied < newest else None
+
     async def schema_is_current(self) -> bool:
         """Whether the newest migration of this program, and nothing newer, was applied. Raises StorageBusy."""
-        return await self.read(applied_revision) == newest_revision()
+        return await self.schema_trouble() is None
 
     async def data_version(self) -> int | None:
         """On SQLite a number that changes when another connection or process has changed the file; None on PostgreSQL.

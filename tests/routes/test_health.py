@@ -38,12 +38,15 @@ async def test_without_a_database_a_server_is_alive_and_not_ready(hub: Hub) -> N
     assert (await hub.get("/healthz")).status == 200
 
 
-async def test_a_schema_of_another_version_is_not_ready(hub: Hub) -> None:
-    await execute(hub.app[DATABASE], text("UPDATE alembic_version SET version_num = 'older'"))
+@pytest.mark.parametrize(("revision", "advice"), [("0001", "run `taskhub migrate`"), ("9999", "update this one")])
+async def test_a_schema_of_another_version_is_not_ready_and_says_what_to_do(
+    hub: Hub, revision: str, advice: str
+) -> None:
+    await execute(hub.app[DATABASE], text(f"UPDATE alembic_version SET version_num = '{revision}'"))
     answer = await hub.get("/readyz")
 
     assert answer.status == 503
-    assert "migrate" in answer.json["checks"]["database"]
+    assert answer.json["checks"]["database"].endswith(advice)
 
 
 async def test_without_redis_a_server_is_degraded_and_ready(start: Start) -> None:
