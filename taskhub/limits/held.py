@@ -9,6 +9,8 @@ HOLD_S: Final = 1.0
 """Of a refusal: long beside what it costs, short beside what clients wait for an answer."""
 AT_ONCE: Final = 16
 """So many are released in one turn of the loop; then others have theirs."""
+TICK_S: Final = 0.01
+"""Those of so long are released together: to wake up for each costs as much as to release it."""
 
 
 class Held:
@@ -63,7 +65,10 @@ class Held:
                 break
             self._release_first()
         # When nothing is held, the next one sets it.
-        self._timer = loop.call_at(next(iter(self._held.values())), self._release) if self._held else None
+        self._timer = None
+        if self._held:
+            due = next(iter(self._held.values()))
+            self._timer = loop.call_at(now if due <= now else max(due, now + TICK_S), self._release)
 
     def _release_first(self) -> None:
         release, _ = self._held.popitem(last=False)
