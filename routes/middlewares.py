@@ -309,8 +309,8 @@ async def _hold_back(
     if error.setting == NEW_STREAMS:
         return  # which all reach together: nobody asks too much for that
     caller = request.get(CALLER)
-    address = access.client_address(request, gate.trusted) or ""
-    who = f"@{household(address)}" if caller is None else account_of(caller.principal)
+    sender = access.failure_address(request, gate.trusted)
+    who = f"@{household(sender)}" if caller is None else account_of(caller.principal)
     if not limits.insisting.refused(who):
         return
     limits.insisting.tell(who, error.setting)

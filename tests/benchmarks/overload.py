@@ -51,6 +51,8 @@ def overload(peer: TaskHub) -> Row:
     if not streams.get("goodbye") or not refused.get("writes_per_s"):
         raise RunFailed(f"the flood was none: {flood}, refused {refused}")
     row = {
+        "read_quiet_p50_ms": quantile_ms(_reads(quiet), 0.5),
+        "read_p50_ms": quantile_ms(_reads(beside), 0.5),
         "read_quiet_ms": quantile_ms(_reads(quiet), 0.99),
         "read_ms": quantile_ms(_reads(beside), 0.99),
         "write_quiet_ms": quiet.quantile_ms(WRITE, 0.99),
@@ -103,6 +105,8 @@ OVERLOAD: Final = Scenario(
     "overload",
     "one key opens 20 000 streams and changes a thousand things a second; others read and change a little",
     (
+        Column("read_quiet_p50_ms", "quiet: reads p50 ms", ",.1f", "of others, while nobody else asks anything"),
+        Column("read_p50_ms", "flood: reads p50 ms", ",.1f", "of others, in the flood"),
         Column("read_quiet_ms", "quiet: reads p99 ms", ",.1f", "of others, while nobody else asks anything"),
         Column("read_ms", "flood: reads p99 ms", ",.1f", "of others, in the flood"),
         READ_RATIO,
