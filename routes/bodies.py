@@ -178,6 +178,8 @@ def parse_query(
     for name, text in items:
         if name in also:
             continue
+        if len(faults) >= MAX_FAULTS:  # looking for what each of thousands was meant to be would hold up all others
+            break
         if name not in names:
             instead = suggested_name(name, [*names, *also])
             faults.append(Fault("there is no such parameter", parameter=name[:80], did_you_mean=instead))

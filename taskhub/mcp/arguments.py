@@ -21,6 +21,7 @@ from taskhub.tickets.inputs import (
     Release,
     TicketChange,
     TicketQuery,
+    few,
 )
 from taskhub.tickets.model import Include, Phase, Priority
 
@@ -64,7 +65,7 @@ def conditions(arguments: _WithVersion) -> Conditions:
 
 
 def _one_or_many(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
+    return [value] if isinstance(value, str) else few(value)
 
 
 def _columns(value: Any) -> Any:

@@ -121,7 +121,7 @@ def _once_per_place(errors: Sequence[Any]) -> list[Any]:
 
 
 def _pointer(location: Sequence[int | str]) -> str:
-    return "".join(f"/{part}" for part in location)
+    return "".join(f"/{str(part)[:_MAX_ECHO]}" for part in location)
 
 
 def _from_pydantic(item: Any, names: Sequence[str]) -> InputProblem:

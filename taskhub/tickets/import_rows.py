@@ -164,17 +164,15 @@ def _json_rows(text: TextIO) -> Iterator[tuple[int, dict[str, Any] | BadLine]]:
 
 
 def _checked(number: int, values: dict[str, Any]) -> ImportRow | BadLine:
+    if (unknown := next((name for name in values if name not in _ACCEPTED and name not in _IGNORED), None)) is not None:
+        return BadLine(number, f"{unknown[:80]}: is no field of tickets")
     try:
         row = ImportRow.model_validate({name: value for name, value in values.items() if name not in _IGNORED})
     except ValidationError as error:
         found = error.errors()[0]
         name = str(found["loc"][0]) if found["loc"] else "row"
-        reason = (
-            "is no field of tickets"
-            if found["type"] == "extra_forbidden"
-            else found["msg"].removeprefix("Value error, ")
-        )
-        return BadLine(number, f"{name[:80]}: {reason}")
+        reason = found["msg"].removeprefix("Value error, ")
+        return BadLine(number, f"{name}: {reason}")
     if unstorable(row.external_ticket_id or ""):  # by which it is looked for
         return BadLine(number, f"external_ticket_id: {UNSTORABLE}")
     if row.key is None and row.external_ticket_id is None:

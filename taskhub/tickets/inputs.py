@@ -5,9 +5,9 @@ an id or a name; the service resolves them. `extra="forbid"`: an unknown field i
 """
 
 from datetime import date, datetime
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from broadcaster.polling import MAX_WAIT_S
 from taskhub.numbers import NUMBER, WHOLE
@@ -25,6 +25,16 @@ def _or_null(text: str | None) -> str | None:
     return text or None
 
 
+def few(values: Any) -> Any:
+    """A list as it was given. Raises ValueError when it has so many values that looking for them all takes long."""
+    if isinstance(values, list) and len(values) > MAX_WANTED:
+        raise ValueError(f"has more than {MAX_WANTED} values")
+    return values
+
+
+MAX_WANTED: Final = 100
+"""Values of one filter, any of which a ticket may have."""
+FEW: Final = BeforeValidator(few)
 MAX_HISTORY: Final = 500
 """Events of a ticket that one answer tells of."""
 MAX_COMMENTS: Final = 100
@@ -174,12 +184,14 @@ SortBy = Literal["updated", "created", "due", "priority", "key"]
 class TicketFilter(Input):
     """Which tickets. Values of one field are alternatives; fields narrow each other."""
 
-    person_in_charge: list[Name] | None = Field(default=None, description="user ids or names, me, or none")
-    account: list[Name] | None = None
-    status: list[Name] | None = None
-    category: list[Name] | None = None
-    label: list[Label] | None = None
-    priority: list[Priority] | None = None
+    person_in_charge: Annotated[list[Name], FEW] | None = Field(
+        default=None, description="user ids or names, me, or none"
+    )
+    account: Annotated[list[Name], FEW] | None = None
+    status: Annotated[list[Name], FEW] | None = None
+    category: Annotated[list[Name], FEW] | None = None
+    label: Annotated[list[Label], FEW] | None = None
+    priority: Annotated[list[Priority], FEW] | None = None
     scheduled_completion_date_from: date | None = None
     scheduled_completion_date_to: date | None = None
     unassigned: bool | None = None
@@ -199,7 +211,7 @@ class ClaimNext(TicketFilter):
 class TicketQuery(TicketFilter):
     """Which tickets to list, and in which order."""
 
-    phase: list[Phase] | None = None
+    phase: Annotated[list[Phase], FEW] | None = None
     show_completed: bool = Field(default=False, description="also done and cancelled tickets")
     ready: bool | None = Field(
         default=None, description="only tickets that can be started now: todo, nothing open blocks them"
@@ -213,7 +225,7 @@ class TicketQuery(TicketFilter):
 class ExportQuery(TicketFilter):
     """Which tickets to export."""
 
-    phase: list[Phase] | None = None
+    phase: Annotated[list[Phase], FEW] | None = None
     show_completed: bool = Field(default=True, description="also done and cancelled tickets")
     ready: bool | None = None
 
@@ -221,11 +233,13 @@ class ExportQuery(TicketFilter):
 class BoardQuery(Input):
     """Which tickets to show, by status. Values of one field are alternatives; fields narrow each other."""
 
-    person_in_charge: list[Name] | None = Field(default=None, description="user ids or names, me, or none")
-    account: list[Name] | None = None
-    category: list[Name] | None = None
-    label: list[Label] | None = None
-    priority: list[Priority] | None = None
+    person_in_charge: Annotated[list[Name], FEW] | None = Field(
+        default=None, description="user ids or names, me, or none"
+    )
+    account: Annotated[list[Name], FEW] | None = None
+    category: Annotated[list[Name], FEW] | None = None
+    label: Annotated[list[Label], FEW] | None = None
+    priority: Annotated[list[Priority], FEW] | None = None
     scheduled_completion_date_from: date | None = None
     scheduled_completion_date_to: date | None = None
     as_of: AsOf | None = None

@@ -365,7 +365,7 @@ async def test_what_no_database_can_hold_is_the_mistake_of_who_sends_it(both: tu
     async def told_of(method: str, path: str, options: dict[str, Any]) -> str | None:
         async with places:
             answer = await both[0].request(method, path, allow_redirects=False, **options)
-        # To OAuth, what is no token is not good, and revoked already (RFC 7009, 2.2); tools say what is wrong in a result.
+        # To OAuth what is no token is not good, and revoked already (RFC 7009, 2.2); tools answer with an error.
         nothing = answer.body in (b'{"active":false}', b"{}")
         mistaken = answer.status == 200 and (b'"isError":true' in answer.body or nothing)
         fine = (400 <= answer.status < 500 or mistaken) and b"internal_error" not in answer.body
