@@ -20,6 +20,8 @@ export class BoardColumn extends HTMLElement {
   static #rowHeight = 0;
   /** As a column is that was just made. */
   static #usualHeight = 0;
+  /** Whether more changes come than anybody can follow: then nothing is shown in motion, and no row out of sight. */
+  static isHurried = false;
   /** @type {BoardColumn[]} those that have no more rows than there are in sight */
   static #narrow = [];
   // Kept, because asking the browser for them amid changes makes it lay out everything each time.
@@ -30,7 +32,7 @@ export class BoardColumn extends HTMLElement {
   #shown = false;
   /** @type {(key: string) => any} */ #ticketOf = () => undefined;
   /** @type {(ticket: any) => HTMLElement} */ #cardOf = () => h("li");
-  /** @type {string | null} the card that Tab leads to */ current = null;
+  /** @type {string | null} the card that Tab leads to */ #current = null;
 
   /**
    * @param {{id: string, name: string, phase: string | null, tinted?: boolean, ticketOf: (key: string) => any,
@@ -110,11 +112,23 @@ export class BoardColumn extends HTMLElement {
     return this.#cards.get(key)?.item.querySelector("a") ?? null;
   }
 
+  /** Let Tab lead to another card, or to none here. @param {string | null} key */
+  lead(key) {
+    const before = this.#current;
+    this.#current = key;
+    for (const each of [before, key]) {
+      const card = each && this.#cards.get(each);
+      if (card) this.#tab(card, each === key);
+    }
+    // Where it is not there yet it comes with the others; amid many changes that is when this column has its turn.
+    if (key && !this.#cards.has(key) && !BoardColumn.isHurried) this.#render();
+  }
+
   /** Bring a card into sight and give it the focus. @param {string} key */
   focusCard(key) {
     const at = this.#keys.indexOf(key);
     if (at < 0) return;
-    this.current = key;
+    this.#current = key;
     const row = BoardColumn.#rowHeight;
     const [top, height] = [at * row, this.scroller.clientHeight];
     if (top < this.scroller.scrollTop) this.scroller.scrollTop = top;
@@ -126,28 +140,22 @@ export class BoardColumn extends HTMLElement {
     link?.scrollIntoView({ block: "nearest", inline: "nearest" });
   }
 
-  /** Draw one card again although its ticket is the same. @param {string} key */
-  refresh(key) {
-    this.#cards.get(key)?.item.remove();
-    this.#cards.delete(key);
-    this.#render();
-  }
-
   #render() {
     if (this.folded || !this.isConnected) return;
     BoardColumn.#rowHeight ||= this.#measure();
     const height = BoardColumn.#rowHeight;
     if (height === 0) return; // nobody sees this column, on a narrow screen; when somebody does, its size changes
-    const first = Math.max(0, Math.floor(this.#top / height) - this.#beyond);
+    const beyond = BoardColumn.isHurried ? 0 : this.#beyond;
+    const first = Math.max(0, Math.floor(this.#top / height) - beyond);
     const end = this.#top + (this.#height ?? BoardColumn.#usualHeight);
-    const last = Math.min(this.#count, Math.ceil(end / height) + this.#beyond);
+    const last = Math.min(this.#count, Math.ceil(end / height) + beyond);
     const size = `${this.#count * height}px`;
     if (this.list.style.height !== size) this.list.style.height = size;
     const focused = this.list.contains(document.activeElement)
       ? /** @type {HTMLElement} */ (document.activeElement).closest("li")?.dataset.key : undefined;
     const wanted = new Map(this.#keys.slice(first, last).map((key, i) => [key, first + i]));
     // The card with the focus exists wherever it is, and so does the one that Tab leads to.
-    for (const key of [focused, this.current]) {
+    for (const key of [focused, this.#current]) {
       const at = key === undefined || key === null ? -1 : this.#keys.indexOf(key);
       if (key && at >= 0) wanted.set(key, at);
     }
@@ -177,8 +185,13 @@ export class BoardColumn extends HTMLElement {
       if (focused) controls[0].focus({ preventScroll: true });
     }
     this.#set(card, at);
-    const tabbable = key === this.current ? 0 : -1;
-    for (const control of card.controls) if (control.tabIndex !== tabbable) control.tabIndex = tabbable;
+    this.#tab(card, key === this.#current);
+  }
+
+  /** @param {{controls: HTMLElement[]}} card @param {boolean} leads whether Tab leads to it */
+  #tab({ controls }, leads) {
+    const index = leads ? 0 : -1;
+    for (const control of controls) if (control.tabIndex !== index) control.tabIndex = index;
   }
 
   /** Only what is another than before is written: the browser looks at all that is. @param {any} card @param {number} at */
@@ -226,7 +239,7 @@ export class BoardColumn extends HTMLElement {
 
   /** A card that is new here, or has just changed, shows it for a moment. @param {HTMLElement} item @param {any} ticket */
   #freshen(item, ticket) {
-    if (this.closest(".hurried") || Date.now() - new Date(ticket.updated_at).getTime() > 15_000) return;
+    if (BoardColumn.isHurried || Date.now() - new Date(ticket.updated_at).getTime() > 15_000) return;
     item.classList.add("fresh");
     setTimeout(() => item.classList.remove("fresh"), FRESH_MS);
   }

@@ -6,13 +6,13 @@ import { card } from "./card.js";
 import { BoardColumn } from "./column.js";
 import { h } from "./dom.js";
 import { t } from "./i18n.js";
-import { Pace } from "./pace.js";
+import { Pace, whenIdle } from "./pace.js";
 import { tell } from "./shell.js";
 
 const NEEDS_YOU = "needs-you";
 const FOLDED = "taskhub.folded";
-// Of a frame; what is left of it is for the browser, which lays out and paints.
-const SCRIPT_MS = 8;
+// Of a frame: to lay out and paint what was made in that time takes the browser several times as long.
+const SCRIPT_MS = 4;
 
 /** Which columns are folded, and those (with a plus) that are not although such columns begin so. @returns {Set<string>} */
 const folded = () => new Set(JSON.parse(localStorage.getItem(FOLDED) ?? "[]"));
@@ -64,7 +64,13 @@ export class Columns {
 
   /** So many tickets have changed: what changes faster than anybody can follow is not shown in motion. @param {number} changes */
   count(changes) {
-    const show = () => this.element.classList.toggle("hurried", this.#pace.isHurried);
+    const show = () => {
+      const { isHurried } = this.#pace;
+      if (BoardColumn.isHurried === isHurried) return;
+      BoardColumn.isHurried = isHurried;
+      this.element.classList.toggle("hurried", isHurried);
+      if (!isHurried) for (const element of this.#elements.values()) whenIdle(() => element.show(element.keys, element.count));
+    };
     this.#pace.count(changes, show);
     show();
   }
@@ -185,19 +191,13 @@ export class Columns {
 
   /** Make a card the current one. @param {string} column @param {string} key */
   go(column, key, focus = this.#hadFocus()) {
-    if (this.current && this.current.column !== column) {
-      const before = this.#elements.get(this.current.column);
-      if (before) before.current = null;
-      before?.show(before.keys, before.count);
-    }
+    if (this.current && this.current.column !== column) this.#elements.get(this.current.column)?.lead(null);
     this.current = { column, key };
     const element = this.#elements.get(column);
-    if (!element) return;
-    element.current = key;
-    if (focus) {
-      this.#choose(column);
-      element.focusCard(key);
-    } else element.show(element.keys, element.count);
+    element?.lead(key);
+    if (!focus) return;
+    this.#choose(column);
+    element?.focusCard(key);
   }
 
   #followFocus() {
