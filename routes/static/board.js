@@ -40,8 +40,10 @@ function work() {
     ready.drawer.onclose = closed;
     return ready;
   });
-  coming.catch(() => (coming = null)); // the next one tries again
-  return coming;
+  return coming.catch(() => {
+    coming = null; // the next one tries again
+    throw new ApiError(0, {});
+  });
 }
 
 /** The moment that is shown, RFC 3339; null: now. */

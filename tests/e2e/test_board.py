@@ -233,6 +233,63 @@ async def test_what_is_typed_at_once_is_not_lost(pages: Window, server: TaskHubP
     await pages.context.unroute_all()
 
 
+async def test_who_is_faster_than_the_rest_of_the_page_sees_the_cards_and_loses_nothing(
+    pages: Window, rest: Api
+) -> None:
+    key = (await rest.create("There first"))["key"]
+    held = asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        await held.wait()
+        await route.continue_()
+
+    await pages.context.route("**/work.js", hold)
+    page = await pages.open()
+    await expect(card(page, key)).to_be_visible()
+    await page.keyboard.press("c")
+    await page.keyboard.type("Cheap jam")
+    await expect(page.get_by_role("dialog")).to_have_count(0)
+    held.set()
+
+    await expect(page.get_by_label("Summary")).to_have_value("Cheap jam")
+    await pages.context.unroute_all()
+
+
+async def test_what_a_page_could_not_load_it_says_and_loads_when_it_is_wanted_again(pages: Window, rest: Api) -> None:
+    key = (await rest.create("Without the rest"))["key"]
+    await pages.context.route("**/work.js", lambda route: route.abort())
+    page = await pages.open()
+    await card(page, key).locator("a").click()
+    await expect(page.locator(".toast.error")).to_contain_text("does not answer")
+
+    await pages.context.unroute_all()
+    await card(page, key).locator("a").click()
+
+    await expect(page.locator("#drawer-title")).to_have_text("Without the rest")
+
+
+async def test_after_more_changes_than_anybody_can_follow_the_board_shows_what_is_true(
+    pages: Window, rest: Api
+) -> None:
+    keys = [(await rest.create(f"Busy {n}"))["key"] for n in range(12)]
+    page = await pages.open()
+    await is_live(page)
+    for turn in range(9):
+        items = [
+            {"ticket_id": key, "status": ("in_progress", "verifying", "received")[(turn + n) % 3]}
+            for n, key in enumerate(keys)
+        ]
+        assert (await rest.request("POST", "/api/v1/tickets/bulk", json={"items": items})).status == 200
+
+    columns = (await rest.get("/api/v1/board?limit=5"))["columns"]
+    for column in columns:
+        shown = [ticket["key"] for ticket in column["tickets"]]
+        there = f"#column-{column['status']['id']}"
+        await expect(page.locator(f"{there} .fold .count")).to_have_text(str(column["count"]))
+        for place, key in enumerate(shown, start=1):
+            await expect(page.locator(f"{there} li[aria-posinset='{place}']")).to_have_attribute("data-key", key)
+
+
 async def test_a_ticket_that_cannot_be_read_or_written_says_why_and_can_be_tried_again(
     pages: Window, rest: Api
 ) -> None:
