@@ -33,20 +33,17 @@ from taskhub.tickets.inputs import (
     BulkUpdate,
     ClaimNext,
     EventQuery,
-    NewAttachment,
     NewClaim,
     NewComment,
     NewRelation,
     NewTicket,
     ProgressReport,
     Release,
-    Renewal,
     TicketChange,
     TicketQuery,
     UndoBatch,
 )
 from taskhub.tickets.model import (
-    Batch,
     BatchResult,
     Board,
     CategoryDetail,
@@ -83,7 +80,6 @@ _BOARD: Final = TypeAdapter(Board)
 _EVENTS: Final = TypeAdapter(EventPage)
 _WRITTEN: Final = TypeAdapter(Written)
 _BATCH_RESULT: Final = TypeAdapter(BatchResult)
-_BATCH: Final = TypeAdapter(Batch)
 _CLAIMED: Final = TypeAdapter(Claimed)
 _REPORTED: Final = TypeAdapter(Reported)
 _USERS: Final = TypeAdapter(list[User])
@@ -174,9 +170,6 @@ class RemoteTickets:
     async def release_ticket(self, caller: Caller, key: str, asked: Release, **conditions: Unpack[Held]) -> Written:
         return await self._write(caller, "DELETE", f"{_ticket(key)}/lease", asked, _WRITTEN, **conditions)
 
-    async def renew_lease(self, caller: Caller, key: str, asked: Renewal, **conditions: Unpack[Held]) -> Claimed:
-        return await self._write(caller, "PATCH", f"{_ticket(key)}/lease", asked, _CLAIMED, **conditions)
-
     async def report_progress(
         self, caller: Caller, key: str, asked: ProgressReport, **conditions: Unpack[Held]
     ) -> Reported:
@@ -192,14 +185,6 @@ class RemoteTickets:
         self, caller: Caller, key: str, relation: RelationName, other: str, **conditions: Unpack[Held]
     ) -> Written:
         path = f"{_ticket(key)}/relations/{relation}/{_segment(other)}"
-        return await self._write(caller, "DELETE", path, None, _WRITTEN, **conditions)
-
-    async def add_attachment(self, caller: Caller, key: str, new: NewAttachment, **conditions: Unpack[Held]) -> Written:
-        path = f"{_ticket(key)}/attachments"
-        return await self._write(caller, "POST", path, new, _WRITTEN, **conditions)
-
-    async def remove_attachment(self, caller: Caller, key: str, number: int, **conditions: Unpack[Held]) -> Written:
-        path = f"{_ticket(key)}/attachments/{number}"
         return await self._write(caller, "DELETE", path, None, _WRITTEN, **conditions)
 
     async def delete_ticket(self, caller: Caller, key: str, **conditions: Unpack[Conditions]) -> Written:
@@ -219,9 +204,6 @@ class RemoteTickets:
     ) -> BatchResult:
         path = f"/batches/{_batch_segment(batch_id)}/undo"
         return await self._write(caller, "POST", path, asked, _BATCH_RESULT, **conditions)
-
-    async def batch(self, caller: Caller, batch_id: str) -> Batch:
-        return await self._read(caller, f"/batches/{_batch_segment(batch_id)}", _BATCH)
 
     async def users(self, caller: Caller, *, role: str | None = None) -> list[User]:
         return await self._items(caller, "/users", _USERS, [("role", role)] if role else [])

@@ -11,7 +11,7 @@ from taskhub.auth.principal import Caller
 from taskhub.storage.database import Database
 from taskhub.storage.schema import workspaces
 from taskhub.storage.seeds import add_workspace
-from taskhub.storage.transaction import UnknownWorkspace, lock_workspace
+from taskhub.storage.transaction import lock_workspace
 
 _W: Final = workspaces.c
 _ID: Final = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,38}[a-z0-9])?")
@@ -45,13 +45,6 @@ class WorkspaceStore:
         return await self._database.read(
             lambda connection: [_workspace(row) for row in connection.execute(_WORKSPACES)]
         )
-
-    async def get(self, id: str) -> Workspace:
-        """Raises UnknownWorkspace and StorageBusy."""
-        found = next((workspace for workspace in await self.list() if workspace.id == id), None)
-        if found is None:
-            raise UnknownWorkspace(id)
-        return found
 
     async def create(self, caller: Caller, id: str, key_prefix: str, name: str) -> Workspace:
         """Make a workspace with the reference data that a new one has. Raises BadWorkspace and StorageBusy."""

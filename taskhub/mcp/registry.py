@@ -73,10 +73,6 @@ class ToolRegistry:
         self.toolsets = tuple(dict.fromkeys(tool.toolset for tool in tools))
 
     @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(self._tools)
-
-    @property
     def tools(self) -> tuple[Tool[Any], ...]:
         return tuple(self._tools.values())
 

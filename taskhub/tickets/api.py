@@ -1,4 +1,4 @@
-"""What every face calls: the ticket service of this process, or the same over HTTP (`--api-base-url`)."""
+"""What MCP calls: the ticket service of this process, or the same over HTTP (`--api-base-url`)."""
 
 from collections.abc import Collection
 from typing import Protocol, TypedDict, Unpack
@@ -9,19 +9,16 @@ from taskhub.tickets.inputs import (
     BulkUpdate,
     ClaimNext,
     EventQuery,
-    NewAttachment,
     NewClaim,
     NewComment,
     NewTicket,
     ProgressReport,
     Release,
-    Renewal,
     TicketChange,
     TicketQuery,
     UndoBatch,
 )
 from taskhub.tickets.model import (
-    Batch,
     BatchResult,
     Board,
     CategoryDetail,
@@ -97,8 +94,6 @@ class Tickets(Protocol):
 
     async def release_ticket(self, caller: Caller, key: str, asked: Release, **conditions: Unpack[Held]) -> Written: ...
 
-    async def renew_lease(self, caller: Caller, key: str, asked: Renewal, **conditions: Unpack[Held]) -> Claimed: ...
-
     async def report_progress(
         self, caller: Caller, key: str, asked: ProgressReport, **conditions: Unpack[Held]
     ) -> Reported: ...
@@ -110,12 +105,6 @@ class Tickets(Protocol):
     async def unlink_tickets(
         self, caller: Caller, key: str, relation: RelationName, other: str, **conditions: Unpack[Held]
     ) -> Written: ...
-
-    async def add_attachment(
-        self, caller: Caller, key: str, new: NewAttachment, **conditions: Unpack[Held]
-    ) -> Written: ...
-
-    async def remove_attachment(self, caller: Caller, key: str, number: int, **conditions: Unpack[Held]) -> Written: ...
 
     async def delete_ticket(self, caller: Caller, key: str, **conditions: Unpack[Conditions]) -> Written: ...
 
@@ -130,8 +119,6 @@ class Tickets(Protocol):
     async def undo_batch(
         self, caller: Caller, batch_id: str, asked: UndoBatch, **conditions: Unpack[Repeatable]
     ) -> BatchResult: ...
-
-    async def batch(self, caller: Caller, batch_id: str) -> Batch: ...
 
     async def users(self, caller: Caller, *, role: str | None = None) -> list[User]: ...
 

@@ -54,7 +54,6 @@ from taskhub.tickets.inputs import (
     NewTicket,
     ProgressReport,
     Release,
-    Renewal,
     TicketChange,
     TicketQuery,
     UndoBatch,
@@ -377,7 +376,6 @@ async def test_a_ticket_is_claimed_there_reported_on_and_given_back(
     token = claimed.lease_token
     await elsewhere.local.add_comment(BOB, "TH-1", NewComment(comment="mind the toner"))
     reported = await remote.report_progress(ALICE, "TH-1", ProgressReport(percent=40), lease_token=token)
-    renewed = await remote.renew_lease(ALICE, "TH-1", Renewal(lease_seconds=600), lease_token=token)
     shown = await remote.get_ticket(ALICE, "TH-1", include=["lease"])
     changed = await remote.update_ticket(ALICE, "TH-1", TicketChange(has_defect=True), lease_token=token)
     released = await remote.release_ticket(ALICE, "TH-1", Release(status="verifying", note="look"), lease_token=token)
@@ -385,9 +383,8 @@ async def test_a_ticket_is_claimed_there_reported_on_and_given_back(
     assert (claimed.key, claimed.version, claimed.lease_token) == ("TH-1", 2, 1)
     assert (following.key, following.lease_token, following.replayed) == ("TH-2", 1, False)
     assert [comment.body for comment in reported.comments] == ["mind the toner"]
-    assert renewed.lease_expires_at > reported.lease_expires_at  # type: ignore[operator]  # there is a lease
     assert shown.lease is not None
-    assert (shown.lease.holder, shown.lease.expires_at) == ("user:alice", renewed.lease_expires_at)
+    assert (shown.lease.holder, shown.lease.expires_at) == ("user:alice", reported.lease_expires_at)
     assert (changed.version, released.version) == (4, 5)
     ticket = (await elsewhere.local.get_ticket(ALICE, "TH-1")).ticket
     assert (ticket.status.id, ticket.lease) == ("verifying", None)
@@ -440,27 +437,25 @@ async def test_tickets_are_linked_and_removed_there(elsewhere: Elsewhere, remote
     local = elsewhere.local
     await remote.create_ticket(ALICE, NewTicket(summary="one"))
     await remote.create_ticket(ALICE, NewTicket(summary="two"))
-    file = NewAttachment(file_name="log, old", url="https://example.org/log")
 
     linked = await remote.link_tickets(ALICE, "TH-1", "blocks", "TH-2")
     again = await remote.link_tickets(ALICE, "TH-1", "blocks", "TH-2")
-    attached = await remote.add_attachment(ALICE, "TH-1", file)
+    await local.add_attachment(ALICE, "TH-1", NewAttachment(file_name="log, old", url="https://example.org/log"))
     found = await remote.get_ticket(ALICE, "TH-1", include=["relations", "attachments"])
     assert found == await local.get_ticket(ALICE, "TH-1", include=["relations", "attachments"])
     assert (len(found.relations or []), len(found.attachments or [])) == (1, 1)
     unlinked = await remote.unlink_tickets(ALICE, "TH-1", "blocks", "TH-2", idempotency_key="k")
     repeated = await remote.unlink_tickets(ALICE, "TH-1", "blocks", "TH-2", idempotency_key="k")
-    detached = await remote.remove_attachment(ALICE, "TH-1", 1)
-    deleted = await remote.delete_ticket(ALICE, "TH-1", expected_version=5)
-    stale = await both(elsewhere, remote, lambda it: it.restore_ticket(ALICE, "TH-1", expected_version=5))
+    deleted = await remote.delete_ticket(ALICE, "TH-1", expected_version=4)
+    stale = await both(elsewhere, remote, lambda it: it.restore_ticket(ALICE, "TH-1", expected_version=4))
     assert isinstance(stale, VersionConflict)
-    restored = await remote.restore_ticket(ALICE, "TH-1", expected_version=6)
+    restored = await remote.restore_ticket(ALICE, "TH-1", expected_version=5)
 
-    written = (linked, again, attached, unlinked, detached, deleted, restored)
-    assert [answer.version for answer in written] == [2, 2, 3, 4, 5, 6, 7]
-    assert [answer.noop for answer in written] == [False, True, False, False, False, False, False]
+    written = (linked, again, unlinked, deleted, restored)
+    assert [answer.version for answer in written] == [2, 2, 4, 5, 6]
+    assert [answer.noop for answer in written] == [False, True, False, False, False]
     assert repeated == replace(unlinked, replayed=True)
-    assert (await local.get_ticket(ALICE, "TH-1")).ticket.version == 7
+    assert (await local.get_ticket(ALICE, "TH-1")).ticket.version == 6
 
 
 async def test_tickets_are_changed_together_there_and_changed_back(elsewhere: Elsewhere, remote: RemoteTickets) -> None:
@@ -471,13 +466,11 @@ async def test_tickets_are_changed_together_there_and_changed_back(elsewhere: El
     tried = await remote.update_tickets(ALICE, partly.model_copy(update={"dry_run": True}))
     made = await remote.update_tickets(ALICE, partly)
     batch_id = made.batch_id or ""
-    looked_at = await remote.batch(ALICE, batch_id)
     token = (await remote.claim_ticket(ALICE, "TH-1", NewClaim())).lease_token
     undone = await remote.undo_batch(ALICE, batch_id, UndoBatch(lease_tokens={"TH-1": token}))
 
     assert (tried.applied, tried.results[0].changes) == (False, {"remarks": ["x", None]})
     assert (made.applied, made.replayed, [item.ok for item in made.results]) == (True, False, [True, False])
-    assert looked_at == replace(await elsewhere.local.batch(ALICE, batch_id), undone_by=None)
     assert undone.undoes == batch_id
     assert (await elsewhere.local.get_ticket(ALICE, "TH-1")).ticket.remarks == "x"
 
@@ -498,7 +491,7 @@ async def test_errors_of_batches_come_back_as_what_they_were(elsewhere: Elsewher
     failed = await both(elsewhere, remote, lambda tickets: tickets.update_tickets(ALICE, failing))
     changed = await both(elsewhere, remote, lambda tickets: tickets.undo_batch(ALICE, made, UndoBatch()))
     missing = await both(elsewhere, remote, lambda tickets: tickets.undo_batch(ALICE, "b-aaaaaaaaaaaa", UndoBatch()))
-    nonsense = await both(elsewhere, remote, lambda tickets: tickets.batch(ALICE, "../tickets"))
+    nonsense = await both(elsewhere, remote, lambda tickets: tickets.undo_batch(ALICE, "../tickets", UndoBatch()))
     await remote.update_ticket(BOB, "TH-1", TicketChange(priority="none"))
     other = (await remote.update_tickets(ALICE, asked)).batch_id or ""
     undone = await remote.undo_batch(ALICE, other, UndoBatch())

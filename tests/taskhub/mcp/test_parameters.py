@@ -38,9 +38,9 @@ def parameters_of(schema: dict[str, Any], prefix: str = "") -> list[str]:
 def test_there_is_a_case_for_every_parameter_of_every_tool(tickets: TicketService) -> None:
     registry = Tools(tickets).registry
     accepted = {
-        (name, parameter)
-        for name in registry.names
-        for parameter in parameters_of(dict(registry.input_schema(name) or {}))
+        (tool.name, parameter)
+        for tool in registry.tools
+        for parameter in parameters_of(dict(registry.input_schema(tool.name) or {}))
     }
 
     assert CASES.keys() == accepted

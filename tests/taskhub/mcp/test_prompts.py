@@ -70,7 +70,7 @@ async def test_prompts_name_tools_that_exist(client: Client, tools: Tools) -> No
     async with client:
         for name, expected in TOOLS.items():
             told = await text(client, name, **({"ticket": "TH-1"} if name == "handover" else {}))
-            assert set(expected) <= set(tools.registry.names)
+            assert set(expected) <= {tool.name for tool in tools.registry.tools}
             assert all(tool in told for tool in expected), told
 
 
