@@ -54,7 +54,7 @@ test: develop
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -rs -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 	@test -f .coverage || { echo "tests: make coverage tells which lines they run"; exit 0; }; \
-		echo "tests: of all lines they ran $$($(BIN)/coverage report --format=total) %, when make coverage looked last"
+		echo "tests: of all lines they ran $$($(BIN)/coverage report --format=total) % (make coverage, $$(date -r .coverage +%F))"
 
 # The same tests, and which lines they run in all the processes that they start: for twice the processor time.
 coverage: export PYTHONDONTWRITEBYTECODE =

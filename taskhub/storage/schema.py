@@ -25,21 +25,7 @@ from sqlalchemy import (
     false,
     text,
 )
-from sqlalchemy.types import UserDefinedType
-
-
-class PostgresType(UserDefinedType[str]):
-    """A type that only PostgreSQL has, by its name. SQLAlchemy's own come with all of its dialect, which whoever uses
-    SQLite need not load."""
-
-    cache_ok = True
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def get_col_spec(self, **_: object) -> str:
-        return self.name
-
+from sqlalchemy.dialects.postgresql import TSVECTOR
 
 METADATA: Final = MetaData(
     naming_convention={
@@ -293,7 +279,7 @@ search_documents: Final = Table(
     Column("workspace_id", Text, nullable=False),
     Column("ticket_no", BigInteger, nullable=False),
     Column("comment_seq", BigInteger, comment="null for the texts of the ticket itself"),
-    Column("words", Text().with_variant(PostgresType("TSVECTOR"), "postgresql"), nullable=False),
+    Column("words", Text().with_variant(TSVECTOR, "postgresql"), nullable=False),
     _of_ticket(),
     Index(None, "workspace_id", "ticket_no", "comment_seq"),
 )

@@ -29,11 +29,11 @@ from sqlalchemy import (
     select,
     table,
 )
+from sqlalchemy.dialects.postgresql import TSQUERY
 
-from taskhub.storage.schema import PostgresType, search_documents, tickets, workspaces
+from taskhub.storage.schema import search_documents, tickets, workspaces
 from taskhub.storage.transaction import Transaction
 
-TSQUERY: Final = PostgresType("TSQUERY")
 MAX_WORD: Final = 64
 """Characters; a longer word, such as encoded data, is several. PostgreSQL takes no word of more than 2046 bytes."""
 MAX_WORDS: Final = 2000
