@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import gc
 import os
 import shutil
 import tempfile
@@ -29,6 +30,14 @@ if (
     and not os.statvfs(_MEMORY).f_flag & os.ST_NOEXEC  # there are tests that install programs
 ):
     os.environ["TMPDIR"] = tempfile.tempdir = str(_MEMORY)
+
+# What is imported and collected stays until the end: nothing of it is garbage, and looking for some takes long.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -40,6 +40,7 @@ PRELOADED: Final = (
     "taskhub.serve",
     "tests.taskhub.world",
     "uvloop",
+    "tests.frozen",
 )
 _ROOT: Final = Path(__file__).resolve().parents[1]
 _DEADLINE_S: Final = 60.0
