@@ -672,7 +672,8 @@ async def test_a_goodbye_before_the_snapshots_end_tells_no_position(world: World
     assert outlet.frame("goodbye").data["position"] is None
 
 
-async def test_a_log_that_begins_anew_before_a_streams_hello_leaves_it_a_hello(world: World) -> None:
+async def test_a_log_that_begins_anew_before_a_streams_hello_leaves_it_a_hello() -> None:
+    world = await World.open(poll_interval_s=600.0)  # it is told of the new epoch below, and finds none by itself
     await world.listen()
     channel = world.broadcaster._channels[WORKSPACE]
     world.commit(*world.numbered(3))
@@ -685,6 +686,7 @@ async def test_a_log_that_begins_anew_before_a_streams_hello_leaves_it_a_hello(w
 
     assert outlet.names == ["hello", "reset", "ready"]
     assert outlet.frame("hello").id == f"{bounds.epoch}-{bounds.head}"
+    await world.broadcaster.stop()
 
 
 async def test_many_that_read_again_at_once_get_their_turns_and_everything(world: World) -> None:
