@@ -14,7 +14,7 @@ from typing import Final
 import orjson
 
 from broadcaster.stream import StreamRefused
-from routes.access import MCP_PATHS, STREAM, is_open
+from routes.access import MCP_PATHS, STREAM, TOKEN, is_open
 from routes.errors import EVERY_ANSWER, PROBLEM_HEADERS, Problem, limited, refusal
 from routes.refusals import GOODBYE_HEADERS, accepted_media, goodbye_frame
 from taskhub.auth.principal import Principal
@@ -67,15 +67,18 @@ class EarlyRefusal:
         known = self._limits.insisting.presenting(hash((name.lower(), value.rstrip(b" \t"))))
         if known is None:
             return None
-        limits, principal, target = self._limits, known.principal, begin[2].decode()
-        path = target.partition("?")[0]
+        limits, principal = self._limits, known.principal
+        path, _, query = begin[2].decode().partition("?")
         if begin[1] != b"GET":
             if path in MCP_PATHS or is_open(begin[1].decode(), path) or limits.may_write(principal):
                 return None
             return self._refused(known, "writes_per_s", "problem", limits.write)
-        if target != STREAM or limits.may_open(principal):
+        if path != STREAM or TOKEN in query or limits.may_open(principal):
             return None
-        sse = _accepted(b",".join(_ACCEPT.findall(head)).decode("latin-1")) == "sse"
+        sse = (
+            "&errors=status" not in f"&{query}"
+            and _accepted(b",".join(_ACCEPT.findall(head)).decode("latin-1")) == "sse"
+        )
         return self._refused(
             known,
             "sse_max_streams_per_principal",
