@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 from sqlalchemy import text
 
-from routes.keys import BROADCASTER, DATABASE, TICKETS
+from routes.keys import BROADCASTER, DATABASE, HELD, TICKETS
 from taskhub import __version__
 from taskhub.metrics.catalogue import CATALOGUE, PREFIX
 from taskhub.tickets.reference_inputs import NewUser
@@ -261,8 +261,14 @@ async def test_refused_credentials(start: Start) -> None:
 async def test_refusals_of_a_limit(start: Start) -> None:
     hub = await start(api_key="k-secret", auth_failures_per_min=1)
     statuses = [(await hub.get("/api/v1/tickets", headers={"x-api-key": f"k-guess-{n}"})).status for n in range(4)]
+    hub.app[HELD].hold_s = 3600
+    waiting = asyncio.create_task(hub.app[HELD].wait())
+    await asyncio.sleep(0)
     scraped = await scrape(hub)
+    hub.app[HELD].release_all()
+    await waiting
 
+    assert scraped("taskhub_limit_refusals_held") == 1
     assert scraped("taskhub_limit_refusals_total", limit="auth_failures_per_min") == statuses.count(429) > 0
     assert scraped("taskhub_auth_failures_total", reason="invalid") == statuses.count(401)
 
