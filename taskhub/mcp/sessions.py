@@ -2,8 +2,8 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, MutableMapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
 
 import orjson
@@ -48,6 +48,7 @@ class HttpSessions:
         self._unknown = _manager(server, security, stateless=True)
         # A session that its client ended stays ended here. The oldest are forgotten, which makes them merely unknown.
         self._ended: OrderedDict[str, None] = OrderedDict()
+        self._under_way: set[tuple[str, str]] = set()
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator[None]:
@@ -59,6 +60,23 @@ class HttpSessions:
         """The session of this id; None when the id was not issued to this principal, or its client ended it."""
         session = self._ids.read(given, principal)
         return None if session is None or session.inner in self._ended else session
+
+    @contextmanager
+    def asking(self, session: Session, body: bytes) -> Iterator[bool]:
+        """While the request in this body is answered; whether it is, for to the SDK a second one of the same id in a
+        session takes the place of the first, which then would never be answered, nor end."""
+        asked = _id_of(body)
+        mark = (session.inner, asked or "")
+        if asked is None:
+            yield True
+        elif mark in self._under_way:
+            yield False
+        else:
+            self._under_way.add(mark)
+            try:
+                yield True
+            finally:
+                self._under_way.discard(mark)
 
     @property
     def sessionless(self) -> Application:
@@ -132,6 +150,16 @@ class HttpSessions:
         self._ended[session.inner] = None
         if len(self._ended) > MAX_ENDED_SESSIONS:
             self._ended.popitem(last=False)
+
+
+def _id_of(body: bytes) -> str | None:
+    """The id of the request in a body, as the SDK tells requests apart; None where there is none."""
+    try:
+        message = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    asked = message.get("id") if isinstance(message, dict) and "method" in message else None
+    return str(asked) if isinstance(asked, int | str) else None
 
 
 def asks_nothing(body: bytes) -> bool:

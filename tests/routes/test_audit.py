@@ -6,8 +6,11 @@ import httpx2
 import pytest
 from mcp.client.client import Client
 from mcp.client.streamable_http import streamable_http_client
+from mcp.shared.exceptions import MCPError
+from mcp_types import ResourceTemplateReference
 
-from routes.keys import TICKETS
+from routes.keys import REFUSALS, TICKETS
+from taskhub.mcp.uris import TICKET_TEMPLATE
 from taskhub.tickets.reference_inputs import NewUser
 from tests.routes.conftest import DEADLINE_S, Hub, Start
 from tests.taskhub.world import ALICE, until
@@ -100,6 +103,31 @@ async def test_a_tool_that_is_not_allowed_is_recorded_as_a_request_is(locked: Hu
     assert refused.is_error
     assert (entry["actor"], entry["credential"]) == ("agent:carol.mcp", key_id)
     assert (entry["details"]["reason"], entry["details"]["count"]) == ("needs tickets:write", 1)
+
+
+@pytest.mark.parametrize("version", ["legacy", "2026-07-28"])
+async def test_resources_prompts_and_completions_that_are_not_allowed_are_recorded_as_tools_are(
+    locked: Hub, version: str
+) -> None:
+    body = {"user": "carol", "name": "of streams alone", "scopes": ["events:read"]}
+    made = (await locked.post("/api/v1/keys", body, headers=ROOT)).json
+    async with (
+        httpx2.AsyncClient(headers={"x-api-key": made["secret"]}, timeout=DEADLINE_S) as http,
+        Client(streamable_http_client(f"http://127.0.0.1:{locked.port}/mcp", http_client=http), mode=version) as client,
+    ):
+        with pytest.raises(MCPError):
+            await client.read_resource("taskhub://board")
+        with pytest.raises(MCPError):
+            await client.get_prompt("triage")
+        with pytest.raises(MCPError):
+            await client.complete(ResourceTemplateReference(uri=TICKET_TEMPLATE), {"name": "key", "value": "T"})
+        assert (await client.call_tool("get_board", {})).is_error
+    await locked.app[REFUSALS].write(all=True)
+    found = await entries(locked, "access.denied")
+
+    assert sum(entry["details"]["count"] for entry in found) == 4
+    assert {(entry["actor"], entry["credential"]) for entry in found} == {("agent:carol.mcp", made["key"]["id"])}
+    assert {entry["details"]["reason"] for entry in found} == {"needs tickets:read"}
 
 
 async def test_a_stream_that_an_operator_ends_is_recorded(locked: Hub) -> None:
