@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from taskhub.cli.parser import load_settings
-from taskhub.cli.services import local_caller
+from taskhub.cli.services import CannotRun, local_caller
 from taskhub.cli.termination import run_to_the_end
-from taskhub.settings.addresses import mask_url
 from taskhub.settings.model import Settings
 
 if TYPE_CHECKING:
@@ -17,11 +16,10 @@ if TYPE_CHECKING:
 
 
 def run(parsed: argparse.Namespace) -> int:
-    """Write the whole database to a file, or to standard output; 1 when there is no backup in the end."""
+    """Write the whole database to a file, or to standard output. Raises CannotRun."""
     settings = load_settings(parsed).settings
     if str(parsed.file) == "-" and sys.stdout.isatty():
-        print("taskhub: a backup is not for a terminal: name a file, or lead standard output to one", file=sys.stderr)
-        return 1
+        raise CannotRun("a backup is not for a terminal: name a file, or lead standard output to one")
     return run_to_the_end(_backup(settings, parsed.file, force=parsed.force))
 
 
@@ -56,21 +54,14 @@ async def _backup(settings: Settings, path: Path, *, force: bool) -> int:
             else:
                 made = await backup(database, path, replace=force)
             await _record(database, made)
-    except BeingWritten as error:
-        print(f"taskhub: {error}", file=sys.stderr)
-        return 1
     except FileExistsError:
-        print(f"taskhub: {path} exists; --force replaces it", file=sys.stderr)
-        return 1
+        raise CannotRun(f"{path} exists; --force replaces it") from None
     except CannotWrite as error:
-        print(f"taskhub: {path}: {error}", file=sys.stderr)
-        return 1
-    except (BadBackup, OSError) as error:
-        print(f"taskhub: {error}", file=sys.stderr)
-        return 1
+        raise CannotRun(f"{path}: {error}") from None
+    except (BeingWritten, BadBackup, OSError) as error:
+        raise CannotRun(str(error)) from None
     except (EmptyDatabase, NewerSchema, StorageBusy) as error:
-        print(f"taskhub: {mask_url(settings.database_address)}: {error}", file=sys.stderr)
-        return 1
+        raise CannotRun.on(settings, error) from None
     verified = "" if str(path) == "-" else ", read again and found whole"
     counts = f"{made.rows['tickets']} tickets and {made.rows['events']} events"
     print(f"{counts} backed up{verified}", file=sys.stderr if str(path) == "-" else sys.stdout)

@@ -2,19 +2,18 @@
 
 import argparse
 import asyncio
-import sys
 from dataclasses import asdict
 
 import orjson
 
 from taskhub.cli.parser import load_settings
+from taskhub.cli.services import CannotRun
 from taskhub.doctor.findings import Findings
-from taskhub.settings.addresses import mask_url
 from taskhub.settings.model import Settings
 
 
 def run(parsed: argparse.Namespace) -> int:
-    """Say whether the database is sound; 1 when it is not, or cannot be judged."""
+    """Say whether the database is sound; 1 when it is not. Raises CannotRun when it cannot be judged."""
     settings = load_settings(parsed).settings
 
     from taskhub.doctor.examination import OtherSchema
@@ -24,11 +23,9 @@ def run(parsed: argparse.Namespace) -> int:
     try:
         findings = asyncio.run(_examine(settings))
     except FileNotFoundError as error:
-        print(f"taskhub: {error}", file=sys.stderr)
-        return 1
+        raise CannotRun(str(error)) from None
     except (OtherSchema, NewerSchema, StorageBusy) as error:
-        print(f"taskhub: {mask_url(settings.database_address)}: {error}", file=sys.stderr)
-        return 1
+        raise CannotRun.on(settings, error) from None
     print(as_json(findings) if parsed.json else as_text(findings))
     return 0 if findings.sound else 1
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from taskhub.cli.parser import load_settings
-from taskhub.cli.services import caller_in, run_with_services
+from taskhub.cli.services import CannotRun, caller_in, run_with_services
 
 if TYPE_CHECKING:
     from taskhub.opening import Services
@@ -31,14 +31,11 @@ async def _import(path: Path, parsed: argparse.Namespace, services: "Services") 
     except ImportRefused as refused:
         for bad in refused.lines:
             print(f"{path}:{bad.line}: {bad.reason}", file=sys.stderr)
-        print(f"taskhub: {refused}", file=sys.stderr)
-        return 1
+        raise CannotRun(str(refused)) from None
     except ImportInterrupted as interrupted:
-        print(f"taskhub: {path}: {interrupted}; {interrupted.hint}", file=sys.stderr)
-        return 1
+        raise CannotRun(f"{path}: {interrupted}; {interrupted.hint}") from None
     except (TicketError, OSError) as error:
-        print(f"taskhub: {path}: {error}", file=sys.stderr)
-        return 1
+        raise CannotRun(f"{path}: {error}") from None
     for bad in done.errors:
         print(f"{path}:{bad.line}: {bad.reason}", file=sys.stderr)
     print(f"{done.created} created, {done.updated} updated, {done.unchanged} unchanged, {done.failed} not taken")

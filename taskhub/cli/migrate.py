@@ -1,9 +1,9 @@
 """`taskhub migrate`."""
 
 import argparse
-import sys
 
 from taskhub.cli.parser import load_settings
+from taskhub.cli.services import CannotRun
 from taskhub.failpoints import Failpoints
 from taskhub.settings.addresses import mask_url
 
@@ -18,7 +18,6 @@ def run(parsed: argparse.Namespace) -> int:
     try:
         migrate(settings.database_address, Failpoints.parse(settings.failpoints))
     except (NewerSchema, StorageBusy) as error:
-        print(f"taskhub: {mask_url(settings.database_address)}: {error}", file=sys.stderr)
-        return 1
+        raise CannotRun.on(settings, error) from None
     print(f"{mask_url(settings.database_address)} has the newest schema")
     return 0

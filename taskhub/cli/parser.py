@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from taskhub import __version__
 from taskhub.auth.roles import SCOPES_OF_ROLE
+from taskhub.cli.services import CannotRun
 from taskhub.settings.loading import Loaded, SettingsError, load, look
 
 EXIT_BAD_SETTINGS: Final = 2
@@ -268,6 +269,9 @@ def run(arguments: Sequence[str]) -> int:
         for problem in error.problems:
             print(f"taskhub: {problem}", file=sys.stderr)
         return EXIT_BAD_SETTINGS
+    except CannotRun as error:
+        print(f"taskhub: {error}", file=sys.stderr)
+        return 1
 
 
 def toolsets(text: str) -> frozenset[str]:

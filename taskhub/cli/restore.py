@@ -11,9 +11,8 @@ from typing import IO, TYPE_CHECKING
 
 from taskhub import server_file
 from taskhub.cli.parser import load_settings
-from taskhub.cli.services import local_caller
+from taskhub.cli.services import CannotRun, local_caller
 from taskhub.cli.termination import exiting_when_terminated, run_to_the_end
-from taskhub.settings.addresses import mask_url
 from taskhub.settings.model import Settings
 
 if TYPE_CHECKING:
@@ -23,11 +22,10 @@ if TYPE_CHECKING:
 
 
 def run(parsed: argparse.Namespace) -> int:
-    """Make the database what a backup says; 1 when it is as it was."""
+    """Make the database what a backup says. Raises CannotRun; then it is as it was."""
     settings = load_settings(parsed).settings
     if str(parsed.file) == "-" and sys.stdin.isatty():
-        print("taskhub: nobody types a backup: name a file, or lead one to standard input", file=sys.stderr)
-        return 1
+        raise CannotRun("nobody types a backup: name a file, or lead one to standard input")
 
     from taskhub.storage.whole_files import BeingWritten
 
@@ -36,8 +34,7 @@ def run(parsed: argparse.Namespace) -> int:
         with _received(settings, parsed.file) as file:
             return run_to_the_end(_restore(settings, file, name, replace=parsed.replace))
     except (BeingWritten, OSError) as error:
-        print(f"taskhub: {error}", file=sys.stderr)
-        return 1
+        raise CannotRun(str(error)) from None
 
 
 async def _restore(settings: Settings, file: Path, name: str, *, replace: bool) -> int:
@@ -48,22 +45,17 @@ async def _restore(settings: Settings, file: Path, name: str, *, replace: bool) 
     from taskhub.storage.restore import NewerTables, NotEmpty, NotOurs, restore
     from taskhub.tickets.errors import StorageBusy
 
-    address = mask_url(settings.database_address)
     try:
         done = await restore(settings.database_address, file, replace=replace, finish=_record)
     except DatabaseInUse as error:
-        print(f"taskhub: {address}: {error}{_servers(settings)}; stop it first", file=sys.stderr)
-        return 1
+        raise CannotRun(f"{CannotRun.on(settings, error)}{_servers(settings)}; stop it first") from None
     except NewerSchema as error:
         newer = f"its schema ({error.revision}) is that of a newer TaskHub: update this one"
-        print(f"taskhub: {name}: {newer}", file=sys.stderr)
-        return 1
+        raise CannotRun(f"{name}: {newer}") from None
     except (BadBackup, OSError) as error:
-        print(f"taskhub: {error}".replace(str(file), name), file=sys.stderr)
-        return 1
+        raise CannotRun(str(error).replace(str(file), name)) from None
     except (NotEmpty, NotOurs, NewerTables, CannotKeepOwner, StorageBusy) as error:
-        print(f"taskhub: {address}: {error}", file=sys.stderr)
-        return 1
+        raise CannotRun.on(settings, error) from None
     print(f"{done.rows['tickets']} tickets and {done.rows['events']} events of {done.header.created_at} restored")
     for workspace, now in done.workspaces.items():
         was = "" if now.was is None else f" after event {now.was.head_seq} of epoch {now.was.epoch}"

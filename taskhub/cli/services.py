@@ -1,7 +1,6 @@
 """What commands on the database have in common: whom they act as, in which workspace, and how they tell of errors."""
 
 import asyncio
-import sys
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
@@ -19,11 +18,16 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class CannotRun(Exception):
-    """A command cannot do what it was asked to; the message says why."""
+    """A command cannot do what it was asked to; the message says why, and is told on standard error: 1, then."""
+
+    @classmethod
+    def on(cls, settings: Settings, error: Exception) -> "CannotRun":
+        """For a reason that lies with the database."""
+        return cls(f"{mask_url(settings.database_address)}: {error}")
 
 
 def run_with_services(settings: Settings, work: "Callable[[Services], Awaitable[int]]") -> int:
-    """Run a command on the database, beside running servers. What it cannot do is told on standard error: 1, then."""
+    """Run a command on the database, beside running servers. Raises CannotRun."""
     from taskhub.auth.errors import AuthError
     from taskhub.opening import open_services
     from taskhub.storage.migrate import NewerSchema
@@ -36,10 +40,9 @@ def run_with_services(settings: Settings, work: "Callable[[Services], Awaitable[
     try:
         return asyncio.run(run())
     except (NewerSchema, StorageBusy) as error:
-        print(f"taskhub: {mask_url(settings.database_address)}: {error}", file=sys.stderr)
-    except (AuthError, TicketError, CannotRun) as error:
-        print(f"taskhub: {error}", file=sys.stderr)
-    return 1
+        raise CannotRun.on(settings, error) from None
+    except (AuthError, TicketError) as error:
+        raise CannotRun(str(error)) from None
 
 
 def local_caller(workspace: str, origin: "Origin" = "system") -> "Caller":

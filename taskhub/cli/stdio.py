@@ -2,11 +2,10 @@
 
 import argparse
 import asyncio
-import sys
 
 from taskhub import __version__
 from taskhub.cli.parser import load_settings
-from taskhub.settings.addresses import mask_url
+from taskhub.cli.services import CannotRun
 from taskhub.settings.model import Settings
 
 
@@ -23,8 +22,7 @@ def run(parsed: argparse.Namespace) -> int:
     try:
         asyncio.run(_serve(settings, parsed))
     except (NewerSchema, StorageBusy) as error:
-        print(f"taskhub: {mask_url(settings.database_address)}: {error}", file=sys.stderr)
-        return 1
+        raise CannotRun.on(settings, error) from None
     return 0
 
 
