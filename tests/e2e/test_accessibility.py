@@ -15,6 +15,13 @@ from tests.e2e.harness.process import TaskHubProcess
 
 pytestmark = [pytest.mark.needs("chromium", "npm packages"), pytest.mark.asyncio(loop_scope="session")]
 
+SOME_OF_EACH_METHOD: Final = """() => {
+  const seen = {};
+  for (const each of document.querySelectorAll(".operation:not([open])")) {
+    const method = each.querySelector("summary").textContent.trim().split(/\\s/)[0];
+    if ((seen[method] = (seen[method] ?? 0) + 1) > 2) each.remove();
+  }
+}"""
 TABS: Final = 150
 """More controls than a page has."""
 
@@ -133,6 +140,7 @@ async def test_nothing_serious_is_wrong_with_the_other_pages(
             await page.locator(".feed > li button").first.click()
         if path == "/docs":
             await page.locator("#create_ticket > summary").click()
+            await page.evaluate(SOME_OF_EACH_METHOD)  # a hundred that are drawn alike take axe long
         found = await judge(page, path)
 
     assert "\n".join(found) == ""
