@@ -18,6 +18,7 @@ from mcp.shared.exceptions import MCPError
 from mcp.shared.subscriptions import ResourceUpdated
 from mcp_types import INVALID_PARAMS, INVALID_REQUEST, ResourceUpdatedNotification
 
+import taskhub.mcp.modern
 from taskhub.mcp import subscriptions, wakeups
 from taskhub.mcp.headers import VERSION_HEADER
 from taskhub.mcp.uris import BOARD, EVENTS, ticket_uri
@@ -384,10 +385,8 @@ async def test_a_listen_stream_on_the_wire_acknowledges_first_and_marks_each_mes
 async def test_listen_streams_are_kept_alive_by_a_comment(
     live: Live, http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mcp.server import _streamable_http_modern as modern
-
-    assert modern._SSE_PING_INTERVAL == 15
-    monkeypatch.setattr(modern, "_SSE_PING_INTERVAL", 0.01)
+    assert taskhub.mcp.modern.KEEP_ALIVE_S == 15
+    monkeypatch.setattr(taskhub.mcp.modern, "KEEP_ALIVE_S", 0.01)
     async with listening(http, live.served, BOARD) as stream:
         await stream.message()
         lines = [await stream.response.content.readline() for _ in range(4)]
