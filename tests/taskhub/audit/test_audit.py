@@ -12,7 +12,7 @@ from taskhub.audit.record import Entry, record
 from taskhub.audit.refusals import MAX_KINDS, Refusal, Refusals
 from taskhub.audit.retention import AuditKeeper
 from taskhub.auth.errors import Forbidden
-from taskhub.keys.model import NewKey, Rotation
+from taskhub.keys.model import KeyChange, KeyLimits, NewKey, Rotation
 from taskhub.keys.store import KeyStore
 from taskhub.storage.schema import audit, users
 from taskhub.tickets.errors import InUse, InvalidInput
@@ -38,6 +38,9 @@ async def test_what_becomes_of_keys_is_recorded_without_them(world: World) -> No
     keys = KeyStore(world.database, clock=lambda: world.now)
     first = await keys.create(ALICE, NewKey(user="carol", name="laptop"))
     world.tick()
+    for _ in range(2):  # of which the second changes nothing
+        await keys.change(ALICE, first.key.id, KeyChange(limits=KeyLimits(streams=7)))
+    world.tick()
     second = await keys.rotate(ALICE, first.key.id, Rotation(overlap_s=0))
     world.tick()
     await keys.revoke(ALICE, second.key.id)
@@ -46,11 +49,15 @@ async def test_what_becomes_of_keys_is_recorded_without_them(world: World) -> No
     entries = await recorded(world)
     assert [(e.action, e.target, e.actor) for e in entries] == [
         ("key.created", first.key.id, "user:alice"),
+        ("key.changed", first.key.id, "user:alice"),
         ("key.rotated", second.key.id, "user:alice"),
         ("key.revoked", second.key.id, "user:alice"),
     ]
-    assert entries[0].details == {"user": "carol", "name": "laptop", "scopes": None, "expires_at": None}
-    assert entries[1].details["replaces"] == first.key.id
+    told = {"user": "carol", "name": "laptop", "scopes": None, "expires_at": None}
+    own = {"streams": 7, "writes_per_s": None, "write_burst": None}
+    assert entries[0].details == {**told, "limits": None}
+    assert entries[1].details == {**told, "limits": own}
+    assert entries[2].details["replaces"] == first.key.id
     assert first.secret not in repr(entries)
     assert second.secret not in repr(entries)
 
