@@ -66,7 +66,8 @@ async def attack(port: int, sent: bytes) -> None:
 def census() -> Counter[str]:
     gc.collect()
     kinds = Counter(map(type, gc.get_objects()))
-    named = {kind: f"{kind.__module__}.{kind.__qualname__}" for kind in kinds if isinstance(kind.__module__, str)}
+    # Of some types of C, __module__ is no text.
+    named = {kind: f"{kind.__module__!s}.{kind.__qualname__}" for kind in kinds}
     return Counter({name: kinds[kind] for kind, name in named.items() if name.partition(".")[0] in OURS})
 
 
@@ -76,16 +77,17 @@ async def locked(start: Start) -> Hub:
 
 
 async def test_attacks_leave_nothing_behind(locked: Hub) -> None:
+    server = locked.runner.server
+    assert server is not None
     await locked.request("POST", "/api/v1/tickets", json={"summary": "One"}, headers={"x-api-key": ROOT})
 
     async def settled() -> bool:
         debug = await locked.get("/events/debug", headers={"x-api-key": ROOT})
-        return bool(debug.json["connected_clients"] == 0 and len(locked.runner.server.connections) <= 1)
+        return bool(debug.json["connected_clients"] == 0 and len(server.connections) <= 1)
 
     async def one_round() -> None:
         for sent in ATTACKS.values():
             await asyncio.gather(*(attack(locked.port, sent) for _ in range(TIMES)))
-        assert locked.runner.server is not None
         await until(settled)
 
     await one_round()
