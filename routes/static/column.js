@@ -159,6 +159,8 @@ export class BoardColumn extends HTMLElement {
       const at = key === undefined || key === null ? -1 : this.#keys.indexOf(key);
       if (key && at >= 0) wanted.set(key, at);
     }
+    // This column may have its turn later than the tickets were read anew: then some of its keys are of none.
+    for (const key of wanted.keys()) if (!this.#ticketOf(key)) wanted.delete(key);
     for (const [key, { item }] of this.#cards) {
       if (wanted.has(key)) continue;
       item.remove();

@@ -57,7 +57,6 @@ export class Pace {
   #now = () => {
     this.#again = false;
     const began = performance.now();
-    this.#draw();
     // When the browser has painted it.
     setTimeout(() => {
       const now = performance.now();
@@ -65,5 +64,6 @@ export class Pace {
       this.#scheduled = false;
       if (this.#again) this.soon();
     });
+    this.#draw();
   };
 }
