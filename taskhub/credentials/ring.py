@@ -165,6 +165,10 @@ class CredentialRing:
         if changed := [each for each, scopes in self._known_scopes.items() if known.get(each, scopes) != scopes]:
             self._on_scopes_changed(changed)
         revoked = in_use - self._of_open.keys()
+        if revoked:
+            # One may be over since the version was read. Whoever is told so must not be let in a moment later.
+            kept_on = (item for item in self._kept.items() if item[1].principal.credential not in revoked)
+            self._kept = OrderedDict(kept_on)
         expired = {each for each in in_use - revoked if self._over(self._of_open[each])}
         soon = {each for each in in_use - revoked - expired if self._ends_soon(self._of_open[each])}
         for kind, ids in by_kind:

@@ -329,3 +329,16 @@ async def test_a_credential_whose_use_puts_off_its_end_stays_good(ringed: Ringed
     ringed.world.tick(minutes=10)
     await ringed.ring.look()
     assert ringed.streams.ended == [("pid_a", "auth_expired")]
+
+
+async def test_whoever_is_told_that_a_credential_is_over_is_not_let_in_by_it(ringed: Ringed) -> None:
+    """Also where it was revoked between the reading of the version and that of the credentials in use."""
+    ringed.passes.give("one", NOON + timedelta(hours=1))
+    assert await ringed.ring.holder("pass_one") is not None
+    ringed.streams.keys.add("pid_one")
+    del ringed.passes.held["pid_one"]
+
+    await ringed.ring.look()
+
+    assert ringed.streams.ended == [("pid_one", "revoked")]
+    assert await ringed.ring.holder("pass_one") is None
