@@ -228,7 +228,9 @@ async def _restore_postgres(
 ) -> Mapping[str, RestoredWorkspace]:
     from sqlalchemy.ext.asyncio import create_async_engine  # as for migrations
 
-    named = {"application_name": "taskhub restore", "lock_timeout": "10s", **server_settings}
+    named = {"application_name": "taskhub restore", **server_settings}
+    if "lock_timeout" not in server_settings.get("options", ""):  # for which PostgreSQL has less regard
+        named["lock_timeout"] = "10s"
     engine = create_async_engine(
         url,
         connect_args={
