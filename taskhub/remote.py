@@ -348,7 +348,7 @@ class RemoteTickets:
                 problem = RemoteUnavailable(self._shown, f"cannot answer now ({_detail(answer) or status})")
             if delay is None:
                 raise problem
-            await self._sleep(min(max(delay, float(wait) if wait.isdigit() else 0.0), MAX_RETRY_AFTER_S))
+            await self._sleep(min(max(delay, float(wait) if wait.isdecimal() else 0.0), MAX_RETRY_AFTER_S))
         raise AssertionError("unreachable")
 
     def _parsed(self, kind: TypeAdapter[_Answer], answer: Any) -> _Answer:

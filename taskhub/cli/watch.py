@@ -246,7 +246,7 @@ def _missed(reset: Mapping[str, Any]) -> str:
     epoch, _, first = requested.rpartition("-")
     now_epoch, _, last = position.rpartition("-")
     how_many = ""
-    if epoch == now_epoch and first.isdigit() and last.isdigit() and int(last) > int(first):
+    if epoch == now_epoch and first.isdecimal() and last.isdecimal() and int(last) > int(first):
         how_many = f" ({int(last) - int(first)} of all kinds)"
     return f"not received: the events after {requested}{how_many}, because {why}; going on from {position}"
 
