@@ -227,7 +227,7 @@ class McpHost:
             return error_response(404, "Session not found")
         application = self._sessions.continuing(exchange, session, given)
         context = self._context(request, caller, session.client)
-        with self._sessions.asking(session, body) as alone:
+        async with self._sessions.asking(session, body) as alone:
             if not alone:
                 return error_response(400, "a request of this id is being answered in this session: take another id")
             return await self._serve(exchange, application, context, to_its_end=asks_nothing(body))

@@ -1,9 +1,10 @@
 """Streamable HTTP sessions of the older era, served also where they are not known; and the 2026 era, which has none."""
 
 import asyncio
+import contextlib
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, MutableMapping
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import orjson
@@ -22,6 +23,8 @@ MAX_ENDED_SESSIONS: Final = 10_000
 MAX_PASSED_ON: Final = 16_000
 """Bytes of what other processes are shown, which a question to them can hold: an answer to a form without fields is
 short."""
+ENDING_S: Final = 1.0
+"""For the end of a request whose answer may be read already."""
 _HEADER: Final = b"mcp-session-id"
 _PASSED_ON: Final = ("host", "origin", "content-type", "accept", "mcp-protocol-version")
 
@@ -48,7 +51,8 @@ class HttpSessions:
         self._unknown = _manager(server, security, stateless=True)
         # A session that its client ended stays ended here. The oldest are forgotten, which makes them merely unknown.
         self._ended: OrderedDict[str, None] = OrderedDict()
-        self._under_way: set[tuple[str, str]] = set()
+        self._under_way: dict[tuple[str, str], asyncio.Event] = {}
+        """By session and id of the request: set when it is over."""
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator[None]:
@@ -61,22 +65,29 @@ class HttpSessions:
         session = self._ids.read(given, principal)
         return None if session is None or session.inner in self._ended else session
 
-    @contextmanager
-    def asking(self, session: Session, body: bytes) -> Iterator[bool]:
+    @asynccontextmanager
+    async def asking(self, session: Session, body: bytes) -> AsyncIterator[bool]:
         """While the request in this body is answered; whether it is, for to the SDK a second one of the same id in a
-        session takes the place of the first, which then would never be answered, nor end."""
+        session takes the place of the first, which then would never be answered, nor end. Some clients take an id again
+        as soon as they have read the answer, so a second one waits a little for the first to end."""
         asked = _id_of(body)
-        mark = (session.inner, asked or "")
         if asked is None:
             yield True
-        elif mark in self._under_way:
+            return
+        mark = (session.inner, asked)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ENDING_S):
+                while (ended := self._under_way.get(mark)) is not None:
+                    await ended.wait()
+        if mark in self._under_way:
             yield False
-        else:
-            self._under_way.add(mark)
-            try:
-                yield True
-            finally:
-                self._under_way.discard(mark)
+            return
+        ended = self._under_way[mark] = asyncio.Event()
+        try:
+            yield True
+        finally:
+            del self._under_way[mark]
+            ended.set()
 
     @property
     def sessionless(self) -> Application:

@@ -178,10 +178,24 @@ async def test_two_requests_of_one_id_in_a_session_are_not_under_way_together(to
     call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": waiting}
     both = {asyncio.create_task(town.hub.post("/mcp", call, headers=said)) for _ in range(2)}
     (refused,), (served,) = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED, timeout=DEADLINE_S)
-    await town.hub.post("/events", {"type": "a.b", "data": {}}, headers=ROOT)
+    while not served.done():  # the first of them may come before it listens
+        await town.hub.post("/events", {"type": "a.b", "data": {}}, headers=ROOT)
+        await asyncio.wait({served}, timeout=0.2)
     answer = await served
 
     assert (await refused).status == 400
     assert answer.status == 200
     assert b"a.b" in answer.body
     assert await town.ping(session, own) == 200
+
+
+async def test_an_id_may_be_taken_again_as_soon_as_its_answer_is_read(town: Town) -> None:
+    session, own = await town.open_session("olga"), town.keys["olga"][1]
+    said = {**BOTH, **own, "Mcp-Session-Id": session}
+    call = {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {"name": "get_ticket_list", "arguments": {}}}
+    for _ in range(20):
+        async with town.hub.session.post(f"{town.hub.url}/mcp", json=call, headers=said) as response:
+            assert response.status == 200
+            async for line in response.content:
+                if line.startswith(b"data: {"):
+                    break  # and leave before the response ends
