@@ -148,9 +148,12 @@ export class Actions {
   async remove(ticket) {
     const { key } = ticket;
     if (!(await confirmed(t("delete.title", { key }), t("delete.about"), t("delete.go")))) return false;
+    const removing = send("DELETE", `/api/v1/tickets/${key}`, undefined, { lease: this.holds(ticket) ? leaseOf(key) : undefined })
+      .then(() => void this.#done.push({ deleted: key }));
+    // Its card goes with the event, which may come before the answer; who takes it back then means this.
+    this.#changing = removing.catch(() => {});
     try {
-      await send("DELETE", `/api/v1/tickets/${key}`, undefined, { lease: this.holds(ticket) ? leaseOf(key) : undefined });
-      this.#done.push({ deleted: key });
+      await removing;
       toast(t("delete.done", { key }), { action: t("delete.restore"), onaction: () => this.restore(key) });
       return true;
     } catch (error) {

@@ -90,6 +90,7 @@ export class Columns {
     // The first time there is nothing yet that anybody could do, and together it is there sooner.
     const until = this.#turn === 0 ? Infinity : performance.now() + SCRIPT_MS;
     this.#arrange();
+    this.#showEmptiness(); // before anything is laid out, or given the focus, which what is hidden cannot have
     const changed = this.#tickets.columns.filter((column) => {
       const element = this.#elements.get(column.id);
       const before = element && this.#drawn.get(element);
@@ -114,7 +115,6 @@ export class Columns {
     if (document.title !== title) document.title = title;
     this.#settleCurrent();
     this.#showPicker();
-    this.#showEmptiness();
     this.ondraw();
   }
 

@@ -79,6 +79,7 @@ export class Tickets extends EventTarget {
   /** Whose tickets `needsMe` looks for: a user's id. @type {string | null} */ me = null;
   /** Whether the counts are to be read again: something changed of which the former state is not known. */
   uncertain = false;
+  /** When that was changed which is known as of the newest event. */ #latest = "";
 
   /** @param {string} key @returns {Ticket | undefined} */
   get(key) {
@@ -111,6 +112,7 @@ export class Tickets extends EventTarget {
   load(board, { group, words }) {
     this.#tickets = new Map();
     this.#deleted = new Map();
+    this.#latest = "";
     const found = new Map();
     for (const { status, phase, count, tickets } of board.columns) {
       const id = group === "phase" ? phase : status.id;
@@ -118,7 +120,10 @@ export class Tickets extends EventTarget {
       const column = found.get(id) ?? { id, name, phase, statuses: [], count: 0, keys: [], changed: 0 };
       column.statuses.push(status.id);
       column.count += count;
-      for (const ticket of tickets) this.#tickets.set(ticket.key, ticket);
+      for (const ticket of tickets) {
+        this.#tickets.set(ticket.key, ticket);
+        this.#see(ticket);
+      }
       column.keys.push(...tickets.map((ticket) => ticket.key));
       found.set(id, column);
     }
@@ -147,6 +152,9 @@ export class Tickets extends EventTarget {
       if ((this.#deleted.get(ticket.key) ?? 0) >= ticket.version) continue;
       const known = this.#tickets.get(ticket.key);
       if (known && known.version >= ticket.version) continue;
+      // Read before the event of its change is heard, which then changes nothing any more.
+      if (known) this.#recountOne(known, ticket);
+      else if (ticket.updated_at > this.#latest) this.uncertain = true;
       this.#put(ticket);
     }
     this.#changed();
@@ -173,8 +181,7 @@ export class Tickets extends EventTarget {
     if (!before) return () => {};
     const expected = { ...before, ...change, updated_at: new Date().toISOString() };
     const move = (/** @type {Ticket} */ from, /** @type {Ticket} */ to) => {
-      this.#count(fieldsOf(from), -1);
-      this.#count(fieldsOf(to), 1);
+      this.#recountOne(from, to);
       this.#put(to);
       this.#changed();
     };
@@ -188,6 +195,7 @@ export class Tickets extends EventTarget {
   #take(type, ticket, changes) {
     const { key, version } = ticket;
     const known = this.#tickets.get(key);
+    this.#see(ticket);
     if ((this.#deleted.get(key) ?? 0) >= version) return;
     if (type === "ticket.lease_renewed") {
       if (known?.lease) this.#put({ ...known, lease: ticket.lease });
@@ -217,6 +225,18 @@ export class Tickets extends EventTarget {
       this.#tickets.set(key, ticket); // hidden by the filter, and yet it may wait for the person
     } else {
       this.#drop(key);
+    }
+  }
+
+  /** @param {Ticket} ticket */
+  #see({ updated_at }) {
+    if (updated_at > this.#latest) this.#latest = updated_at;
+  }
+
+  /** @param {Ticket} before @param {Ticket} after */
+  #recountOne(before, after) {
+    for (const [ticket, by] of /** @type {const} */ ([[before, -1], [after, 1]])) {
+      if (passes(this.filter, fieldsOf(ticket))) this.#count(fieldsOf(ticket), by);
     }
   }
 

@@ -290,6 +290,29 @@ async def test_after_more_changes_than_anybody_can_follow_the_board_shows_what_i
             await expect(page.locator(f"{there} li[aria-posinset='{place}']")).to_have_attribute("data-key", key)
 
 
+async def test_a_ticket_that_is_read_before_its_change_is_heard_counts_once(pages: Window, rest: Api) -> None:
+    page = await pages.open("/version")
+    counts = await page.evaluate(
+        """async () => {
+          const { Tickets } = await import("/static/tickets.js");
+          const received = { id: "received", name: "Received" }, done = { id: "done", name: "Done" };
+          const ticket = (status, phase, version) =>
+            ({ key: "TH-1", version, status, phase, labels: [], updated_at: `2026-01-01T00:00:0${version}Z` });
+          const [before, after] = [ticket(received, "todo", 1), ticket(done, "done", 2)];
+          const tickets = new Tickets();
+          tickets.load({ columns: [
+            { status: received, phase: "todo", count: 1, tickets: [before] },
+            { status: done, phase: "done", count: 0, tickets: [] },
+          ] }, { group: "status", words: String });
+          tickets.add([after]);
+          const changes = { status: ["received", "done"] };
+          tickets.apply([{ type: "ticket.status_changed", data: { ticket: after, changes } }]);
+          return tickets.columns.map(({ count }) => count);
+        }"""
+    )
+    assert counts == [0, 1]
+
+
 async def test_a_ticket_that_cannot_be_read_or_written_says_why_and_can_be_tried_again(
     pages: Window, rest: Api
 ) -> None:

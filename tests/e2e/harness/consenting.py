@@ -1,5 +1,6 @@
 """A person who lets applications in, without a browser: what the pages send is sent."""
 
+import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator
@@ -10,6 +11,7 @@ import aiohttp
 
 from tests.e2e.harness.process import TaskHubProcess
 from tests.e2e.harness.signing_in import sign_in_link
+from tests.e2e.harness.waiting import DEADLINE_S
 
 NAVIGATING = {"Accept": "text/html", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Site": "cross-site"}
 
@@ -60,8 +62,14 @@ class Person:
     async def goes_back(self, address: str) -> None:
         """Let a client in, and go back to it, as browsers do."""
         back = await self.lets_in(address)
-        async with self._session.get(back) as answer:
-            assert answer.status < 400, await answer.text()
+        async with asyncio.timeout(DEADLINE_S):
+            while True:
+                try:
+                    async with self._session.get(back) as answer:
+                        assert answer.status < 400, await answer.text()
+                        return
+                except aiohttp.ClientConnectorError:  # it says where before it listens there
+                    await asyncio.sleep(0.1)
 
 
 @contextlib.asynccontextmanager
